@@ -1,0 +1,112 @@
+/**
+ * Port 2: the message bus. Named durable queues; publishing is confirmed; a message is settled only after its work.
+ *
+ * Its model is AMQP 0-9-1 as RabbitMQ runs it: every message goes through one topic exchange with the queue's name as
+ * routing key, so publishing to a name that nobody declared is an error to the publisher, never silence.
+ * `test/contract/message-bus.contract.ts` checks each sentence below for every adapter.
+ */
+
+/** Headers are strings: trace context (W3C), ids. */
+export type MessageHeaders = Readonly<Record<string, string>>;
+
+/** A message to send. */
+export interface OutgoingMessage {
+  /** One of the message types of `lib/bus/message-types.ts`. */
+  readonly type: string;
+  /** At most {@link MAX_MESSAGE_BYTES}; more fails with `message_too_large` before anything is sent. */
+  readonly body: Uint8Array;
+  /** Ties an answer to its question. */
+  readonly correlationId?: string;
+  /** The queue that an answer goes to. */
+  readonly replyTo?: string;
+  /** Names the message for those who must not do its work twice. Default: a new UUID. */
+  readonly messageId?: string;
+  readonly headers?: MessageHeaders;
+  /** Absolute time (ms since the epoch) after which nobody waits for it: then it is dropped instead of delivered. */
+  readonly expiresAtMs?: number;
+}
+
+/** A message as it arrives. */
+export interface Delivery extends OutgoingMessage {
+  readonly messageId: string;
+  readonly headers: MessageHeaders;
+  /** How often it was delivered before, without being settled. 0 at first. */
+  readonly redeliveryCount: number;
+}
+
+/** What becomes of a delivery. */
+export type Settlement =
+  /** Done; the queue forgets it. */
+  | "accept"
+  /** Deliver again, to any consumer; after `maxDeliveries` it goes to the dead letters. */
+  | "retry"
+  /** Cannot be done by anybody: to the dead letters at once. */
+  | "reject";
+
+/** A declared queue's properties. Declaring again with the same properties changes nothing; with others: `conflict`. */
+export interface QueueOptions {
+  /**
+   * `service`: lives on (quorum queue on RabbitMQ). `run`: belongs to one run or instance, and goes away after
+   * `expiresMs` without consumer (classic durable queue on RabbitMQ).
+   */
+  readonly kind: "service" | "run";
+  /** For run queues; default 600,000. */
+  readonly expiresMs?: number;
+  /** Deliveries, the first included, before a message becomes a dead letter. Default 5. */
+  readonly maxDeliveries?: number;
+}
+
+/** How a consumer takes messages. */
+export interface ConsumeOptions {
+  /** Unsettled deliveries at a time: the consumer's back-pressure. Default 16. */
+  readonly prefetch?: number;
+  /** Called once if the consumer ends without `close`: the queue is gone (`not_found`), or the bus (`unavailable`). */
+  readonly onLost?: (error: Error) => void;
+}
+
+/** Decides one delivery. A throw settles as `retry`. Handlers of one consumer run concurrently up to `prefetch`, started in queue order. */
+export type DeliveryHandler = (delivery: Delivery) => Promise<Settlement>;
+
+/** A running consumer. */
+export interface Consumer {
+  /** No new deliveries; resolves when the handlers under way have settled. */
+  close(): Promise<void>;
+}
+
+/** A queue's figures. */
+export interface QueueStatus {
+  /** Messages waiting, not counting those delivered and unsettled. */
+  readonly ready: number;
+  readonly unsettled: number;
+  readonly consumers: number;
+}
+
+/** A dead letter: the message, whence it came, and why. */
+export interface DeadLetter {
+  readonly queue: string;
+  readonly reason: "rejected" | "max_deliveries" | "expired";
+  readonly message: Delivery;
+}
+
+/** Largest message body: 1 MiB. Rows travel in chunks far below it. */
+export const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** Every call fails with `unavailable` when the bus cannot be reached before its deadline (default 10 s). */
+export interface MessageBus {
+  /** Makes sure that the queue exists and is bound under its name. */
+  declareQueue(queue: string, options: QueueOptions): Promise<void>;
+  /** Deletes it with all it holds; consumers are told by `onLost`. Deleting a missing queue is harmless. */
+  deleteQueue(queue: string): Promise<void>;
+  /** Resolves once the message is durable in the queue. No such queue: `not_found`. Order per publisher and queue is kept. */
+  publish(queue: string, message: OutgoingMessage): Promise<void>;
+  /** Starts consuming. No such queue: `not_found`. A consumer that dies leaves its deliveries to the others, counted. */
+  consume(queue: string, handler: DeliveryHandler, options?: ConsumeOptions): Promise<Consumer>;
+  /** Figures, or undefined when there is no such queue. */
+  queueStatus(queue: string): Promise<QueueStatus | undefined>;
+  /** Dead letters, oldest first, at most `limit`; they stay. */
+  deadLetters(limit: number): Promise<readonly DeadLetter[]>;
+  /** Cheap proof that the bus answers; fails with `unavailable`. */
+  ping(): Promise<void>;
+  /** Closes consumers (their handlers may end) and the connection. */
+  close(): Promise<void>;
+}

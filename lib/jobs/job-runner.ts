@@ -1,0 +1,74 @@
+/**
+ * Port 3: the job runner. Starts a chain as one short-lived job (one sidecar and the chain's microservices, together),
+ * watches it, stops it, and leaves nothing behind.
+ *
+ * Its model is a Kubernetes Job with one pod, `backoffLimit: 0`: the runner never retries (decision 2); the agent does.
+ * `test/contract/job-runner.contract.ts` checks each sentence below for every adapter.
+ */
+import type { Failure } from "../errors.ts";
+
+/** One container (process) of a job. */
+export interface ContainerSpec {
+  /** Name within the job: the microservice's, or `sidecar`. DNS label. */
+  readonly name: string;
+  /** Program and arguments. On Kubernetes the image's entry point when absent. */
+  readonly command?: readonly string[];
+  readonly image?: string;
+  /** Beyond what the runner itself adds. Never secrets. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Resident memory limit in bytes; beyond it the container is killed and the job fails with `memory_limit_exceeded`. */
+  readonly memoryLimitBytes: number;
+}
+
+/** A job to start. */
+export interface JobSpec {
+  /** Unique: DNS label of at most 63 characters; the run's name. */
+  readonly name: string;
+  readonly steward: string;
+  /** The chain in order. The runner gives them consecutive ports, and the chain environment of `lib/jobs/chain-environment.ts`. */
+  readonly microservices: readonly ContainerSpec[];
+  readonly sidecar: ContainerSpec;
+  /** Absolute time (ms since the epoch) at which it is killed and fails with `deadline_exceeded`. */
+  readonly deadlineMs: number;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Values of the contract's environment that the agent knows and the runner does not. */
+  readonly chain: { readonly jobName: string; readonly role: string; readonly dataProviderCount: number };
+}
+
+/** Where a job is in its life; it only moves downwards in this list. */
+export type JobPhase = "starting" | "running" | "succeeded" | "failed";
+
+/** A job's state. */
+export interface JobStatus {
+  readonly name: string;
+  readonly phase: JobPhase;
+  /** Why it failed: code, the container in `details.container`, exit code or signal, last log lines. */
+  readonly failure?: Failure;
+}
+
+/** One line that a container wrote. */
+export interface LogLine {
+  readonly container: string;
+  readonly line: string;
+}
+
+/** See the file comment. */
+export interface JobRunner {
+  /**
+   * Starts; resolves once it is accepted (not yet running). A name that is in use or was used lately: `already_exists`.
+   * A program or image that does not exist: the job fails with `job_start_failed`, here or in `watch`.
+   */
+  start(spec: JobSpec): Promise<void>;
+  /** State now, or undefined for a job that is unknown or removed. */
+  status(name: string): Promise<JobStatus | undefined>;
+  /** States from now to the end (`succeeded` or `failed`), each once; ends after it. Unknown job: `not_found`. */
+  watch(name: string, signal?: AbortSignal): AsyncIterable<JobStatus>;
+  /** Kills whatever of it lives and removes it, also while it is starting; resolves when nothing of it runs. Unknown: harmless. */
+  stop(name: string): Promise<void>;
+  /** All jobs of this runner's steward that are not removed, also those of an earlier life of this agent. */
+  list(): Promise<readonly JobStatus[]>;
+  /** What its containers wrote last, up to `lines` each; kept for a while after the end. */
+  logs(name: string, lines: number): Promise<readonly LogLine[]>;
+  /** Stops every job that this runner started. */
+  close(): Promise<void>;
+}
