@@ -190,7 +190,8 @@ export function toProblem(thrown: unknown): Problem {
     type: `urn:dynamos:error:${error.code}`,
     title: kind.title,
     status: kind.status,
-    detail: error.code === "internal" && !(thrown instanceof AppError) ? "Unexpected error; see the log." : error.message,
+    detail:
+      error.code === "internal" && !(thrown instanceof AppError) ? "Unexpected error; see the log." : error.message,
     code: error.code,
     retryable: error.retryable,
     ...(error.party === undefined ? {} : { party: error.party }),

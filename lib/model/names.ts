@@ -1,0 +1,50 @@
+/** Names and ids: their forms, and how they are made. */
+import { Type, type Static } from "@sinclair/typebox";
+
+/** A data steward's or third party's name: letters and digits, beginning with a letter (decision 4). */
+export const StewardName = Type.String({ pattern: "^[A-Za-z][A-Za-z0-9]*$", maxLength: 63 });
+/** A name of a document: archetype, request type, microservice, data set. */
+export const DocumentName = Type.String({ pattern: "^[A-Za-z][A-Za-z0-9._-]*$", maxLength: 63 });
+/** A table's or column's name as it stands in the data. */
+export const SqlName = Type.String({ pattern: "^[A-Za-z_][A-Za-z0-9_]*$", maxLength: 128 });
+
+/** Whether a string is a steward's name. */
+export function isStewardName(name: string): boolean {
+  return name.length <= 63 && /^[A-Za-z][A-Za-z0-9]*$/.test(name);
+}
+
+/** Who asks. `userName` is the key in agreements, often an e-mail address: personal data, never logged. */
+export const User = Type.Object(
+  { id: Type.String({ maxLength: 256 }), userName: Type.String({ minLength: 1, maxLength: 256 }) },
+  { additionalProperties: false },
+);
+export type User = Static<typeof User>;
+
+/**
+ * A job's name: the local part of the user's name made safe for Kubernetes, `-`, 8 hex digits (`contracts.md`, Bus).
+ * Any user name works; one without a safe character becomes `user`.
+ */
+export function makeJobName(userName: string, randomHex8: string): string {
+  const local = (userName.split("@")[0] ?? "")
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^[^a-z]+|-+$/g, "")
+    .slice(0, 20)
+    .replace(/-+$/, "");
+  return `${local === "" ? "user" : local}-${randomHex8}`;
+}
+
+/** The part of a job's name that logs may carry: its 8 hex digits (decision 4). */
+export function jobNameForLogs(jobName: string): string {
+  return jobName.slice(jobName.lastIndexOf("-") + 1);
+}
+
+/** The name of a job at one party: unique among all parties' runs, and a DNS label. */
+export function makeLocalJobName(jobName: string, steward: string): string {
+  return `${jobName}-${steward.toLowerCase()}`.slice(0, 48);
+}
+
+/** The run of one attempt at a data request (decision 1): names the job, the run queue and the logs. At most 63 characters. */
+export function makeRunName(localJobName: string, requestId: string, attempt: number): string {
+  return `${localJobName.slice(0, 40)}-${requestId.replaceAll("-", "").slice(0, 12)}-${String(attempt)}`;
+}
