@@ -1,0 +1,128 @@
+/**
+ * Control messages on the bus: JSON bodies, one schema per message type (`lib/bus/message-types.ts`). Frames and run messages
+ * are protobuf (`proto/`).
+ */
+import { Type, type Static } from "@sinclair/typebox";
+import { CompositionRequest } from "./model/composition.ts";
+import { DataRequest, RequestOptions } from "./model/data-request.ts";
+import { DocumentName, StewardName, User } from "./model/names.ts";
+
+/** A failure in a message; see `lib/errors.ts`. */
+export const FailureBody = Type.Object({
+  code: Type.String(),
+  detail: Type.String(),
+  party: Type.Optional(Type.String()),
+  retryable: Type.Boolean(),
+  place: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+  details: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+});
+
+/** `requestApproval`: orchestrator to policy enforcer (`policyEnforcer-in`). */
+export const RequestApprovalMessage = Type.Object({
+  type: DocumentName,
+  user: User,
+  dataProviders: Type.Array(StewardName),
+  dataSets: Type.Optional(Type.Array(DocumentName)),
+  options: Type.Optional(RequestOptions),
+  /** Algorithms the request names, where it carries the question already. */
+  algorithms: Type.Optional(Type.Array(Type.String())),
+});
+export type RequestApprovalMessage = Static<typeof RequestApprovalMessage>;
+
+/** Stable reason codes of a refusal by agreement. */
+export const REFUSAL_CODES = [
+  "no_agreement",
+  "no_relation",
+  "relation_not_valid_now",
+  "request_type_not_allowed",
+  "data_set_not_allowed",
+  "operation_not_allowed",
+  "no_archetype_allowed",
+] as const;
+export type RefusalCode = (typeof REFUSAL_CODES)[number];
+
+/** Why a steward refuses. */
+export const Refusal = Type.Object({ code: Type.String(), detail: Type.String() });
+export type Refusal = Static<typeof Refusal>;
+
+/** One steward's answer: what it allows, or why it refuses. */
+export const StewardValidation = Type.Object({
+  steward: StewardName,
+  /** Present where the steward refuses; the lists are empty then. */
+  refusal: Type.Optional(Refusal),
+  /** Intersection of the relation's and the steward's lists. */
+  allowedArchetypes: Type.Array(DocumentName),
+  allowedComputeProviders: Type.Array(StewardName),
+  dataSets: Type.Array(DocumentName),
+  /** Revision of the agreement that decided; 0 where there is none. */
+  agreementRevision: Type.Integer(),
+});
+export type StewardValidation = Static<typeof StewardValidation>;
+
+/** `validationResponse`: policy enforcer to the orchestrator's reply queue. */
+export const ValidationResponse = Type.Object({
+  type: Type.Literal("validationResponse"),
+  stewards: Type.Array(StewardValidation),
+});
+export type ValidationResponse = Static<typeof ValidationResponse>;
+
+/** `compositionRequest`: orchestrator to `<STEWARD>-in`; answered by {@link CompositionAcknowledgement}. */
+export const CompositionMessage = CompositionRequest;
+
+/** `compositionAcknowledgement`: the job is registered, or why not. */
+export const CompositionAcknowledgement = Type.Object({
+  steward: StewardName,
+  jobName: Type.String(),
+  failure: Type.Optional(FailureBody),
+});
+export type CompositionAcknowledgement = Static<typeof CompositionAcknowledgement>;
+
+/**
+ * `policyUpdate`: orchestrator to an agent that leaves a job (nothing allows it any more, or another party answers now);
+ * answered by {@link CompositionAcknowledgement}.
+ */
+export const PolicyUpdate = Type.Object({
+  jobName: Type.String(),
+  user: User,
+  planVersion: Type.Integer(),
+  /** `stopped`: no plan is legal any more; runs end with `agreement_gone`. `moved`: ask the parties named. */
+  outcome: Type.Union([Type.Literal("stopped"), Type.Literal("moved")]),
+  detail: Type.String(),
+  archetype: Type.Optional(DocumentName),
+  /** Party name to endpoint of those who answer now. */
+  authorizedProviders: Type.Record(StewardName, Type.String()),
+});
+export type PolicyUpdate = Static<typeof PolicyUpdate>;
+
+/** `sqlDataRequest` and other request types: a third party's agent to a data provider's `<STEWARD>-in`. */
+export const ProviderDataRequest = Type.Object({
+  requestId: Type.String(),
+  jobName: Type.String(),
+  user: User,
+  /** The analyst's token, checked again here (decision 18). */
+  accessToken: Type.String(),
+  request: DataRequest,
+  /** The third party, and the run queue there that takes the frames. */
+  computeProvider: StewardName,
+  returnAddress: Type.String(),
+  credits: Type.Integer({ minimum: 1 }),
+  deadlineMs: Type.Integer(),
+});
+export type ProviderDataRequest = Static<typeof ProviderDataRequest>;
+
+/** `cancel`: to `<STEWARD>-in` of every party of a plan. */
+export const CancelMessage = Type.Object({ requestId: Type.String(), reason: FailureBody });
+export type CancelMessage = Static<typeof CancelMessage>;
+
+/** Who is online: `/agents/online/<NAME>/<instance>`. */
+export const OnlineRecord = Type.Object({
+  name: StewardName,
+  activeSince: Type.String(),
+  routingKey: Type.String(),
+  /** Base URL of this instance's (on a cluster: the service's) HTTP API, without a path. */
+  dns: Type.String(),
+  instance: Type.String(),
+  /** Public keys (JWK) that this steward's grants are signed with. */
+  grantKeys: Type.Array(Type.Record(Type.String(), Type.Unknown())),
+});
+export type OnlineRecord = Static<typeof OnlineRecord>;
