@@ -1,0 +1,46 @@
+/** The only reader of `process.env`: a schema goes in, typed settings or the list of all faults come out. */
+import { type Static, type TObject, type TSchema } from "@sinclair/typebox";
+import { Value } from "@sinclair/typebox/value";
+import { AppError } from "../errors.ts";
+
+/** The source of settings: names to texts. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Settings of a program. The schema's keys are names of environment variables; texts are converted to numbers and booleans
+ * as the schema says, and defaults are filled in. An empty variable counts as absent.
+ *
+ * @throws AppError `configuration_invalid` that lists every fault, without the values (they may be secrets).
+ */
+export function loadSettings<Schema extends TObject>(
+  schema: Schema,
+  source: Environment = process.env,
+): Static<Schema> {
+  const given: Record<string, unknown> = {};
+  for (const name of Object.keys(schema.properties)) {
+    const text = source[name];
+    if (text !== undefined && text !== "") given[name] = text;
+  }
+  const settings = Value.Default(schema, Value.Convert(schema, given));
+  const faults = [...Value.Errors(schema, settings)].map((fault) => {
+    const name = fault.path.slice(1);
+    const description = (schema.properties[name] as TSchema | undefined)?.description;
+    return `${name}: ${name in given ? fault.message.toLowerCase() : "missing"}${description ? ` (${description})` : ""}`;
+  });
+  if (faults.length > 0) {
+    throw new AppError("configuration_invalid", `Settings are wrong. ${[...new Set(faults)].join("; ")}.`, {
+      details: { settings: [...new Set(faults)] },
+    });
+  }
+  return settings as Static<Schema>;
+}
+
+/** The variables that a child process needs to run at all, from this process's own environment. */
+export function baseEnvironment(source: Environment = process.env): Record<string, string> {
+  const kept: Record<string, string> = {};
+  for (const name of ["PATH", "TZ", "LANG", "TMPDIR", "SystemRoot"]) {
+    const value = source[name];
+    if (value !== undefined) kept[name] = value;
+  }
+  return kept;
+}

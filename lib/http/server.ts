@@ -1,0 +1,162 @@
+/**
+ * HTTP set up once for every deployable: problem documents (RFC 9457), health and readiness, request ids, trace context,
+ * body limits. Routes are added by the deployables.
+ */
+import { randomUUID } from "node:crypto";
+import { fastify, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { AppError, isErrorCode, toAppError, toProblem } from "../errors.ts";
+import type { Logger } from "../telemetry/logger.ts";
+import { newTraceContext, parseTraceContext, type TraceContext } from "../telemetry/trace-context.ts";
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** The caller's trace, or a new one: what the handler's span hangs on. */
+    traceContext: TraceContext;
+    /** Aborted when the caller's socket closes before the answer has ended. */
+    callerGone: AbortSignal;
+  }
+}
+
+/** One thing that a deployable cannot work without. */
+export interface DependencyStatus {
+  readonly name: string;
+  readonly ok: boolean;
+  /** What is wrong and what to do, when it is not. */
+  readonly detail?: string;
+}
+
+/** How the server is set up. */
+export interface HttpServerOptions {
+  readonly logger: Logger;
+  /** Larger bodies are refused with `message_too_large`. Default 1 MiB. */
+  readonly maxBodyBytes?: number;
+  /** Answers `/ready`: 200 when all are ok, else 503. */
+  readonly readiness: () => Promise<readonly DependencyStatus[]>;
+}
+
+const PROBLEM_TYPE = "application/problem+json";
+
+/** A fastify server without routes but `/health` (the process lives) and `/ready` (its dependencies answer). */
+export function createHttpServer(options: HttpServerOptions): FastifyInstance {
+  const maxBodyBytes = options.maxBodyBytes ?? 1024 * 1024;
+  const server = fastify({
+    loggerInstance: options.logger,
+    disableRequestLogging: true,
+    bodyLimit: maxBodyBytes,
+    genReqId: (request) => requestIdFrom(request.headers["x-request-id"]),
+    requestIdHeader: false,
+    forceCloseConnections: "idle",
+    return503OnClosing: true,
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: true } },
+  }) as unknown as FastifyInstance;
+  server.decorateRequest("traceContext");
+  server.decorateRequest("callerGone");
+  server.addHook("onRequest", async (request, reply) => {
+    request.traceContext = parseTraceContext(request.headers) ?? newTraceContext();
+    request.callerGone = abortWhenGone(reply);
+    void reply.header("x-request-id", request.id);
+  });
+  server.addHook("onResponse", async (request, reply) => {
+    // The route's pattern, not the URL: a URL may carry a user's name.
+    request.log.info(
+      {
+        method: request.method,
+        route: request.routeOptions.url,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime),
+      },
+      "answered",
+    );
+  });
+  server.setErrorHandler((error: FastifyError, request, reply) => {
+    const known = fromFastifyError(error, maxBodyBytes);
+    if (known.status >= 500) request.log.error({ error: known }, "request failed");
+    return sendProblem(reply, known);
+  });
+  server.setNotFoundHandler((request, reply) =>
+    sendProblem(
+      reply,
+      new AppError("not_found", `There is nothing at ${request.method} ${pathOf(request)}.`, {
+        details: { instance: pathOf(request) },
+      }),
+    ),
+  );
+  server.get("/health", async () => ({ status: "ok" }));
+  server.get("/ready", async (_request, reply) => {
+    const dependencies = await options.readiness();
+    const ready = dependencies.every((dependency) => dependency.ok);
+    return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "not ready", dependencies });
+  });
+  return server;
+}
+
+/** Answers with the problem document of an error. */
+export function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
+  const known = toAppError(error);
+  if (known.code === "unauthenticated" || known.code.startsWith("token_"))
+    void reply.header("www-authenticate", "Bearer");
+  const retryAfterSeconds = known.details["retryAfterSeconds"];
+  if (typeof retryAfterSeconds === "number") void reply.header("retry-after", String(retryAfterSeconds));
+  const problem = toProblem(error);
+  return reply
+    .code(problem.status)
+    .header("content-type", PROBLEM_TYPE)
+    .send(JSON.stringify({ ...problem, requestId: reply.request.id }));
+}
+
+function requestIdFrom(header: string | string[] | undefined): string {
+  return typeof header === "string" && /^[\w.:-]{1,128}$/.test(header) ? header : randomUUID();
+}
+
+function pathOf(request: FastifyRequest): string {
+  return request.url.split("?")[0] ?? "/";
+}
+
+function abortWhenGone(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController();
+  reply.raw.once("close", () => {
+    if (!reply.raw.writableFinished) gone.abort(new AppError("cancelled", "The caller closed the connection."));
+  });
+  return gone.signal;
+}
+
+/** Fastify's own errors, translated at the edge. */
+function fromFastifyError(error: FastifyError, maxBodyBytes: number): AppError {
+  if (error instanceof AppError) return error;
+  if (error.validation) {
+    const faults = error.validation.map((fault) => ({
+      pointer: fault.instancePath,
+      message: faultMessage(fault.message, fault.params),
+    }));
+    const first = faults[0];
+    const where = `${error.validationContext ?? "body"}${first?.pointer ?? ""}`;
+    return new AppError("bad_request", `${where}: ${first?.message ?? error.message}.`, {
+      details: { faults },
+      ...(first ? { place: { pointer: first.pointer } } : {}),
+    });
+  }
+  switch (error.code) {
+    case "FST_ERR_CTP_BODY_TOO_LARGE":
+      return new AppError("message_too_large", `The body is larger than ${String(maxBodyBytes)} bytes.`, {
+        details: { limit: maxBodyBytes },
+      });
+    case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
+      return new AppError("unsupported_media_type", "Send the body as application/json.");
+    case "FST_ERR_CTP_EMPTY_JSON_BODY":
+      return new AppError("bad_request", "The body is empty; JSON is expected.");
+    default:
+  }
+  if (error instanceof SyntaxError || error.code === "FST_ERR_CTP_INVALID_JSON_BODY") {
+    return new AppError("bad_request", `The body is not valid JSON: ${error.message}`);
+  }
+  if (typeof error.statusCode === "number" && error.statusCode >= 400 && error.statusCode < 500) {
+    return new AppError("bad_request", error.message);
+  }
+  return isErrorCode(error.code) ? new AppError(error.code, error.message, { cause: error }) : toAppError(error);
+}
+
+function faultMessage(message: string | undefined, params: Record<string, unknown>): string {
+  const extra = params["additionalProperty"];
+  if (typeof extra === "string") return `has an unknown member "${extra}"`;
+  return message ?? "is invalid";
+}
