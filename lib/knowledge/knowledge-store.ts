@@ -7,6 +7,15 @@
  * checks each sentence below for every adapter.
  */
 
+/** Longest key, in bytes of UTF-8. */
+export const MAX_KEY_BYTES = 1024;
+
+/** Largest value, in bytes of JSON: 1 MiB. */
+export const MAX_VALUE_BYTES = 1024 * 1024;
+
+/** Shortest time to live of a lease, in milliseconds. */
+export const MIN_LEASE_TTL_MS = 1000;
+
 /** A document with the store revision of its last write. */
 export interface StoredDocument {
   readonly key: string;
@@ -16,7 +25,13 @@ export interface StoredDocument {
   readonly revision: number;
 }
 
-/** One change. Changes of one watch arrive in the order of their revisions, each once. */
+/**
+ * One change. Changes of one watch arrive in the order of their revisions, each once. Deletes may share a revision (a
+ * lease that ends takes all its keys at once), so a watch is resumed from a {@link Listing.revision}, not from a change.
+ *
+ * A watch that falls so far behind that the store no longer keeps the changes between is given the difference instead:
+ * it is not told of writes that later ones superseded, and deletes may carry a later revision than their own.
+ */
 export type StoreChange =
   | { readonly type: "put"; readonly document: StoredDocument }
   | { readonly type: "delete"; readonly key: string; readonly revision: number };
@@ -28,7 +43,10 @@ export interface PutOptions {
    * `precondition_failed` and changes nothing.
    */
   readonly ifRevision?: number;
-  /** The key is deleted when this lease ends. A put without a lease detaches the key from the one it had. */
+  /**
+   * The key is deleted when this lease ends. A put without a lease, or with another, detaches the key from the one it
+   * had. Fails with `not_found` when the lease has ended.
+   */
   readonly lease?: Lease;
 }
 
@@ -44,7 +62,10 @@ export interface Listing {
   readonly revision: number;
 }
 
-/** A running watch. Iterating yields changes until `close`, or throws `unavailable` where a gap could not be avoided. */
+/**
+ * A running watch, to be iterated once. Yields changes until `close`, or throws `unavailable` where a gap cannot be
+ * avoided (it began at a revision whose changes are no longer kept, or the store stayed out of reach): then list again.
+ */
 export interface StoreWatch extends AsyncIterable<StoreChange> {
   /** Ends the iteration. May be called more than once. */
   close(): Promise<void>;
@@ -57,7 +78,10 @@ export interface StoreWatch extends AsyncIterable<StoreChange> {
 export interface Lease {
   readonly id: string;
   readonly ttlMs: number;
-  /** Resolves when the lease was lost without `release` (its keys are gone): the owner must register anew. */
+  /**
+   * Resolves when the lease was lost without `release` (its keys are gone): the owner must register anew. With manual
+   * renewal that is noticed by {@link Lease.renew}.
+   */
   readonly lost: Promise<void>;
   /** Renews now. Fails with `not_found` when the lease has ended. */
   renew(): Promise<void>;
@@ -76,7 +100,11 @@ export interface LeaseOptions {
   readonly renewal?: "automatic" | "manual";
 }
 
-/** Every call fails with `unavailable` when the store cannot be reached before its deadline (default 5 s). */
+/**
+ * Every call fails with `unavailable` when the store cannot be reached before its deadline (default 5 s), and after
+ * `close`. Keys are well-formed strings of 1 to {@link MAX_KEY_BYTES} bytes; others, and values that are not JSON, fail
+ * with `invalid_argument`.
+ */
 export interface KnowledgeStore {
   /** The document, or undefined. Sees every write that was confirmed before the call began. */
   get(key: string): Promise<StoredDocument | undefined>;
@@ -86,9 +114,12 @@ export interface KnowledgeStore {
   put(key: string, value: unknown, options?: PutOptions): Promise<number>;
   /** Deletes; resolves with whether there was such a key. */
   delete(key: string, options?: DeleteOptions): Promise<boolean>;
-  /** Changes to keys that start with `prefix`, with revisions greater than `fromRevision` (see {@link Listing.revision}). */
+  /**
+   * Changes to keys that start with `prefix`, with revisions greater than `fromRevision` (see {@link Listing.revision}).
+   * Aborting `signal` is the same as closing the watch: the iteration ends.
+   */
   watch(prefix: string, fromRevision: number, signal?: AbortSignal): StoreWatch;
-  /** A new lease. */
+  /** A new lease. A time to live below {@link MIN_LEASE_TTL_MS} fails with `invalid_argument`. */
   grantLease(options: LeaseOptions): Promise<Lease>;
   /**
    * A handle on a lease that another process granted (ids travel in documents), renewed only by hand. Fails with

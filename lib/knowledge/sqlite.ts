@@ -1,0 +1,213 @@
+/**
+ * The embedded knowledge store: one SQLite file, opened by every process of one machine.
+ *
+ * Siblings: `sqlite-file.ts` shares the file, `sqlite-tables.ts` has what is in it, `sqlite-watch.ts` and
+ * `sqlite-lease.ts` are what their names say. Why SQLite, and how: `docs/decisions/0003-knowledge-store-on-sqlite.md`.
+ */
+import { randomUUID } from "node:crypto";
+import { type Clock, systemClock } from "../clock.ts";
+import { AppError } from "../errors.ts";
+import {
+  type DeleteOptions,
+  type KnowledgeStore,
+  type Lease,
+  type LeaseOptions,
+  type Listing,
+  MAX_KEY_BYTES,
+  MAX_VALUE_BYTES,
+  MIN_LEASE_TTL_MS,
+  type PutOptions,
+  type StoreWatch,
+  type StoredDocument,
+} from "./knowledge-store.ts";
+import { SqliteFile } from "./sqlite-file.ts";
+import { type LeaseContext, SqliteLease, leaseEnded } from "./sqlite-lease.ts";
+import { StoreTables, keyRange, prepareTables } from "./sqlite-tables.ts";
+import { ChangeSignal, SqliteWatch } from "./sqlite-watch.ts";
+
+/** Settings of {@link openSqliteKnowledgeStore}. */
+export interface SqliteKnowledgeStoreOptions {
+  /** The file; it and its folder are made when missing. */
+  readonly path: string;
+  /** Default: the machine's clock. All processes that share a file must share the clock: leases depend on it. */
+  readonly clock?: Clock;
+  /** Deadline of every call in milliseconds; default 5000. */
+  readonly timeoutMs?: number;
+  /** How often waiting watches look for changes of other processes, in milliseconds; default 25. */
+  readonly pollMs?: number;
+  /** How many changes are kept for watches that resume; default 10,000. */
+  readonly keepChanges?: number;
+  /** How many bytes of changes are kept at most, whatever their number; default 32 MiB. */
+  readonly keepBytes?: number;
+}
+
+/** How often each process looks for leases that have run out; well below the shortest lease. */
+const SWEEP_INTERVAL_MS = 250;
+
+/**
+ * Opens the store. Fails with `unavailable` when the file cannot be opened or is damaged, with `configuration_invalid`
+ * when it is not a knowledge store of this version.
+ */
+export async function openSqliteKnowledgeStore(options: SqliteKnowledgeStoreOptions): Promise<KnowledgeStore> {
+  const { path, clock = systemClock, timeoutMs = 5000 } = options;
+  const file = new SqliteFile({ path, clock, timeoutMs });
+  try {
+    await file.configure();
+    await file.write(() => prepareTables(file.database, path));
+    const limits = { changes: options.keepChanges ?? 10_000, bytes: options.keepBytes ?? 32 * 1024 * 1024 };
+    const tables = await file.call(() => new StoreTables(file.database, limits));
+    return new SqliteKnowledgeStore(file, tables, clock, options.pollMs ?? 25);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+class SqliteKnowledgeStore implements KnowledgeStore {
+  readonly #file: SqliteFile;
+  readonly #tables: StoreTables;
+  readonly #signal: ChangeSignal;
+  readonly #leases: LeaseContext;
+  readonly #watches = new Set<StoreWatch>();
+  readonly #sweeper: NodeJS.Timeout;
+
+  constructor(file: SqliteFile, tables: StoreTables, clock: Clock, pollMs: number) {
+    this.#file = file;
+    this.#tables = tables;
+    this.#signal = new ChangeSignal(file, pollMs);
+    this.#leases = { file, tables, clock, renewing: new Set(), onChange: () => this.#signal.raise() };
+    this.#sweeper = setInterval(() => void this.#sweep(), SWEEP_INTERVAL_MS);
+    this.#sweeper.unref();
+  }
+
+  async get(key: string): Promise<StoredDocument | undefined> {
+    return this.#file.read(() => this.#tables.get(checkedKey(key)));
+  }
+
+  async list(prefix: string): Promise<Listing> {
+    return this.#file.read(() => ({
+      documents: this.#tables.list(keyRange(prefix)),
+      revision: this.#tables.counters().revision,
+    }));
+  }
+
+  async put(key: string, value: unknown, options: PutOptions = {}): Promise<number> {
+    const { ifRevision, lease } = options;
+    const json = toJson(value);
+    const revision = await this.#file.write(() => {
+      this.#demandRevision(checkedKey(key), ifRevision);
+      if (lease && this.#tables.leaseTtlMs(lease.id, this.#leases.clock.now()) === undefined)
+        throw leaseEnded(lease.id);
+      return this.#tables.put(key, json, lease?.id ?? null);
+    });
+    this.#signal.raise();
+    return revision;
+  }
+
+  async delete(key: string, options: DeleteOptions = {}): Promise<boolean> {
+    const existed = await this.#file.write(() => {
+      this.#demandRevision(checkedKey(key), options.ifRevision);
+      if (this.#tables.revisionOf(key) === 0) return false;
+      this.#tables.delete(key);
+      return true;
+    });
+    this.#signal.raise();
+    return existed;
+  }
+
+  watch(prefix: string, fromRevision: number, signal?: AbortSignal): StoreWatch {
+    const onAbort = (): void => void watch.close();
+    const watch = new SqliteWatch(this.#file, this.#tables, this.#signal, {
+      prefix,
+      fromRevision,
+      onEnd: () => {
+        this.#watches.delete(watch);
+        signal?.removeEventListener("abort", onAbort);
+      },
+    });
+    this.#watches.add(watch);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    if (signal?.aborted) onAbort();
+    return watch;
+  }
+
+  async grantLease({ ttlMs, renewal = "automatic" }: LeaseOptions): Promise<Lease> {
+    if (!Number.isInteger(ttlMs) || ttlMs < MIN_LEASE_TTL_MS) {
+      const message = `A lease of ${ttlMs} ms cannot be granted: ttlMs must be a whole number of at least ${MIN_LEASE_TTL_MS}.`;
+      throw new AppError("invalid_argument", message);
+    }
+    const id = randomUUID();
+    await this.#file.write(() => this.#tables.addLease(id, ttlMs, this.#leases.clock.now()));
+    const lease = new SqliteLease(this.#leases, id, ttlMs);
+    if (renewal === "automatic") lease.renewAutomatically();
+    return lease;
+  }
+
+  async attachLease(id: string): Promise<Lease> {
+    const ttlMs = await this.#file.read(() => this.#tables.leaseTtlMs(id, this.#leases.clock.now()));
+    if (ttlMs === undefined) throw leaseEnded(id);
+    return new SqliteLease(this.#leases, id, ttlMs);
+  }
+
+  async ping(): Promise<void> {
+    await this.#file.read(() => this.#tables.counters());
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#sweeper);
+    for (const lease of this.#leases.renewing) lease.abandon();
+    await Promise.all([...this.#watches].map((watch) => watch.close()));
+    this.#file.close();
+  }
+
+  #demandRevision(key: string, ifRevision: number | undefined): void {
+    if (ifRevision === undefined) return;
+    const found = this.#tables.revisionOf(key);
+    if (found === ifRevision) return;
+    const name = (revision: number): string => (revision === 0 ? "no such document" : `revision ${revision}`);
+    const message = `The document is not as expected: ${name(ifRevision)} was demanded, ${name(found)} was found. Read it again.`;
+    throw new AppError("precondition_failed", message);
+  }
+
+  /** Ends the leases whose time has run out, whoever granted them: their owners may be dead. */
+  async #sweep(): Promise<void> {
+    const { clock } = this.#leases;
+    try {
+      const expired = await this.#file.read(() => this.#tables.expiredLeases(clock.now()));
+      if (expired.length === 0) return;
+      // Asked again inside the transaction: meanwhile somebody may have swept, or renewed.
+      await this.#file.write(() => this.#tables.expiredLeases(clock.now()).forEach((id) => this.#tables.endLease(id)));
+      this.#signal.raise();
+    } catch (error) {
+      // Not reached just now, or closed meanwhile: the next turn, or another process, sweeps. Calls and watches of this
+      // handle meet the same failure themselves, and report it.
+      if (!(error instanceof AppError)) throw error;
+    }
+  }
+}
+
+function checkedKey(key: string): string {
+  // SQLite keeps UTF-8, in which lone surrogates would all become the same character.
+  const isWellFormed = !/\p{Surrogate}/u.test(key);
+  const bytes = Buffer.byteLength(key);
+  if (bytes > 0 && bytes <= MAX_KEY_BYTES && isWellFormed) return key;
+  const fault = isWellFormed ? `has ${bytes} bytes` : "is not well-formed Unicode";
+  throw new AppError(
+    "invalid_argument",
+    `A key must be well-formed, of 1 to ${MAX_KEY_BYTES} bytes; this one ${fault}.`,
+  );
+}
+
+function toJson(value: unknown): string {
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(value);
+  } catch (error) {
+    throw new AppError("invalid_argument", "The value cannot be written as JSON.", { cause: error });
+  }
+  if (json === undefined) throw new AppError("invalid_argument", `A ${typeof value} cannot be written as JSON.`);
+  const bytes = Buffer.byteLength(json);
+  if (bytes <= MAX_VALUE_BYTES) return json;
+  const message = `The value has ${bytes} bytes of JSON; at most ${MAX_VALUE_BYTES} are allowed in the knowledge store.`;
+  throw new AppError("message_too_large", message);
+}
