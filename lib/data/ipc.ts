@@ -1,0 +1,98 @@
+/**
+ * The Arrow IPC streaming format in pieces, so that schema and batches can travel as separate frames: the pieces, one
+ * after another and followed by {@link END_OF_STREAM}, are a stream for any Arrow reader.
+ * https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
+ */
+import { RecordBatch, RecordBatchReader, RecordBatchStreamWriter, type Schema } from "apache-arrow";
+import { AppError } from "../errors.ts";
+import { fieldsOf } from "./field-types.ts";
+import { checkBatch, checkMessages, onlyMessage } from "./ipc-check.ts";
+
+/** What ends a stream: a continuation marker and a length of 0. */
+export const END_OF_STREAM: Uint8Array = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
+
+/** The schema's message. */
+export function encodeSchema(schema: Schema): Uint8Array {
+  const pieces = new PieceWriter("schema");
+  pieces.reset(undefined, schema);
+  return pieces.joined();
+}
+
+/** The messages of one batch: its dictionaries, where columns have them, and the batch itself. */
+export function encodeBatch(batch: RecordBatch): Uint8Array {
+  const pieces = new PieceWriter("batch");
+  pieces.write(batch);
+  return pieces.joined();
+}
+
+/** Reads batches that {@link encodeBatch}, or another Arrow library, wrote one by one. Nothing is kept between calls. */
+export class BatchDecoder {
+  readonly schema: Schema;
+  readonly #schemaBytes: Uint8Array;
+
+  /** Fails with `data_invalid` unless the bytes are one schema message; `type_mismatch` for a column type we cannot read. */
+  constructor(schemaBytes: Uint8Array) {
+    this.schema = decodeSchema(schemaBytes);
+    this.#schemaBytes = schemaBytes;
+    fieldsOf(this.schema);
+  }
+
+  /**
+   * The batch in these bytes; its columns are views of them. Fails with `data_invalid` unless they are exactly one batch
+   * of this schema (after its dictionaries) whose buffers lie inside them.
+   */
+  decode(batchBytes: Uint8Array): RecordBatch {
+    return orInvalid("batch", () => {
+      checkMessages(batchBytes, this.schema);
+      const reader = RecordBatchReader.from([this.#schemaBytes, batchBytes]);
+      const loaded = reader.next().value as RecordBatch;
+      const batch = new RecordBatch(this.schema, loaded.data);
+      checkBatch(batch);
+      return batch;
+    });
+  }
+}
+
+/** Collects what apache-arrow's writer writes, without its queue (which has no limit and may drop repeated buffers). */
+class PieceWriter extends RecordBatchStreamWriter {
+  readonly #chunks: Uint8Array[] = [];
+  readonly #part: "schema" | "batch";
+
+  constructor(part: "schema" | "batch") {
+    super({ autoDestroy: false });
+    this.#part = part;
+  }
+
+  joined(): Uint8Array {
+    const joined = Buffer.concat(this.#chunks);
+    return new Uint8Array(joined.buffer, joined.byteOffset, joined.byteLength);
+  }
+
+  protected override _writeSchema(schema: Schema): this {
+    return this.#part === "schema" ? super._writeSchema(schema) : this;
+  }
+
+  protected override _write(chunk: ArrayBufferView): this {
+    this.#chunks.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+    return this;
+  }
+}
+
+function decodeSchema(bytes: Uint8Array): Schema {
+  return orInvalid("schema", () => {
+    const message = onlyMessage(bytes);
+    if (!message.isSchema()) throw new Error("the message is not a schema");
+    const schema: Schema = message.header();
+    return schema;
+  });
+}
+
+function orInvalid<T>(what: "schema" | "batch", work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new AppError("data_invalid", `These bytes are not an Arrow ${what}: ${reason}`, { cause: error });
+  }
+}
