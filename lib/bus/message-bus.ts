@@ -13,7 +13,10 @@ export type MessageHeaders = Readonly<Record<string, string>>;
 export interface OutgoingMessage {
   /** One of the message types of `lib/bus/message-types.ts`. */
   readonly type: string;
-  /** At most {@link MAX_MESSAGE_BYTES}; more fails with `message_too_large` before anything is sent. */
+  /**
+   * At most {@link MAX_MESSAGE_BYTES}; more fails with `message_too_large` before anything is sent. Not to be changed
+   * until the publish has resolved.
+   */
   readonly body: Uint8Array;
   /** Ties an answer to its question. */
   readonly correlationId?: string;
@@ -22,7 +25,10 @@ export interface OutgoingMessage {
   /** Names the message for those who must not do its work twice. Default: a new UUID. */
   readonly messageId?: string;
   readonly headers?: MessageHeaders;
-  /** Absolute time (ms since the epoch) after which nobody waits for it: then it is dropped instead of delivered. */
+  /**
+   * Absolute time (ms since the epoch) after which nobody waits for it: then, instead of being delivered, it becomes a
+   * dead letter (`expired`). A delivery under way when it expires is not disturbed.
+   */
   readonly expiresAtMs?: number;
 }
 
@@ -38,7 +44,10 @@ export interface Delivery extends OutgoingMessage {
 export type Settlement =
   /** Done; the queue forgets it. */
   | "accept"
-  /** Deliver again, to any consumer; after `maxDeliveries` it goes to the dead letters. */
+  /**
+   * Deliver again, to any consumer, from its old place in the queue; the adapter may first wait up to 1 s, during which
+   * later messages pass it. After `maxDeliveries` it goes to the dead letters.
+   */
   | "retry"
   /** Cannot be done by anybody: to the dead letters at once. */
   | "reject";
@@ -47,10 +56,10 @@ export type Settlement =
 export interface QueueOptions {
   /**
    * `service`: lives on (quorum queue on RabbitMQ). `run`: belongs to one run or instance, and goes away after
-   * `expiresMs` without consumer (classic durable queue on RabbitMQ).
+   * `expiresMs` without consumer or renewed declaration, with all it holds (classic durable queue on RabbitMQ).
    */
   readonly kind: "service" | "run";
-  /** For run queues; default 600,000. */
+  /** For run queues only (`invalid_argument` otherwise); default 600,000. */
   readonly expiresMs?: number;
   /** Deliveries, the first included, before a message becomes a dead letter. Default 5. */
   readonly maxDeliveries?: number;
@@ -62,9 +71,15 @@ export interface ConsumeOptions {
   readonly prefetch?: number;
   /** Called once if the consumer ends without `close`: the queue is gone (`not_found`), or the bus (`unavailable`). */
   readonly onLost?: (error: Error) => void;
+  /** Called with what the handler threw, before the delivery is settled as `retry`: for the log. */
+  readonly onHandlerError?: (error: unknown, delivery: Delivery) => void;
 }
 
-/** Decides one delivery. A throw settles as `retry`. Handlers of one consumer run concurrently up to `prefetch`, started in queue order. */
+/**
+ * Decides one delivery. A throw settles as `retry`. Handlers of one consumer run concurrently up to `prefetch`, started
+ * in queue order. No message is with two handlers at once, as long as the bus hears from the first one's process; after
+ * that the message is free again, and what the first handler decides has no effect.
+ */
 export type DeliveryHandler = (delivery: Delivery) => Promise<Settlement>;
 
 /** A running consumer. */
@@ -75,7 +90,7 @@ export interface Consumer {
 
 /** A queue's figures. */
 export interface QueueStatus {
-  /** Messages waiting, not counting those delivered and unsettled. */
+  /** Messages waiting (those about to be retried included), not counting those delivered and unsettled. */
   readonly ready: number;
   readonly unsettled: number;
   readonly consumers: number;
@@ -91,22 +106,28 @@ export interface DeadLetter {
 /** Largest message body: 1 MiB. Rows travel in chunks far below it. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
 
-/** Every call fails with `unavailable` when the bus cannot be reached before its deadline (default 10 s). */
+/**
+ * Every call fails with `unavailable` when the bus cannot be reached before its deadline (default 10 s), or was closed.
+ * Queue names have 1 to 255 bytes, without `*` and `#` (`invalid_argument`): they are binding keys.
+ */
 export interface MessageBus {
   /** Makes sure that the queue exists and is bound under its name. */
   declareQueue(queue: string, options: QueueOptions): Promise<void>;
   /** Deletes it with all it holds; consumers are told by `onLost`. Deleting a missing queue is harmless. */
   deleteQueue(queue: string): Promise<void>;
-  /** Resolves once the message is durable in the queue. No such queue: `not_found`. Order per publisher and queue is kept. */
+  /**
+   * Resolves once the message is durable in the queue. No such queue: `not_found`. Order per publisher and queue is kept,
+   * also without waiting for one publish before the next. After `unavailable` the message may or may not be in the queue.
+   */
   publish(queue: string, message: OutgoingMessage): Promise<void>;
   /** Starts consuming. No such queue: `not_found`. A consumer that dies leaves its deliveries to the others, counted. */
   consume(queue: string, handler: DeliveryHandler, options?: ConsumeOptions): Promise<Consumer>;
   /** Figures, or undefined when there is no such queue. */
   queueStatus(queue: string): Promise<QueueStatus | undefined>;
-  /** Dead letters, oldest first, at most `limit`; they stay. */
+  /** Dead letters, oldest first, at most `limit`; they stay. The bus bounds what it keeps: then the oldest go. */
   deadLetters(limit: number): Promise<readonly DeadLetter[]>;
   /** Cheap proof that the bus answers; fails with `unavailable`. */
   ping(): Promise<void>;
-  /** Closes consumers (their handlers may end) and the connection. */
+  /** Closes consumers (their handlers may end) and the connection. Closing again is harmless. */
   close(): Promise<void>;
 }

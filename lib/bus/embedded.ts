@@ -1,0 +1,372 @@
+/**
+ * The message bus on one SQLite file, shared by the processes of one machine (docs/decisions/0004). Its parts:
+ *
+ * - `embedded-schema.ts` opens the file and has the tables; `embedded-tables.ts` has each step on them;
+ * - `embedded-transactions.ts` gathers steps into transactions;
+ * - `embedded-consumer.ts` runs handlers;
+ * - `embedded-recovery.ts` finds open buses that died; `embedded-process.ts` asks the system about a process.
+ *
+ * State owned here: the open file, this bus's consumers, and its row among the instances, under which its unsettled
+ * deliveries are kept. Other processes' messages are noticed by polling `PRAGMA data_version`.
+ */
+
+import type Database from "better-sqlite3";
+import { systemClock, type Clock } from "../clock.ts";
+import { AppError } from "../errors.ts";
+import { EmbeddedConsumer, type ConsumerHost } from "./embedded-consumer.ts";
+import { ownProcess, type ProcessIdentity } from "./embedded-process.ts";
+import { DeadInstances } from "./embedded-recovery.ts";
+import { isBusy, openQueueFile } from "./embedded-schema.ts";
+import { QueueTables, type Claimed } from "./embedded-tables.ts";
+import { TransactionQueue, unavailable } from "./embedded-transactions.ts";
+import { checkOutgoing, prefetchOf, queueProperties } from "./message-checks.ts";
+import type {
+  ConsumeOptions,
+  Consumer,
+  DeadLetter,
+  DeliveryHandler,
+  MessageBus,
+  OutgoingMessage,
+  QueueOptions,
+  QueueStatus,
+  Settlement,
+} from "./message-bus.ts";
+
+/** How the embedded bus is opened. */
+export interface EmbeddedBusOptions {
+  /** The SQLite file; made with its folder if missing. It must lie on a local disk. */
+  readonly path: string;
+  readonly clock?: Clock;
+  /** How long a call waits for the file's lock, in milliseconds. Default 10,000. */
+  readonly deadlineMs?: number;
+  /** What this handle lets the file grow to; publishing beyond it is `unavailable`, as with a full disk. Default: no bound. */
+  readonly maxFileBytes?: number;
+}
+
+const DEFAULT_DEADLINE_MS = 10_000;
+/** A settlement that cannot be stored for so long ends the bus; the delivery is then somebody else's. */
+const GIVE_UP_AFTER_MS = 30_000;
+const SWEEP_MS = 500;
+/** Even without a sign of change it is looked for messages so often: retries become due by time alone. */
+const CHECK_MS = 50;
+const MAX_RETRY_DELAY_MS = 1000;
+const MAX_DEAD_LETTERS = 10_000;
+const MAX_DEAD_LETTER_BYTES = 64 * 1024 * 1024;
+/** Free space inside the file is used again; only what a burst left beyond this is given back. */
+const FREE_BYTES_KEPT = 64 * 1024 * 1024;
+const PAGES_PER_SHRINK = 1024;
+
+/** Opens the embedded bus; `unavailable` when the file cannot be opened, `configuration_invalid` when it is of another format. */
+export async function openEmbeddedBus(options: EmbeddedBusOptions): Promise<MessageBus> {
+  const { path, clock = systemClock, deadlineMs = DEFAULT_DEADLINE_MS, maxFileBytes } = options;
+  const db = await openQueueFile(path, { clock, deadlineMs, maxFileBytes });
+  return new EmbeddedBus(db, clock, deadlineMs);
+}
+
+/** Milliseconds until the next look: a conversation under way is answered quickly, an idle process hardly wakes. */
+function pollIntervalMs(idleMs: number): number {
+  if (idleMs < 100) return 2;
+  return idleMs < 1000 ? 5 : 20;
+}
+
+class EmbeddedBus implements MessageBus, ConsumerHost {
+  readonly #db: Database.Database;
+  readonly #clock: Clock;
+  readonly #deadlineMs: number;
+  readonly #tables: QueueTables;
+  readonly #transactions: TransactionQueue;
+  readonly #self: ProcessIdentity = ownProcess();
+  readonly #deadInstances = new DeadInstances(this.#self);
+  readonly #consumers = new Set<EmbeddedConsumer>();
+  readonly #sweepTimer: NodeJS.Timeout;
+  #instance: number | undefined;
+  #pollTimer: NodeJS.Timeout | undefined;
+  #idleMs = 0;
+  #sinceCheckMs = 0;
+  #seenVersion = -1;
+  #isChecking = false;
+  #isClaiming = false;
+  #isSweeping = false;
+  #troubledSince: number | undefined;
+  /** Why calls fail from now on. */
+  #ended: AppError | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(db: Database.Database, clock: Clock, deadlineMs: number) {
+    this.#db = db;
+    this.#clock = clock;
+    this.#deadlineMs = deadlineMs;
+    this.#tables = new QueueTables(db);
+    this.#transactions = new TransactionQueue(db, clock, deadlineMs);
+    this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS).unref();
+    // What a crash left behind is in order before the first call.
+    this.#sweep();
+  }
+
+  async declareQueue(queue: string, options: QueueOptions): Promise<void> {
+    const properties = queueProperties(queue, options);
+    await this.#write(() => this.#tables.declare(queue, properties, this.#clock.now()));
+  }
+
+  async deleteQueue(queue: string): Promise<void> {
+    await this.#write(() => {
+      const id = this.#tables.findQueue(queue);
+      if (id !== undefined) this.#tables.deleteQueue(id);
+    });
+    this.#wake();
+  }
+
+  async publish(queue: string, message: OutgoingMessage): Promise<void> {
+    checkOutgoing(queue, message);
+    await this.#write(() => this.#tables.publish(queue, message), message.body.byteLength);
+    this.#wake();
+  }
+
+  async consume(queue: string, handler: DeliveryHandler, options: ConsumeOptions = {}): Promise<Consumer> {
+    const prefetch = prefetchOf(options);
+    // Everything else still works while closing: handlers that are under way publish what they came to.
+    if (this.#closing !== undefined) throw new AppError("unavailable", "This message bus is being closed.");
+    const place = await this.#write(() => {
+      const queueId = this.#tables.queueId(queue);
+      return { queue, queueId, rowId: this.#tables.addConsumer(this.#registered(), queueId) };
+    });
+    const consumer = new EmbeddedConsumer(this, place, handler, options, prefetch);
+    this.#consumers.add(consumer);
+    this.#wake();
+    return consumer;
+  }
+
+  async queueStatus(queue: string): Promise<QueueStatus | undefined> {
+    return this.#read(() => this.#tables.status(queue, this.#clock.now()));
+  }
+
+  async deadLetters(limit: number): Promise<readonly DeadLetter[]> {
+    return this.#read(() => this.#tables.deadLetters(limit));
+  }
+
+  async ping(): Promise<void> {
+    await this.#read(() => this.#tables.ping());
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#shutDown();
+    return this.#closing;
+  }
+
+  async settle(claimed: Claimed, settlement: Settlement): Promise<void> {
+    const retryAt = this.#clock.now() + retryDelayMs(claimed.delivery.redeliveryCount);
+    const stored = this.#transactions.run(() => this.#tables.settle(claimed.id, claimed.owner, settlement, retryAt), {
+      retryForMs: GIVE_UP_AFTER_MS,
+    });
+    // Asked for now, the next claim shares the settlement's transaction.
+    this.#claim();
+    await stored.catch((error: unknown) => this.#fail(error));
+  }
+
+  async giveBack(claimed: Claimed): Promise<void> {
+    const run = (): void => this.#tables.giveBack(claimed.id, claimed.owner);
+    await this.#transactions.run(run, { retryForMs: GIVE_UP_AFTER_MS }).catch((error: unknown) => this.#fail(error));
+  }
+
+  async unregister(consumer: EmbeddedConsumer): Promise<void> {
+    this.#consumers.delete(consumer);
+    if (this.#ended !== undefined) return;
+    const { rowId: id, queueId } = consumer;
+    await this.#transactions.run(() => {
+      // Without an instance, or with another since, the row is gone already.
+      if (this.#instance === undefined) return;
+      this.#tables.removeConsumer({ id, instance: this.#instance, queueId }, this.#clock.now());
+    });
+  }
+
+  /** Lets the consumers look for messages soon: something was published here, or a slot became free. */
+  #wake(): void {
+    this.#idleMs = 0;
+    if (this.#consumers.size === 0 || this.#isChecking) return;
+    this.#isChecking = true;
+    setImmediate(() => {
+      this.#isChecking = false;
+      this.#poll(true);
+    });
+  }
+
+  #poll(isWoken: boolean): void {
+    clearTimeout(this.#pollTimer);
+    if (this.#ended !== undefined || this.#consumers.size === 0) return;
+    try {
+      const version = this.#tables.dataVersion();
+      if (isWoken || version !== this.#seenVersion || this.#sinceCheckMs >= CHECK_MS) {
+        this.#seenVersion = version;
+        this.#sinceCheckMs = 0;
+        this.#check();
+      }
+    } catch (error) {
+      this.#troubled(error);
+    }
+    const intervalMs = pollIntervalMs(this.#idleMs);
+    this.#pollTimer = setTimeout(() => {
+      this.#idleMs += intervalMs;
+      this.#sinceCheckMs += intervalMs;
+      this.#poll(false);
+    }, intervalMs);
+  }
+
+  /** Reading is cheap and takes no lock; a claim is asked for only when it will find something. */
+  #check(): void {
+    const now = this.#clock.now();
+    let isAnythingWaiting = false;
+    for (const consumer of this.#consumers) {
+      if (!this.#tables.hasQueue(consumer.queueId)) this.#lose(consumer);
+      else if (consumer.room > 0 && this.#tables.isWaiting(consumer.queueId, now)) isAnythingWaiting = true;
+    }
+    if (isAnythingWaiting) this.#claim();
+    else this.#troubledSince = undefined;
+  }
+
+  #lose(consumer: EmbeddedConsumer): void {
+    this.#consumers.delete(consumer);
+    consumer.lose(
+      new AppError("not_found", `The queue "${consumer.queue}" is gone: it was deleted, or expired unused.`),
+    );
+  }
+
+  #claim(): void {
+    if (this.#isClaiming || this.#ended !== undefined) return;
+    this.#isClaiming = true;
+    this.#transactions
+      .run(() => this.#claimAll())
+      .then(
+        (deliveries) => {
+          this.#isClaiming = false;
+          this.#troubledSince = undefined;
+          if (deliveries.length > 0) this.#idleMs = 0;
+          for (const { consumer, claimed } of deliveries) consumer.start(claimed);
+        },
+        (error: unknown) => {
+          this.#isClaiming = false;
+          this.#troubled(error);
+        },
+      );
+  }
+
+  #claimAll(): { readonly consumer: EmbeddedConsumer; readonly claimed: Claimed }[] {
+    const now = this.#clock.now();
+    const owner = this.#registered();
+    return [...this.#consumers].flatMap((consumer) =>
+      this.#tables.claim(consumer.queueId, owner, consumer.room, now).map((claimed) => ({ consumer, claimed })),
+    );
+  }
+
+  /** This bus's instance, registered anew if the others took it for dead: what it then held is theirs. */
+  #registered(): number {
+    if (this.#instance !== undefined && this.#tables.hasInstance(this.#instance)) return this.#instance;
+    const instance = this.#tables.addInstance(this.#self);
+    for (const consumer of this.#consumers) {
+      if (this.#tables.hasQueue(consumer.queueId))
+        consumer.rowId = this.#tables.addConsumer(instance, consumer.queueId);
+    }
+    this.#instance = instance;
+    return instance;
+  }
+
+  /** Every bus keeps the file in order: dead instances, expired messages and queues, bounds, free space. */
+  #sweep(): void {
+    if (this.#isSweeping || this.#ended !== undefined) return;
+    try {
+      const now = this.#clock.now();
+      const dead = this.#deadInstances.among(this.#tables.instances(), this.#instance);
+      const tasks: (() => void)[] = dead.map((id) => () => this.#tables.removeInstance(id, now));
+      if (this.#instance !== undefined) tasks.push(() => this.#tables.beat(this.#registered()));
+      if (this.#tables.isAnythingExpired(now)) tasks.push(() => this.#tables.expire(now));
+      if (this.#tables.areDeadLettersOver(MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES)) {
+        tasks.push(() => this.#tables.trimDeadLetters(MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES));
+      }
+      if (this.#tables.freeBytes() > FREE_BYTES_KEPT) tasks.push(() => this.#tables.shrink(PAGES_PER_SHRINK));
+      if (tasks.length > 0) this.#runSweep(tasks, dead.length > 0);
+    } catch (error) {
+      this.#troubled(error);
+    }
+  }
+
+  #runSweep(tasks: readonly (() => void)[], wake: boolean): void {
+    this.#isSweeping = true;
+    this.#transactions
+      .run(() => tasks.forEach((task) => task()))
+      .then(
+        () => {
+          if (wake) this.#wake();
+        },
+        (error: unknown) => this.#troubled(error),
+      )
+      .finally(() => {
+        this.#isSweeping = false;
+      });
+  }
+
+  /** Background work failed: it comes again by itself, but not for ever. */
+  #troubled(error: unknown): void {
+    const now = this.#clock.now();
+    this.#troubledSince ??= now;
+    if (now - this.#troubledSince >= GIVE_UP_AFTER_MS) this.#fail(error);
+  }
+
+  /** Ends the bus: its consumers hear of it, and without a heartbeat its deliveries become free. */
+  #fail(cause: unknown): void {
+    if (this.#ended !== undefined) return;
+    const error = unavailable(cause);
+    this.#ended = error;
+    this.#stopTimers();
+    this.#transactions.failAll(error);
+    for (const consumer of this.#consumers) consumer.lose(error);
+    this.#consumers.clear();
+  }
+
+  async #shutDown(): Promise<void> {
+    try {
+      // Calls made before are still served; the consumers' own settlements as well.
+      await Promise.all([...this.#consumers].map((consumer) => consumer.close()));
+      if (this.#ended === undefined) await this.#transactions.run(() => this.#leave());
+    } finally {
+      this.#ended = new AppError("unavailable", "This message bus was closed.");
+      this.#stopTimers();
+      this.#transactions.failAll(this.#ended);
+      this.#db.close();
+    }
+  }
+
+  #leave(): void {
+    if (this.#instance !== undefined) this.#tables.removeInstance(this.#instance, this.#clock.now());
+  }
+
+  #stopTimers(): void {
+    clearTimeout(this.#pollTimer);
+    clearInterval(this.#sweepTimer);
+  }
+
+  async #write<T>(run: () => T, bytes = 0): Promise<T> {
+    this.#assertOpen();
+    return this.#transactions.run(run, { bytes });
+  }
+
+  async #read<T>(run: () => T): Promise<T> {
+    const deadline = this.#clock.now() + this.#deadlineMs;
+    for (;;) {
+      this.#assertOpen();
+      try {
+        return run();
+      } catch (error) {
+        if (!isBusy(error) || this.#clock.now() >= deadline) throw unavailable(error);
+        await this.#clock.sleep(2);
+      }
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#ended !== undefined) throw this.#ended;
+  }
+}
+
+/** A failing delivery comes back soon at first, and no more than once a second later. */
+function retryDelayMs(redeliveryCount: number): number {
+  return Math.min(MAX_RETRY_DELAY_MS, 20 * 2 ** Math.min(redeliveryCount, 10));
+}

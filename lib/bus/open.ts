@@ -1,0 +1,39 @@
+/** Chooses the message bus adapter from its URL; the only file that knows them all. */
+
+import { systemClock, type Clock } from "../clock.ts";
+import { AppError } from "../errors.ts";
+import type { MessageBus } from "./message-bus.ts";
+
+/** What every adapter may be given. */
+export interface OpenMessageBusOptions {
+  readonly clock?: Clock;
+}
+
+/**
+ * Opens a bus: `embedded:<path of the SQLite file>`. Adapters are imported only when chosen, so that an embedded run
+ * loads no AMQP client. An unknown URL is `configuration_invalid`; a bus that does not answer `unavailable`.
+ */
+export async function openMessageBus(url: string, options: OpenMessageBusOptions = {}): Promise<MessageBus> {
+  const clock = options.clock ?? systemClock;
+  const separator = url.indexOf(":");
+  const scheme = separator < 0 ? url : url.slice(0, separator);
+  switch (scheme) {
+    case "embedded": {
+      const path = url.slice(separator + 1);
+      if (separator < 0 || path === "")
+        throw invalid("The bus URL names no file: write embedded:<path of the SQLite file>.");
+      const { openEmbeddedBus } = await import("./embedded.ts");
+      return openEmbeddedBus({ path, clock });
+    }
+    case "amqp":
+    case "amqps":
+      throw invalid(`This version has no ${scheme} adapter for the message bus yet; use embedded:<path>.`);
+    default:
+      // The URL may hold a password, so only its scheme is named.
+      throw invalid(`Unknown message bus "${scheme}:"; known: embedded:<path>.`);
+  }
+}
+
+function invalid(message: string): AppError {
+  return new AppError("configuration_invalid", message);
+}
