@@ -1,0 +1,318 @@
+/**
+ * Access tokens (decision 18): JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037). The orchestrator issues them
+ * with a key that its replicas share, and publishes the public half as a JWK set (RFC 7517) at `/.well-known/jwks.json`;
+ * agents verify with that.
+ */
+import { randomUUID } from "node:crypto";
+import { link, open, readFile, unlink } from "node:fs/promises";
+import {
+  calculateJwkThumbprint,
+  createLocalJWKSet,
+  errors,
+  exportJWK,
+  generateKeyPair,
+  importJWK,
+  jwtVerify,
+  SignJWT,
+  type JSONWebKeySet,
+  type JWK,
+  type JWTPayload,
+  type JWTVerifyGetKey,
+} from "jose";
+import { Type, type Static } from "@sinclair/typebox";
+import { Value } from "@sinclair/typebox/value";
+import type { Clock } from "./clock.ts";
+import { AppError, toAppError } from "./errors.ts";
+
+/** `iss` of every token. */
+export const TOKEN_ISSUER = "dynamos-orchestrator";
+/** An access token's life in seconds. */
+export const ACCESS_TOKEN_SECONDS = 600;
+/** A refresh token's life in seconds; it also ends with its job. */
+export const REFRESH_TOKEN_SECONDS = 24 * 3600;
+/** Clock skew tolerated between parties, in seconds (decision 22). */
+export const CLOCK_TOLERANCE_SECONDS = 30;
+
+const ALGORITHM = "EdDSA";
+
+/** What a token says of its bearer; see `decisions.md` 18. */
+export const TokenClaims = Type.Object({
+  /** `user.userName`. Personal data. */
+  sub: Type.String({ minLength: 1 }),
+  /** `user.id`. */
+  uid: Type.String(),
+  /** The approval: its job name. */
+  job: Type.String({ minLength: 1 }),
+  requestType: Type.String({ minLength: 1 }),
+  dataSets: Type.Array(Type.String()),
+  /** Parties where it counts: the plan's data providers, and every third party that all of them accept. */
+  aud: Type.Array(Type.String()),
+  /** Revision of each data provider's agreement when the token was issued. */
+  agreements: Type.Record(Type.String(), Type.Integer()),
+});
+export type TokenClaims = Static<typeof TokenClaims>;
+
+/** A verified token: its claims, its own id, and when it ends (seconds since the epoch). */
+export interface VerifiedToken extends TokenClaims {
+  readonly jti: string;
+  readonly exp: number;
+}
+
+/** A pair as the approval's `auth` carries it. */
+export interface IssuedTokens {
+  readonly accessToken: string;
+  readonly refreshToken: string;
+}
+
+/** What a verifier demands. */
+export interface VerifyOptions {
+  /** The party that verifies; it must be in the audience. Absent (at the issuer itself): not checked. */
+  readonly audience?: string;
+  readonly clock: Clock;
+}
+
+/** Gives the public key that a token's header names: `remoteJwks` or {@link localJwks}. */
+export type KeyGetter = JWTVerifyGetKey;
+
+/** Issues an access token and a refresh token over the same claims, signed with a private JWK. */
+export async function issueTokens(claims: TokenClaims, signingKey: JWK, clock: Clock): Promise<IssuedTokens> {
+  const issuedAt = Math.floor(clock.now() / 1000);
+  const sign = async (typ: "access" | "refresh", seconds: number): Promise<string> =>
+    new SignJWT({ ...claims, typ } satisfies JWTPayload)
+      .setProtectedHeader({ alg: ALGORITHM, typ: "JWT", ...(signingKey.kid ? { kid: signingKey.kid } : {}) })
+      .setIssuer(TOKEN_ISSUER)
+      .setIssuedAt(issuedAt)
+      .setExpirationTime(issuedAt + seconds)
+      .setJti(randomUUID())
+      .sign(await importJWK(signingKey, ALGORITHM));
+  return {
+    accessToken: await sign("access", ACCESS_TOKEN_SECONDS),
+    refreshToken: await sign("refresh", REFRESH_TOKEN_SECONDS),
+  };
+}
+
+/**
+ * The claims of an access token. Fails with `unauthenticated` (no token), `token_expired`, `token_invalid` (forged,
+ * malformed, not an access token, or for another party), or `unavailable` (no keys to check with).
+ */
+export async function verifyAccessToken(
+  token: string | undefined,
+  getKey: KeyGetter,
+  options: VerifyOptions,
+): Promise<VerifiedToken> {
+  return verifyToken(token, "access", getKey, options);
+}
+
+/** As {@link verifyAccessToken}, for the refresh token. */
+export async function verifyRefreshToken(
+  token: string | undefined,
+  getKey: KeyGetter,
+  options: VerifyOptions,
+): Promise<VerifiedToken> {
+  return verifyToken(token, "refresh", getKey, options);
+}
+
+/** The public halves of private keys, as a JWK set to publish. */
+export function publicJwks(keys: readonly JWK[]): JSONWebKeySet {
+  return {
+    keys: keys.map(({ kty, crv, x, kid }) => ({
+      ...(kty === undefined ? {} : { kty }),
+      ...(crv === undefined ? {} : { crv }),
+      ...(x === undefined ? {} : { x }),
+      ...(kid === undefined ? {} : { kid }),
+      alg: ALGORITHM,
+      use: "sig",
+    })),
+  };
+}
+
+/** A key getter over keys at hand, for whoever signs itself. */
+export function localJwks(keys: readonly JWK[]): KeyGetter {
+  return createLocalJWKSet(publicJwks(keys));
+}
+
+/**
+ * The private key in the file, made at first use: an Ed25519 JWK with its thumbprint (RFC 7638) as `kid`, mode 0600. The
+ * file appears whole or not at all, and processes that start at once end with the same key.
+ */
+export async function loadOrCreateSigningKey(path: string): Promise<JWK> {
+  const existing = await readKey(path);
+  if (existing !== undefined) return existing;
+  const { privateKey } = await generateKeyPair(ALGORITHM, { crv: "Ed25519", extractable: true });
+  const jwk = await exportJWK(privateKey);
+  const key: JWK = { ...jwk, alg: ALGORITHM, use: "sig", kid: await calculateJwkThumbprint(jwk) };
+  await createFileOnce(path, `${JSON.stringify(key)}\n`);
+  // Another process may have been first: what is in the file counts.
+  const stored = await readKey(path);
+  if (stored === undefined)
+    throw new AppError("configuration_invalid", `The key file ${path} vanished while it was made.`);
+  return stored;
+}
+
+/**
+ * Writes a secret's file with mode 0600 unless there is one: complete from its first moment (written beside, then hard
+ * linked), and exactly one of several processes at once succeeds; the others leave its file alone.
+ */
+export async function createFileOnce(path: string, content: string): Promise<void> {
+  const beside = `${path}.${randomUUID()}.new`;
+  const file = await open(beside, "wx", 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+    await file.close();
+    await link(beside, path);
+  } catch (thrown) {
+    if (!isNodeError(thrown, "EEXIST")) throw thrown;
+  } finally {
+    await file.close();
+    await unlink(beside);
+  }
+}
+
+/** How {@link remoteJwks} fetches. */
+export interface RemoteJwksOptions {
+  readonly clock: Clock;
+  /** Deadline of one fetch; default 5,000. */
+  readonly timeoutMs?: number;
+  /** A set older than this is fetched again before use, and used on if that fails; default 300,000. */
+  readonly maxAgeMs?: number;
+  /** At least this long between two fetches for a key that the set lacks; default 5,000. */
+  readonly cooldownMs?: number;
+}
+
+/**
+ * A key getter over the published set at `url`: cached, fetched once for all who wait, again when a token names a key
+ * that it lacks. `unavailable` only when the orchestrator cannot be reached and nothing is cached.
+ */
+export function remoteJwks(url: string, options: RemoteJwksOptions): KeyGetter {
+  const { clock, timeoutMs = 5_000, maxAgeMs = 300_000, cooldownMs = 5_000 } = options;
+  let cached: { readonly find: ReturnType<typeof createLocalJWKSet>; readonly fetchedAtMs: number } | undefined;
+  let fetching: Promise<void> | undefined;
+  let triedAtMs = Number.NEGATIVE_INFINITY;
+  const refresh = async (): Promise<void> => {
+    triedAtMs = clock.now();
+    const keySet = await fetchKeySet(url, timeoutMs);
+    cached = { find: createLocalJWKSet(keySet), fetchedAtMs: clock.now() };
+  };
+  const refreshOnce = (): Promise<void> => (fetching ??= refresh().finally(() => (fetching = undefined)));
+  return async (header, token) => {
+    const mayTry = (): boolean => clock.now() - triedAtMs >= cooldownMs;
+    if (cached === undefined) await refreshOnce();
+    else if (clock.now() - cached.fetchedAtMs > maxAgeMs && mayTry()) await refreshOnce().catch(keepCached);
+    try {
+      return await cached!.find(header, token);
+    } catch (thrown) {
+      if (!(thrown instanceof errors.JWKSNoMatchingKey) || !mayTry()) throw thrown;
+    }
+    await refreshOnce().catch(keepCached);
+    return cached!.find(header, token);
+  };
+}
+
+/** The cached set still verifies; a set that cannot be fetched now is tried again after the cooldown. */
+function keepCached(thrown: unknown): void {
+  if (toAppError(thrown).code !== "unavailable") throw thrown;
+}
+
+async function fetchKeySet(url: string, timeoutMs: number): Promise<JSONWebKeySet> {
+  try {
+    const response = await fetch(url, {
+      signal: AbortSignal.timeout(timeoutMs),
+      headers: { accept: "application/json" },
+    });
+    if (!response.ok) throw new Error(`status ${String(response.status)}`);
+    const body = (await response.json()) as JSONWebKeySet;
+    createLocalJWKSet(body);
+    return body;
+  } catch (thrown) {
+    throw new AppError(
+      "unavailable",
+      `The orchestrator's public keys at ${url} cannot be read within ${String(timeoutMs)} ms.`,
+      {
+        party: "orchestrator",
+        cause: thrown,
+      },
+    );
+  }
+}
+
+async function verifyToken(
+  token: string | undefined,
+  typ: "access" | "refresh",
+  getKey: KeyGetter,
+  { audience, clock }: VerifyOptions,
+): Promise<VerifiedToken> {
+  if (token === undefined || token === "") {
+    throw new AppError("unauthenticated", 'A token is needed: send "Authorization: Bearer <token>".');
+  }
+  const payload = await verifyJwt(token, getKey, audience, clock);
+  if (payload["typ"] !== typ) throw new AppError("token_invalid", `This is not an ${typ} token.`);
+  const { jti, exp } = payload;
+  if (jti === undefined || exp === undefined || !Value.Check(TokenClaims, payload)) {
+    throw new AppError("token_invalid", "The token lacks claims that this system's tokens have.");
+  }
+  const { sub, uid, job, requestType, dataSets, aud, agreements } = payload;
+  return { sub, uid, job, requestType, dataSets, aud, agreements, jti, exp };
+}
+
+async function verifyJwt(
+  token: string,
+  getKey: KeyGetter,
+  audience: string | undefined,
+  clock: Clock,
+): Promise<JWTPayload> {
+  try {
+    const { payload } = await jwtVerify(token, getKey, {
+      issuer: TOKEN_ISSUER,
+      algorithms: [ALGORITHM],
+      clockTolerance: CLOCK_TOLERANCE_SECONDS,
+      currentDate: new Date(clock.now()),
+      requiredClaims: ["exp", "iat", "jti"],
+      ...(audience === undefined ? {} : { audience }),
+    });
+    return payload;
+  } catch (thrown) {
+    if (thrown instanceof AppError) throw thrown;
+    if (thrown instanceof errors.JWTExpired) {
+      throw new AppError("token_expired", "The token has expired; get a new one at POST /api/v1/token.", {
+        cause: thrown,
+      });
+    }
+    if (thrown instanceof errors.JWTClaimValidationFailed && thrown.claim === "aud") {
+      throw new AppError("token_invalid", `The token is not for ${audience ?? "this party"}.`, { cause: thrown });
+    }
+    if (thrown instanceof errors.JOSEError) {
+      throw new AppError("token_invalid", "The token is not one that the orchestrator signed.", { cause: thrown });
+    }
+    throw thrown;
+  }
+}
+
+async function readKey(path: string): Promise<JWK | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (thrown) {
+    if (isNodeError(thrown, "ENOENT")) return undefined;
+    throw new AppError("configuration_invalid", `The key file ${path} cannot be read.`, {
+      cause: thrown,
+      place: { file: path },
+    });
+  }
+  try {
+    const key = JSON.parse(text) as JWK;
+    await importJWK(key, ALGORITHM);
+    if (key.crv !== "Ed25519" || key.d === undefined || key.kid === undefined)
+      throw new Error("not a private Ed25519 JWK with a kid");
+    return key;
+  } catch (thrown) {
+    throw new AppError("configuration_invalid", `The key file ${path} holds no private Ed25519 key as a JWK.`, {
+      cause: thrown,
+      place: { file: path },
+    });
+  }
+}
+
+function isNodeError(thrown: unknown, code: string): boolean {
+  return thrown instanceof Error && (thrown as NodeJS.ErrnoException).code === code;
+}
