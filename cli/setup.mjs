@@ -13,7 +13,10 @@ if (major < 20 || (major === 20 && minor < 19)) {
   process.exit(1);
 }
 
-const lockHash = createHash("sha256").update(readFileSync(join(root, "package-lock.json"))).update(process.versions.modules).digest("hex");
+const lockHash = createHash("sha256")
+  .update(readFileSync(join(root, "package-lock.json")))
+  .update(process.versions.modules)
+  .digest("hex");
 const stamp = join(root, "node_modules", ".dynamos-lock");
 if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== lockHash) {
   console.error("Installing packages (once; compiling better-sqlite3 may take two minutes) …");
@@ -25,7 +28,11 @@ run(process.execPath, [join(root, "node_modules/typescript7/bin/tsc"), "-p", joi
 
 /** Runs a step with its output on standard error, and ends with its exit code where it fails. */
 function run(command, args) {
-  const result = spawnSync(command, args, { cwd: root, stdio: ["ignore", 2, 2], shell: process.platform === "win32" && command === "npm" });
+  const result = spawnSync(command, args, {
+    cwd: root,
+    stdio: ["ignore", 2, 2],
+    shell: process.platform === "win32" && command === "npm",
+  });
   if (result.error) console.error(`Cannot run ${command}: ${result.error.message}`);
   if (result.status !== 0) process.exit(result.status ?? 1);
 }
