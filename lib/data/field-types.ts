@@ -36,6 +36,8 @@ export interface FieldSpec {
   readonly name: string;
   readonly type: FieldType;
   readonly nullable: boolean;
+  /** Arrow metadata of the field, such as where its values come from. */
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -57,7 +59,10 @@ export function toArrowSchema(fields: readonly FieldSpec[], metadata?: ReadonlyM
     );
   }
   return new Schema(
-    fields.map((field) => new Field(field.name, toArrowType(field), field.nullable)),
+    fields.map(
+      (field) =>
+        new Field(field.name, toArrowType(field), field.nullable, new Map(Object.entries(field.metadata ?? {}))),
+    ),
     new Map(metadata),
   );
 }
@@ -72,6 +77,7 @@ export function fieldsOf(schema: Schema): readonly FieldSpec[] {
     name: field.name,
     type: fieldTypeOf(field.name, field.type as DataType),
     nullable: field.nullable,
+    ...(field.metadata.size === 0 ? {} : { metadata: Object.fromEntries(field.metadata) }),
   }));
 }
 

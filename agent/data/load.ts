@@ -1,0 +1,249 @@
+/**
+ * Data pods made ready for queries (decision 11): delimited files are loaded once into a SQLite file, and again only when
+ * their content or declaration changes; SQLite files are used where they are, read-only.
+ *
+ * Layout of the folder: `<data set>-<content hash>.sqlite`, lock files, and `<data set>.json`, which remembers size and
+ * times of the files behind a hash, so that an unchanged file is not even read.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import Database from "better-sqlite3";
+import type { Clock } from "../../lib/clock.ts";
+import { makeFileOnce } from "../../lib/data/make-file-once.ts";
+import { createTableSql, quoteName } from "../../lib/data/sqlite-tables.ts";
+import { AppError } from "../../lib/errors.ts";
+import type { DataSet, Table } from "../../lib/model/dataset.ts";
+import { readCsvTable } from "./csv-table.ts";
+import type { DataPod } from "./data-pods.ts";
+import { checkSqliteTables } from "./sqlite-pod.ts";
+
+/** A data set that queries can be asked of. Metadata and place; no rows. */
+export interface LoadedDataSet {
+  readonly name: string;
+  /** A SQLite file, to be opened read-only. */
+  readonly path: string;
+  /** Changes with every byte of the data and with the declaration (for a SQLite file: with size and times). */
+  readonly contentHash: string;
+}
+
+/** How loading is going. */
+export interface LoadProgress {
+  readonly dataSet: string;
+  readonly table: string;
+  readonly bytesRead: number;
+  readonly totalBytes: number;
+  readonly rows: number;
+}
+
+/** Where to load, and what to tell. */
+export interface LoadOptions {
+  /** Folder for one steward's loaded files; made when absent. Several of its agents may share it. */
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly signal?: AbortSignal;
+  /** Called now and then while loading, and at the end of each file. */
+  readonly onProgress?: (progress: LoadProgress) => void;
+}
+
+/**
+ * Makes a data set ready. Resolves at once when nothing changed since the last time.
+ *
+ * @throws AppError `data_invalid` with file, line and column; `configuration_invalid` when pod and declaration do not
+ * belong together; `not_found` for a file that is not there.
+ */
+export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadOptions): Promise<LoadedDataSet> {
+  if (pod.engine === "sqlite") {
+    const identity = await fileIdentity(pod.path);
+    checkSqliteTables(pod.path, dataSet);
+    return { name: dataSet.name, path: pod.path, contentHash: shortHash(JSON.stringify([dataSet, identity])) };
+  }
+  const sources = csvSources(dataSet, pod.files);
+  await mkdir(options.folder, { recursive: true });
+  const contentHash = await contentHashOf(dataSet, sources, options);
+  const path = join(options.folder, `${dataSet.name}-${contentHash}.sqlite`);
+  await makeFileOnce(path, (temporary) => loadCsv(temporary, dataSet, sources, contentHash, options), options);
+  await removeOlder(dataSet.name, path, options.folder);
+  return { name: dataSet.name, path, contentHash };
+}
+
+/** One delimited file and the table that it belongs to. */
+export interface CsvSource {
+  readonly table: Table;
+  readonly path: string;
+}
+
+/** The files of a data set's tables. Throws `configuration_invalid` unless each table has one, and nothing else has. */
+export function csvSources(dataSet: DataSet, files: Readonly<Record<string, string | string[]>>): CsvSource[] {
+  for (const name of Object.keys(files)) {
+    if (!dataSet.tables.some((table) => table.name === name)) {
+      const declared = dataSet.tables.map((table) => table.name).join(", ");
+      throw new AppError(
+        "configuration_invalid",
+        `The data set ${dataSet.name} declares no table ${name}, which files are given for. Declared: ${declared}.`,
+      );
+    }
+  }
+  return dataSet.tables.flatMap((table) => {
+    const paths = files[table.name];
+    if (paths === undefined) {
+      throw new AppError(
+        "configuration_invalid",
+        `No file is given for the table ${table.name} of the data set ${dataSet.name}.`,
+      );
+    }
+    return [paths].flat().map((path) => ({ table, path }));
+  });
+}
+
+/** What the folder remembers of the files behind a hash. */
+interface Remembered {
+  readonly key: string;
+  readonly contentHash: string;
+}
+
+/** Increase when the same bytes would be loaded differently. */
+const LOADER_VERSION = 1;
+
+/** The hash of declaration and contents. Files whose size and times are as remembered are not read. */
+async function contentHashOf(dataSet: DataSet, sources: readonly CsvSource[], options: LoadOptions): Promise<string> {
+  const identities = await Promise.all(sources.map(async ({ path }) => [path, await fileIdentity(path)]));
+  const key = shortHash(JSON.stringify([LOADER_VERSION, dataSet, identities]));
+  const memory = join(options.folder, `${dataSet.name}.json`);
+  const remembered = await readRemembered(memory);
+  if (remembered?.key === key) return remembered.contentHash;
+  const hashes: string[] = [];
+  for (const { path } of sources) hashes.push(await hashFile(path, options.signal));
+  const contentHash = combinedHash(dataSet, sources, hashes);
+  const temporary = `${memory}.${key}.new`;
+  await writeFile(temporary, JSON.stringify({ key, contentHash } satisfies Remembered));
+  await rename(temporary, memory);
+  return contentHash;
+}
+
+function combinedHash(dataSet: DataSet, sources: readonly CsvSource[], fileHashes: readonly string[]): string {
+  const tables = sources.map(({ table }, index) => [table.name, fileHashes[index]]);
+  return shortHash(JSON.stringify([LOADER_VERSION, dataSet.delimiter ?? ";", dataSet.tables, tables]));
+}
+
+async function readRemembered(path: string): Promise<Remembered | undefined> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as Remembered;
+  } catch (error) {
+    // Absent, or damaged: both only mean that the files are read again.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT" || error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+/** What changes when a file changes, without reading it: also after a change that keeps size and modification time. */
+async function fileIdentity(path: string): Promise<string> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true }).catch(
+    (error: NodeJS.ErrnoException) => {
+      throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, {
+        cause: error,
+      });
+    },
+  );
+  return [dev, ino, size, mtimeNs, ctimeNs].join(":");
+}
+
+async function hashFile(path: string, signal: AbortSignal | undefined): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash, signal ? { signal } : {});
+  return hash.digest("hex");
+}
+
+async function loadCsv(
+  path: string,
+  dataSet: DataSet,
+  sources: readonly CsvSource[],
+  contentHash: string,
+  options: LoadOptions,
+): Promise<void> {
+  const database = new Database(path);
+  try {
+    // The file is aside until it is complete: a crash loses nothing but time.
+    database.pragma("journal_mode = OFF");
+    database.pragma("synchronous = OFF");
+    for (const table of dataSet.tables) database.exec(createTableSql(table));
+    const hashes: string[] = [];
+    for (const source of sources) hashes.push(await loadFile(database, dataSet, source, options));
+    if (combinedHash(dataSet, sources, hashes) !== contentHash) {
+      throw new AppError(
+        "data_invalid",
+        `The files of the data set ${dataSet.name} changed while they were being read. Ask again when they are complete.`,
+        { retryable: true },
+      );
+    }
+    // Gives the planner what it needs to know of the tables' sizes.
+    database.exec("ANALYZE");
+  } finally {
+    database.close();
+  }
+}
+
+const PROGRESS_EVERY_BYTES = 8 * 1024 * 1024;
+
+async function loadFile(
+  database: Database.Database,
+  dataSet: DataSet,
+  { table, path }: CsvSource,
+  { signal, onProgress }: LoadOptions,
+): Promise<string> {
+  const places = table.columns.map(() => "?").join(", ");
+  const insert = database.prepare(`INSERT INTO ${quoteName(table.name)} VALUES (${places})`);
+  const totalBytes = (await stat(path)).size;
+  const hash = createHash("sha256");
+  let [rows, bytesRead, toldAt] = [0, 0, 0];
+  const tell = (): void => {
+    toldAt = bytesRead;
+    onProgress?.({ dataSet: dataSet.name, table: table.name, bytesRead, totalBytes, rows });
+  };
+  const onBytes = (bytes: Buffer): void => {
+    hash.update(bytes);
+    bytesRead += bytes.length;
+    if (bytesRead - toldAt >= PROGRESS_EVERY_BYTES) tell();
+  };
+  const onRow = (values: readonly unknown[]): void => {
+    insert.run(values);
+    rows++;
+  };
+  database.exec("BEGIN");
+  await readCsvTable(
+    path,
+    table,
+    { delimiter: dataSet.delimiter ?? ";", onBytes, ...(signal ? { signal } : {}) },
+    { onRow },
+  );
+  database.exec("COMMIT");
+  tell();
+  return hash.digest("hex");
+}
+
+/** Loaded files of a data set that stay beside the present one: a chain that was just started may be about to open it. */
+const KEPT_OLDER_FILES = 1;
+
+async function removeOlder(name: string, current: string, folder: string): Promise<void> {
+  const older: { path: string; mtimeMs: number }[] = [];
+  for (const file of await readdir(folder)) {
+    const path = join(folder, file);
+    if (path === current || !file.startsWith(`${name}-`) || !/^-[0-9a-f]{32}\.sqlite$/.test(file.slice(name.length)))
+      continue;
+    const entry = await stat(path).catch(ignoreAbsent);
+    if (entry) older.push({ path, mtimeMs: entry.mtimeMs });
+  }
+  older.sort((a, b) => b.mtimeMs - a.mtimeMs);
+  for (const { path } of older.slice(KEPT_OLDER_FILES)) await rm(path, { force: true });
+}
+
+/** Another agent tidied it up first. */
+function ignoreAbsent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
+}
+
+function shortHash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 32);
+}
