@@ -103,11 +103,10 @@ function readersOf(fields: readonly FieldSpec[], batch: RecordBatch): readonly C
   return placesOf(fields, batch).map((place) => columnReader(batch, place));
 }
 
-/** Where the batch has each field: at the same place if the name fits, since names may repeat, else by name. */
 function placesOf(fields: readonly FieldSpec[], batch: RecordBatch): readonly number[] {
   const names = batch.schema.fields.map((field) => String(field.name));
-  return fields.map((field, index) => {
-    const place = names[index] === field.name ? index : names.indexOf(field.name);
+  return fields.map((field) => {
+    const place = names.indexOf(field.name);
     if (place >= 0) return place;
     throw new AppError("data_invalid", `A batch lacks the column "${field.name}". It has: ${names.join(", ")}.`, {
       details: { column: field.name, known: names },

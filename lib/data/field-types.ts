@@ -48,16 +48,11 @@ export type CellValue = bigint | number | string | boolean | null;
 
 /**
  * The Arrow schema of these columns: Int64, Decimal128, Float64, Bool, Utf8, Date32 and Timestamp(µs, UTC).
- * A column without a name, which apache-arrow would write as `null`, fails with `invalid_argument`.
+ * Fails with `query_invalid` for a column without a name, and for two of the same name: apache-arrow would write the one
+ * as `null` and merge the others.
  */
 export function toArrowSchema(fields: readonly FieldSpec[], metadata?: ReadonlyMap<string, string>): Schema {
-  const unnamed = fields.findIndex((field) => field.name === "");
-  if (unnamed >= 0) {
-    throw new AppError(
-      "invalid_argument",
-      `Column ${unnamed + 1} of ${fields.length} has no name. Give it one with AS.`,
-    );
-  }
+  checkNames(fields.map((field) => field.name));
   return new Schema(
     fields.map(
       (field) =>
@@ -129,6 +124,17 @@ export function cellToJson(type: FieldType, value: CellValue): string | number |
     case "date":
     case "timestamp":
       return formatCell(type, value);
+  }
+}
+
+function checkNames(names: readonly string[]): void {
+  const unnamed = names.indexOf("");
+  if (unnamed >= 0) {
+    throw new AppError("query_invalid", `Column ${unnamed + 1} of ${names.length} has no name. Give it one with AS.`);
+  }
+  const repeated = names.find((name, index) => names.indexOf(name) < index);
+  if (repeated !== undefined) {
+    throw new AppError("query_invalid", `Two columns are named "${repeated}". Rename one with AS.`);
   }
 }
 

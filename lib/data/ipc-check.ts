@@ -3,6 +3,7 @@
  * are not there, or an allocation of gigabytes. So headers are checked before it loads them, and buffers after.
  */
 import { DataType, Message, type Data, type Dictionary, type RecordBatch, type Schema } from "apache-arrow";
+import { AppError } from "../errors.ts";
 
 /** Rows that one batch may have; also bounds batches without columns. */
 const MAX_ROWS = 2 ** 31 - 1;
@@ -149,8 +150,7 @@ function checkVectors(metadata: Uint8Array): void {
   const kind = view.getUint8(requiredField(view, message, 1));
   let header = follow(view, requiredField(view, message, 2));
   if (kind === HEADER_SCHEMA) {
-    checkVector(view, header, 1, 4);
-    checkVector(view, header, 2, 4);
+    checkSchema(view, header);
     return;
   }
   if (kind === HEADER_DICTIONARY) header = follow(view, requiredField(view, header, 1));
@@ -161,6 +161,18 @@ function checkVectors(metadata: Uint8Array): void {
 
 const HEADER_SCHEMA = 1;
 const HEADER_DICTIONARY = 2;
+
+function checkSchema(view: DataView, schema: number): void {
+  for (const list of [2, 3]) checkVector(view, schema, list, 4);
+  const { start, count } = checkVector(view, schema, 1, 4);
+  for (let index = 0; index < count; index++) {
+    const field = follow(view, start + 4 * index);
+    checkVector(view, field, 6, 4);
+    if (checkVector(view, field, 5, 4).count > 0) {
+      throw new AppError("type_mismatch", `Column ${index + 1} is nested, which is not supported. Send flat columns.`);
+    }
+  }
+}
 
 /** Position of a table's field, or undefined where it is left out. */
 function fieldAt(view: DataView, table: number, field: number): number | undefined {
@@ -181,10 +193,17 @@ function follow(view: DataView, position: number): number {
   return position + view.getUint32(position, true);
 }
 
-function checkVector(view: DataView, table: number, field: number, bytesPerEntry: number): void {
+/** Where a table's list begins, and how many entries it has (0 where it is left out). */
+function checkVector(
+  view: DataView,
+  table: number,
+  field: number,
+  bytesPerEntry: number,
+): { start: number; count: number } {
   const position = fieldAt(view, table, field);
-  if (position === undefined) return;
+  if (position === undefined) return { start: 0, count: 0 };
   const vector = follow(view, position);
   const count = view.getUint32(vector, true);
   if (vector + 4 + count * bytesPerEntry > view.byteLength) throw new Error("a list in a message's header is cut off");
+  return { start: vector + 4, count };
 }

@@ -34,7 +34,10 @@ export class BatchDecoder {
   constructor(schemaBytes: Uint8Array) {
     this.schema = decodeSchema(schemaBytes);
     this.#schemaBytes = schemaBytes;
-    fieldsOf(this.schema);
+    const names = fieldsOf(this.schema).map((field) => field.name);
+    if (new Set(names).size < names.length) {
+      throw new AppError("data_invalid", `Two columns have the same name. The columns are: ${names.join(", ")}.`);
+    }
   }
 
   /**

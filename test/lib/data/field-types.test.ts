@@ -124,9 +124,9 @@ test("text may be long, and unpaired surrogates become the replacement character
   assert.equal(reader.get(1), "\ufffd");
 });
 
-test("columns must have a name and a type that Arrow can hold", () => {
-  assert.throws(() => toArrowSchema([{ name: "", type: { kind: "text" }, nullable: true }]), {
-    code: "invalid_argument",
-  });
+test("columns must have names of their own and types that Arrow can hold", () => {
+  const text = (name: string): FieldSpec => ({ name, type: { kind: "text" }, nullable: true });
+  assert.throws(() => toArrowSchema([text("a"), text("")]), { code: "query_invalid", message: /Column 2 of 2/ });
+  assert.throws(() => toArrowSchema([text("a"), text("b"), text("a")]), { code: "query_invalid", message: /"a"/ });
   assert.throws(() => toArrowSchema([{ name: "d", type: decimal(39, 0), nullable: true }]), { code: "type_mismatch" });
 });

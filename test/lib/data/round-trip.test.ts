@@ -53,13 +53,14 @@ function valueOf(type: FieldType): fc.Arbitrary<CellValue> {
 }
 
 const tableOfRows = fc
-  .array(
+  .uniqueArray(
     fc.record(
       { name: fc.string({ minLength: 1 }), type: fieldType, nullable: fc.boolean() },
       { noNullPrototype: true },
     ),
     {
       maxLength: 8,
+      selector: (field) => field.name,
     },
   )
   .chain((fields) =>
