@@ -52,23 +52,34 @@ export interface LogLine {
   readonly line: string;
 }
 
-/** See the file comment. */
+/**
+ * See the file comment. A job runs from the start of all its containers to the end of its sidecar, which ends last: when
+ * that exits with 0 the job has succeeded, and microservices that still run are ended. A microservice may exit with 0
+ * before; one that ends otherwise fails the job at once.
+ */
 export interface JobRunner {
   /**
-   * Starts; resolves once it is accepted (not yet running). A name that is in use or was used lately: `already_exists`.
-   * A program or image that does not exist: the job fails with `job_start_failed`, here or in `watch`.
+   * Starts; resolves once it is accepted (not yet running). A name of a job that lives, or ended and is not removed:
+   * `already_exists`. A specification that no runner could start: `invalid_argument`. A program or image that does not
+   * exist: the job fails with `job_start_failed`, here or in `watch`. After `close`: `unavailable`.
    */
   start(spec: JobSpec): Promise<void>;
   /** State now, or undefined for a job that is unknown or removed. */
   status(name: string): Promise<JobStatus | undefined>;
-  /** States from now to the end (`succeeded` or `failed`), each once; ends after it. Unknown job: `not_found`. */
+  /**
+   * States from now to the end (`succeeded` or `failed`), each once; ends after it. A job that is stopped meanwhile ends
+   * as `failed` with `cancelled`. Unknown job: `not_found`. When `signal` is aborted it throws the signal's reason.
+   */
   watch(name: string, signal?: AbortSignal): AsyncIterable<JobStatus>;
   /** Kills whatever of it lives and removes it, also while it is starting; resolves when nothing of it runs. Unknown: harmless. */
   stop(name: string): Promise<void>;
-  /** All jobs of this runner's steward that are not removed, also those of an earlier life of this agent. */
+  /**
+   * All jobs of this runner's steward that are not removed, also those of an earlier life of this agent. A job that ended
+   * is kept for a while, so that its state and logs can be read, and removed then.
+   */
   list(): Promise<readonly JobStatus[]>;
-  /** What its containers wrote last, up to `lines` each; kept for a while after the end. */
+  /** What its containers wrote last, up to `lines` each, in order per container. Unknown or removed: nothing. */
   logs(name: string, lines: number): Promise<readonly LogLine[]>;
-  /** Stops every job that this runner started. */
+  /** Stops every job that this runner started, and removes it. */
   close(): Promise<void>;
 }
