@@ -1,0 +1,224 @@
+/**
+ * Algorithms over groups of rows: {@link GroupedSummary}, a mergeable summary of a whole request.
+ *
+ * `grouping-plan.ts` resolves the request, `grouped-result.ts` lays the result out, `grouped-json.ts` writes the state
+ * that leaves a steward, `pooled.ts` puts several of those together. State here: one entry per group that has occurred.
+ */
+import type { RecordBatch } from "apache-arrow";
+import { columnReaders, type ColumnReader } from "../data/column-reader.ts";
+import type { CellValue } from "../data/field-types.ts";
+import { AppError } from "../errors.ts";
+import type { Grouping, GroupingPlan } from "./grouping-plan.ts";
+import { ROWS } from "./grouping-plan.ts";
+import { SpillingValues, type SpillingValuesOptions } from "./spilling-values.ts";
+import type { Summary, SummaryContext } from "./summary.ts";
+import { convertCell } from "./widening.ts";
+
+/** Limits of a {@link GroupedSummary}. */
+export interface GroupedSummaryOptions {
+  /** Groups, and bins of histograms, that there may be. Default 100,000. */
+  readonly maximumGroups?: number;
+  /** Where and when the values for a median go to disk. */
+  readonly spilling?: SpillingValuesOptions;
+}
+
+/** The default of {@link GroupedSummaryOptions.maximumGroups}. */
+export const DEFAULT_MAXIMUM_GROUPS = 100_000;
+
+/** One group: its values of the group columns, its number of rows, and per value column a summary per algorithm. */
+export interface Group {
+  readonly cells: readonly CellValue[];
+  rows: bigint;
+  readonly summaries: readonly (readonly Summary[])[];
+}
+
+/** Groups and bins that were kept back because they are smaller than a minimum (decision 16). */
+export interface Withheld {
+  readonly groups: number;
+  readonly bins: number;
+}
+
+/** Summaries of all groups of a request. `close` it whatever happens: a median may hold a temporary file. */
+export class GroupedSummary {
+  readonly plan: GroupingPlan;
+  /** What was withheld before this summary came about, at the parties that its parts are from. */
+  withheldBefore: Withheld = { groups: 0, bins: 0 };
+  readonly #maximumGroups: number;
+  readonly #values: SpillingValues;
+  /** Per grouping, the groups by their key. */
+  readonly #groups: readonly Map<string, Group>[];
+  #claimedRows = 0;
+
+  /** Without any group: for merging. {@link GroupedSummary.start} is for adding rows. */
+  constructor(plan: GroupingPlan, options: GroupedSummaryOptions = {}) {
+    this.plan = plan;
+    this.#maximumGroups = options.maximumGroups ?? DEFAULT_MAXIMUM_GROUPS;
+    this.#values = new SpillingValues(options.spilling);
+    this.#groups = plan.groupings.map(() => new Map());
+    // Tried here, so that a request whose parameters do not fit fails before any row is read.
+    for (const grouping of plan.groupings) this.#startSummaries(grouping, () => undefined);
+  }
+
+  /** A summary of no rows yet. Where there are no group columns there is one group, also without rows (as in SQL). */
+  static start(plan: GroupingPlan, options: GroupedSummaryOptions = {}): GroupedSummary {
+    const summary = new GroupedSummary(plan, options);
+    for (const [index, grouping] of plan.groupings.entries()) {
+      if (grouping.groupColumns.length === 0) summary.groupAt(index, []);
+    }
+    return summary;
+  }
+
+  /** Names of the algorithms that do not pool without the rows. */
+  get notMergeable(): readonly string[] {
+    return this.plan.algorithms.filter((algorithm) => !algorithm.mergeable).map((algorithm) => algorithm.name);
+  }
+
+  /** Whether summaries of several parties pool exactly. */
+  get mergeable(): boolean {
+    return this.notMergeable.length === 0;
+  }
+
+  /** Adds the rows of a batch whose schema is the one that the plan was made for. */
+  addBatch(batch: RecordBatch): void {
+    const readers = columnReaders(batch);
+    for (const [index, grouping] of this.plan.groupings.entries()) {
+      this.#addRows(index, grouping, readers, batch.numRows);
+    }
+  }
+
+  /**
+   * Adds all of another summary, whose plan has the same names and the same or narrower types. In any order and grouping
+   * of merges the result is the same, bit for bit.
+   */
+  merge(other: GroupedSummary): void {
+    for (const [index, grouping] of this.plan.groupings.entries()) {
+      const types = other.plan.groupings[index]?.groupColumns ?? [];
+      for (const group of other.groupsOf(index)) {
+        const cells = grouping.groupColumns.map((column, i) =>
+          convertCell(types[i]?.type ?? column.type, column.type, group.cells[i] ?? null),
+        );
+        mergeGroup(this.groupAt(index, cells), group);
+      }
+    }
+    this.withheldBefore = {
+      groups: this.withheldBefore.groups + other.withheldBefore.groups,
+      bins: this.withheldBefore.bins + other.withheldBefore.bins,
+    };
+  }
+
+  /** The groups of a grouping, in order of their appearance. */
+  groupsOf(grouping: number): Iterable<Group> {
+    return this.#groups[grouping]?.values() ?? [];
+  }
+
+  /** The group with these values, which is made if it is new; `result_too_large` beyond the limit. */
+  groupAt(index: number, cells: readonly CellValue[]): Group {
+    const groups = this.#groups[index];
+    const grouping = this.plan.groupings[index];
+    if (groups === undefined || grouping === undefined)
+      throw new AppError("internal", `There is no grouping ${index}.`);
+    const normal = cells.map(withoutMinusZero);
+    const key = groupKey(normal);
+    let group = groups.get(key);
+    if (group === undefined) {
+      this.#claimRow();
+      group = { cells: normal, rows: 0n, summaries: this.#startSummaries(grouping, () => this.#claimRow()) };
+      groups.set(key, group);
+    }
+    return group;
+  }
+
+  /** Gives up what a median holds. Idempotent. */
+  close(): void {
+    this.#values.close();
+  }
+
+  #addRows(index: number, grouping: Grouping, readers: readonly ColumnReader[], rowCount: number): void {
+    const keys = grouping.groupColumns.map((column) => readerNamed(readers, column.name));
+    const values = grouping.valueColumns.map((column) =>
+      column.name === ROWS ? everyRow : readerNamed(readers, column.name),
+    );
+    const only = keys.length === 0 ? this.groupAt(index, []) : undefined;
+    for (let row = 0; row < rowCount; row++) {
+      const group =
+        only ??
+        this.groupAt(
+          index,
+          keys.map((key) => key.get(row)),
+        );
+      group.rows += 1n;
+      for (let column = 0; column < values.length; column++) {
+        const value = values[column]?.get(row) ?? null;
+        for (const summary of group.summaries[column] ?? []) summary.add(value);
+      }
+    }
+  }
+
+  #startSummaries(grouping: Grouping, claimRow: () => void): readonly (readonly Summary[])[] {
+    return grouping.valueColumns.map((column) => {
+      const context: SummaryContext = {
+        type: column.type,
+        parameters: this.plan.parameters,
+        values: this.#values,
+        claimRow,
+      };
+      return column.algorithms.map((algorithm) => algorithm.start(context));
+    });
+  }
+
+  #claimRow(): void {
+    this.#claimedRows += 1;
+    if (this.#claimedRows <= this.#maximumGroups) return;
+    throw new AppError(
+      "result_too_large",
+      `The result has more than ${this.#maximumGroups} groups${hasBins(this.plan) ? " and bins" : ""}. Group by fewer columns or by ` +
+        `coarser values${hasBins(this.plan) ? ", or ask for wider bins" : ""}.`,
+      { details: { limit: this.#maximumGroups } },
+    );
+  }
+}
+
+/** Whether a group is too small to be shown. A minimum of 1 shows also the group of no rows that a sum over nothing is. */
+export function isWithheld(group: Group, minimumGroupSize: number): boolean {
+  return minimumGroupSize > 1 && group.rows < minimumGroupSize;
+}
+
+/** Whether the result has a row per bin instead of one per group. */
+export function hasBins(plan: GroupingPlan): boolean {
+  return plan.algorithms.some((algorithm) => algorithm.shape === "bins");
+}
+
+const everyRow = { get: (): CellValue => 1n };
+
+function mergeGroup(target: Group, source: Group): void {
+  target.rows += source.rows;
+  for (const [column, summaries] of target.summaries.entries()) {
+    for (const [place, summary] of summaries.entries()) {
+      const other = source.summaries[column]?.[place];
+      if (other === undefined) throw new AppError("internal", "Two summaries that do not belong together were merged.");
+      summary.merge(other);
+    }
+  }
+}
+
+function readerNamed(readers: readonly ColumnReader[], name: string): ColumnReader {
+  const reader = readers.find((candidate) => candidate.name === name);
+  if (reader === undefined) throw new AppError("column_unknown", `A batch lacks the column "${name}".`);
+  return reader;
+}
+
+/** 0 and -0 are equal, so they are one group. */
+function withoutMinusZero(value: CellValue): CellValue {
+  return Object.is(value, -0) ? 0 : value;
+}
+
+/** A text that is the same for the same values only: of each value its length and its text. */
+function groupKey(cells: readonly CellValue[]): string {
+  if (cells.length === 1) return cells[0] === null ? "" : `=${String(cells[0])}`;
+  let key = "";
+  for (const cell of cells) {
+    const text = String(cell);
+    key += cell === null ? "-" : `${text.length}:${text}`;
+  }
+  return key;
+}

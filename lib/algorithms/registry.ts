@@ -1,0 +1,56 @@
+/** The algorithms that exist. To add one, implement {@link Algorithm} and list it here; nothing else changes. */
+import { AppError } from "../errors.ts";
+import { count } from "./count.ts";
+import { max, min } from "./extremes.ts";
+import { histogram } from "./histogram.ts";
+import { median } from "./median.ts";
+import { average, standardDeviation, sum, variance } from "./moments.ts";
+import type { Algorithm } from "./summary.ts";
+
+/** Every algorithm, in the order of the documentation. */
+export const ALGORITHMS: readonly Algorithm[] = [
+  count,
+  sum,
+  average,
+  min,
+  max,
+  variance,
+  standardDeviation,
+  median,
+  histogram,
+];
+
+/** Other names that people use, in lower case. */
+const ALIASES: ReadonlyMap<string, string> = new Map([
+  ["avg", "average"],
+  ["mean", "average"],
+  ["minimum", "min"],
+  ["maximum", "max"],
+  ["total", "sum"],
+  ["var", "variance"],
+  ["std", "standardDeviation"],
+  ["stddev", "standardDeviation"],
+  ["stdev", "standardDeviation"],
+  ["sd", "standardDeviation"],
+]);
+
+/** The algorithm of this name or alias, in any case; `algorithm_unknown` lists those that there are. */
+export function algorithmNamed(name: string): Algorithm {
+  const wanted = name.trim().toLowerCase();
+  const canonical = (ALIASES.get(wanted) ?? wanted).toLowerCase();
+  const algorithm = ALGORITHMS.find((candidate) => candidate.name.toLowerCase() === canonical);
+  if (algorithm) return algorithm;
+  const known = ALGORITHMS.map((candidate) => candidate.name);
+  throw new AppError("algorithm_unknown", `There is no algorithm "${name.trim()}". Known: ${known.join(", ")}.`, {
+    details: { known },
+  });
+}
+
+/** The algorithms that a request names, separated by commas, each once. Empty for an empty text. */
+export function algorithmsNamed(names: string): readonly Algorithm[] {
+  const algorithms = names
+    .split(",")
+    .filter((name) => name.trim() !== "")
+    .map(algorithmNamed);
+  return [...new Set(algorithms)];
+}
