@@ -56,7 +56,9 @@ export class SqliteFile {
    */
   async configure(): Promise<void> {
     await this.call(() => {
-      this.#database.pragma("journal_mode = WAL");
+      const mode = this.#database.pragma("journal_mode = WAL", { simple: true });
+      if (mode !== "wal")
+        throw this.#unusable(`its file system has no WAL mode (SQLite stayed in mode ${String(mode)})`);
       this.#database.pragma("synchronous = FULL");
     });
   }

@@ -7,9 +7,14 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { type TestContext, after, before, describe, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate, setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
-import { type KnowledgeStore, type StoreChange, type StoreWatch } from "../../lib/knowledge/knowledge-store.ts";
+import {
+  type KnowledgeStore,
+  type Listing,
+  type StoreChange,
+  type StoreWatch,
+} from "../../lib/knowledge/knowledge-store.ts";
 import { eventually } from "../support/eventually.ts";
 import { type StoreProcess, startStoreProcess } from "../support/knowledge-store-process.ts";
 
@@ -155,6 +160,20 @@ function revisionOf(change: StoreChange): number {
   return change.type === "put" ? change.document.revision : change.revision;
 }
 
+/** What `promise` resolves with, unless that takes too long. */
+async function inTime<Value>(promise: Promise<Value>): Promise<Value> {
+  const stop = new AbortController();
+  const tooLate = sleep(10_000, undefined, { signal: stop.signal }).then(
+    () => assert.fail("it did not come within 10 s"),
+    () => new Promise<never>(() => undefined),
+  );
+  try {
+    return await Promise.race([promise, tooLate]);
+  } finally {
+    stop.abort();
+  }
+}
+
 /** What a reader who applies all changes to an empty map ends with. */
 function replay(
   changes: readonly StoreChange[],
@@ -258,24 +277,27 @@ function documentTests(use: Use): void {
     assert.ok((await there.list("")).documents.length >= names.length);
   });
 
-  test("a list shows one moment, while another process writes", async (context) => {
+  test("a list shows the moment that its revision names, while another process writes", async (context) => {
     const { here, key, bench } = await spread(use, context);
+    const seen = bench.collect(here.watch(key(""), await bench.revision()));
     const writer = await bench.process();
     let isWriting = true;
     const written = writer
-      .tell({ type: "alternate", first: key("1"), second: key("2"), times: 100 })
+      .tell({ type: "alternate", first: key("1"), second: key("2"), times: 300 })
       .finally(() => (isWriting = false));
-    const moments = new Set<number>();
+    const listings: Listing[] = [];
     while (isWriting) {
-      const { documents, revision } = await here.list(key(""));
-      const [first, second] = [Number(documents[0]?.value ?? 0), Number(documents[1]?.value ?? 0)];
-      assert.ok(first === second || first === second + 1, `${first} and ${second} were never there together`);
-      assert.ok(documents.every((document) => document.revision <= revision));
-      moments.add(first + second);
-      await sleep(1);
+      listings.push(await here.list(key("")));
+      await setImmediate();
     }
     await written;
-    assert.ok(moments.size > 2, "the list was taken while the other wrote");
+    await seen.upTo(600);
+    for (const { documents, revision } of listings) {
+      const upToThen = replay(seen.changes.filter((change) => revisionOf(change) <= revision));
+      assert.deepEqual(new Map(documents.map((document) => [document.key, document.value])), upToThen);
+    }
+    const moments = new Set(listings.map(({ revision }) => revision));
+    assert.ok(moments.size > 10, `the lists show ${moments.size} moments, not many while the other wrote`);
   });
 }
 
@@ -359,7 +381,8 @@ function watchTests(use: Use): void {
     );
     const revisions = seen.changes.map(revisionOf);
     assert.ok(revisions.every((value, index) => value > (revisions[index - 1] ?? revision)));
-    assert.deepEqual(await here.get(key("a")), seen.changes.at(-1)?.type === "put" && lastDocument(seen));
+    const last = seen.changes.at(-1);
+    assert.deepEqual(await here.get(key("a")), last?.type === "put" && last.document);
   });
 
   test("lists and watches taken while another process writes miss nothing and repeat nothing", async (context) => {
@@ -424,8 +447,8 @@ function watchTests(use: Use): void {
     await Promise.all([watch.close(), watch.close()]);
     await watch.close();
     abort.abort();
-    await Promise.all([closed.ended, aborted.ended]);
-    await bench.collect(here.watch(key(""), revision, abort.signal)).ended;
+    await inTime(Promise.all([closed.ended, aborted.ended]));
+    await inTime(bench.collect(here.watch(key(""), revision, abort.signal)).ended);
     for await (const change of here.watch(key(""), revision)) {
       assert.equal(change.type, "put");
       break;
@@ -465,7 +488,7 @@ function leaseTests(use: Use): void {
       [key("a"), key("b")],
     );
     await assert.rejects(lease.renew(), { code: "not_found" });
-    await lease.lost;
+    await inTime(lease.lost);
     assert.equal(await bench.isThere("c"), true);
   });
 
@@ -528,7 +551,7 @@ function leaseTests(use: Use): void {
     await here.put(key("a"), 1, { lease });
     await (await there.attachLease(lease.id)).release();
     assert.equal(await bench.isThere("a"), false);
-    await lease.lost;
+    await inTime(lease.lost);
   });
 
   test("ids of no lease, and times to live that are too short, are refused", async (context) => {
@@ -585,7 +608,7 @@ function lifeTests(use: Use): void {
     await waiting.upTo(1);
     await store.close();
     await store.close();
-    await waiting.ended;
+    await inTime(waiting.ended);
     const calls = [
       () => store.get(key("a")),
       () => store.list(key("")),
@@ -595,7 +618,7 @@ function lifeTests(use: Use): void {
       () => store.attachLease("x"),
       () => store.ping(),
       () => lease.renew(),
-      () => bench.collect(store.watch(key(""), 0)).ended,
+      () => inTime(bench.collect(store.watch(key(""), 0)).ended),
     ];
     for (const call of calls) await assert.rejects(call, { code: "unavailable" });
     await there.put(key("a"), 2);
@@ -641,7 +664,7 @@ function compactionTests(use: Use): void {
     await there.put(key("a"), 1);
     await there.put(key("a"), 2);
     await bench.running.compact();
-    await assert.rejects(bench.collect(here.watch(key(""), revision)).ended, { code: "unavailable" });
+    await assert.rejects(inTime(bench.collect(here.watch(key(""), revision)).ended), { code: "unavailable" });
     const seen = bench.collect(here.watch(key(""), await bench.revision()));
     await there.put(key("a"), 3);
     assert.deepEqual(await seen.upTo(1), ["put a=3"]);
@@ -739,11 +762,6 @@ function modelTests(use: Use): void {
       { numRuns: 60 },
     );
   });
-}
-
-function lastDocument(seen: Collected): unknown {
-  const last = seen.changes.at(-1);
-  return last?.type === "put" ? last.document : undefined;
 }
 
 /** A bench, with what nearly every test uses of it at hand. */
