@@ -9,6 +9,7 @@
  * State, below the state folder, which all agents of an exchange on this machine share: `ports/` has what is reserved,
  * `jobs/<STEWARD>/<job>/` what is known of a job. Several agents of one steward see each other's jobs there.
  */
+import { setMaxListeners } from "node:events";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
@@ -122,6 +123,8 @@ class LocalJobRunner implements JobRunner {
     this.#machinery = machinery;
     this.#retentionMs = options.retentionMs ?? 600_000;
     this.#maxEndedJobs = options.maxEndedJobs ?? 200;
+    // Every ended job waits on it for its removal.
+    setMaxListeners(0, this.#closed.signal);
   }
 
   async start(spec: JobSpec): Promise<void> {
