@@ -1,0 +1,62 @@
+/**
+ * The process that runs one query, and nothing else: request on standard input, frames on descriptor 3. It works
+ * synchronously (a write waits for its reader), and is killed when it is to stop.
+ */
+import { readFileSync } from "node:fs";
+import { extname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
+import Database from "better-sqlite3";
+import { AppError, toFailure } from "../../lib/errors.ts";
+import { FRAME, writeFrame } from "./frames.ts";
+import type { ChildRequest, QueryLimits } from "./query-protocol.ts";
+import { streamResult } from "./result-stream.ts";
+import { memoryDetail, temporaryDetail, type WatchdogData } from "./watchdog.ts";
+
+const request = JSON.parse(readFileSync(0, "utf8")) as ChildRequest;
+startWatchdog(request);
+try {
+  const database = openWorld(request.worldPath);
+  streamResult(database, request.sql, request.tables, request.limits);
+} catch (error) {
+  writeFrame(FRAME.failure, Buffer.from(JSON.stringify(toFailure(asAppError(error, request.limits)))));
+}
+// The watchdog's thread would keep the process; a step that is still running cannot be left otherwise.
+process.exit(0);
+
+function startWatchdog({ parentPid, limits }: ChildRequest): void {
+  const program = new URL(`./watchdog${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
+  const workerData: WatchdogData = {
+    parentPid,
+    memoryBytes: limits.memoryBytes,
+    temporaryBytes: limits.temporaryBytes,
+  };
+  new Worker(program, { workerData, resourceLimits: { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 } });
+}
+
+function openWorld(path: string): Database.Database {
+  const database = new Database(path, { readonly: true, fileMustExist: true });
+  database.pragma("temp_store = FILE");
+  // Sorts spill to disk beyond this; the memory limit has room for several.
+  database.pragma("cache_size = -16384");
+  return database;
+}
+
+function asAppError(error: unknown, limits: QueryLimits): unknown {
+  if (error instanceof AppError || !(error instanceof Error)) return error;
+  const code = error instanceof Database.SqliteError ? error.code : "";
+  if (code === "SQLITE_NOMEM" || code === "SQLITE_TOOBIG") {
+    return new AppError("memory_limit_exceeded", memoryDetail(limits.memoryBytes), { cause: error });
+  }
+  if (code === "SQLITE_FULL" || code.startsWith("SQLITE_IOERR")) {
+    return new AppError("memory_limit_exceeded", temporaryDetail(limits.temporaryBytes), { cause: error });
+  }
+  if (code === "SQLITE_CORRUPT" || code === "SQLITE_NOTADB") {
+    return new AppError("data_invalid", `The data cannot be read: ${error.message}.`, { cause: error });
+  }
+  if (code.startsWith("SQLITE_CANTOPEN") || code.startsWith("SQLITE_BUSY")) {
+    return new AppError("job_failed", `The query's data could not be opened: ${error.message}.`, { cause: error });
+  }
+  // What is left is about this query: an overflow, malformed JSON, a missing parameter.
+  return new AppError("query_invalid", `The query cannot be run: ${error.message}.`, { cause: error });
+}

@@ -1,0 +1,47 @@
+/** What goes between sql-query and the process that runs one query: the request, and the verdict of its watchdog. */
+import type { ErrorCode } from "../../lib/errors.ts";
+import type { Table } from "../../lib/model/dataset.ts";
+
+/** Limits of one query. Each is named in the error that it causes. */
+export interface QueryLimits {
+  /** Milliseconds that the query may work; the time in which its reader takes nothing does not count. */
+  readonly timeMs: number;
+  readonly rows: number;
+  /** Bytes of the result as Arrow. */
+  readonly bytes: number;
+  /** Resident memory of the query's process; about 80 MB of it are the process itself. */
+  readonly memoryBytes: number;
+  /** Disk for sorting and intermediate results. */
+  readonly temporaryBytes: number;
+  /** Bytes of one row. */
+  readonly rowBytes: number;
+  readonly queryCharacters: number;
+}
+
+/** Limits where nothing else is said. */
+export const DEFAULT_QUERY_LIMITS: QueryLimits = {
+  timeMs: 300_000,
+  rows: 50_000_000,
+  bytes: 20_000_000_000,
+  memoryBytes: 256 * 1024 * 1024,
+  temporaryBytes: 4_000_000_000,
+  rowBytes: 1024 * 1024,
+  queryCharacters: 100_000,
+};
+
+/** The query's process reads this from standard input. */
+export interface ChildRequest {
+  readonly worldPath: string;
+  /** The granted tables, for the declared types. */
+  readonly tables: readonly Table[];
+  readonly sql: string;
+  readonly limits: QueryLimits;
+  /** Whose death ends it. */
+  readonly parentPid: number;
+}
+
+/** The last line on standard error of a process that its watchdog killed. */
+export interface Verdict {
+  readonly code: ErrorCode;
+  readonly detail: string;
+}

@@ -1,0 +1,178 @@
+/** From the rows of a guarded statement to frames: schema, batches, end. Runs in the query's process, synchronously. */
+import type Database from "better-sqlite3";
+import { BatchBuilder } from "../../lib/data/batch-builder.ts";
+import type { CellValue, FieldSpec, FieldType } from "../../lib/data/field-types.ts";
+import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
+import { AppError } from "../../lib/errors.ts";
+import type { Table } from "../../lib/model/dataset.ts";
+import { FRAME, writeFrame } from "./frames.ts";
+import { asSubselect, guardStatement, type GuardedStatement } from "./guarded-statement.ts";
+import { outputColumns, type OutputColumn } from "./output-columns.ts";
+import {
+  declaredReader,
+  expressionReader,
+  noteKind,
+  typeOfKinds,
+  type CellReader,
+  type SeenKinds,
+  type SqliteValue,
+} from "./output-types.ts";
+import type { QueryLimits } from "./query-protocol.ts";
+
+/** An expression's type is taken from this many rows. */
+const ROWS_FOR_TYPES = 1024;
+/** ... or from those that are this large, if that is fewer. */
+const BYTES_FOR_TYPES = 4 * 1024 * 1024;
+/** A batch is sent when it is about this large: with its message, below 256 KiB. */
+const BATCH_BYTES = 224 * 1024;
+
+/** Runs the query and writes its frames. Throws what stops it; an `AppError`, or what SQLite throws while stepping. */
+export function streamResult(
+  database: Database.Database,
+  sql: string,
+  tables: readonly Table[],
+  limits: QueryLimits,
+): void {
+  const guarded = guardStatement(database, sql);
+  const columns = outputColumns(guarded, tables);
+  const rows = guarded.statement.safeIntegers(true).raw(true).iterate() as IterableIterator<SqliteValue[]>;
+  const head = takeHead(rows, limits);
+  const types = columns.map((column, index) => columnType(column, index, head, database, guarded));
+  const fields = columns.map((column, index) => fieldSpec(column, types[index] as FieldType));
+  const readers = columns.map((column, index) => cellReader(column, types[index] as FieldType));
+  const writer = new BatchWriter(fields, readers, limits);
+  for (const row of head) writer.append(row);
+  for (const row of rows) writer.append(row);
+  writer.end();
+}
+
+/** The first rows, which are held until the types are known. */
+function takeHead(rows: IterableIterator<SqliteValue[]>, limits: QueryLimits): SqliteValue[][] {
+  const head: SqliteValue[][] = [];
+  let bytes = 0;
+  while (head.length < ROWS_FOR_TYPES && bytes < BYTES_FOR_TYPES) {
+    const next = rows.next();
+    if (next.done === true) break;
+    bytes += checkedRowBytes(next.value, limits);
+    head.push(next.value);
+  }
+  return head;
+}
+
+function columnType(
+  column: OutputColumn,
+  index: number,
+  head: readonly SqliteValue[][],
+  database: Database.Database,
+  guarded: GuardedStatement,
+): FieldType {
+  if (column.declaredType !== undefined) return column.declaredType;
+  const seen: SeenKinds = { integer: false, float: false, text: false };
+  for (const row of head) noteKind(seen, row[index] ?? null, column.name);
+  const type = typeOfKinds(seen, column.name);
+  if (type !== undefined) return type;
+  // Only nulls so far: as long as all rows are here, it is text; else the first other value decides.
+  if (head.length >= ROWS_FOR_TYPES) noteKind(seen, firstNonNull(database, guarded, index), column.name);
+  return typeOfKinds(seen, column.name) ?? { kind: "text" };
+}
+
+function firstNonNull(database: Database.Database, { sql }: GuardedStatement, index: number): SqliteValue {
+  const name = database.prepare(asSubselect(sql)).columns()[index]?.name ?? "";
+  const probe = database.prepare<[], SqliteValue[]>(
+    asSubselect(sql, `WHERE "${name.replaceAll('"', '""')}" IS NOT NULL LIMIT 1`),
+  );
+  return probe.safeIntegers(true).raw(true).get()?.[index] ?? null;
+}
+
+function fieldSpec(column: OutputColumn, type: FieldType): FieldSpec {
+  return { name: column.name, type, nullable: true, metadata: column.metadata };
+}
+
+function cellReader(column: OutputColumn, type: FieldType): CellReader {
+  return column.declaredType === undefined ? expressionReader(type, column.name) : declaredReader(type, column.name);
+}
+
+/** Collects rows into batches, and counts them against the limits. */
+class BatchWriter {
+  readonly #builder: BatchBuilder;
+  readonly #readers: readonly CellReader[];
+  readonly #limits: QueryLimits;
+  readonly #cells: CellValue[];
+  /** Estimating walks over the columns: it is done every so many rows. */
+  #checkAt = 1;
+  #rows = 0;
+  #bytes = 0;
+
+  constructor(fields: readonly FieldSpec[], readers: readonly CellReader[], limits: QueryLimits) {
+    this.#builder = new BatchBuilder(fields);
+    this.#readers = readers;
+    this.#limits = limits;
+    this.#cells = readers.map(() => null);
+    writeFrame(FRAME.schema, encodeSchema(this.#builder.schema));
+  }
+
+  append(row: readonly SqliteValue[]): void {
+    checkedRowBytes(row, this.#limits);
+    if (++this.#rows > this.#limits.rows) {
+      throw new AppError("result_too_large", `The result has more than ${String(this.#limits.rows)} rows, the limit.`, {
+        details: { limit: "rows", value: this.#limits.rows },
+      });
+    }
+    for (let index = 0; index < this.#readers.length; index++) {
+      this.#cells[index] = (this.#readers[index] as CellReader)(row[index] ?? null);
+    }
+    this.#builder.append(this.#cells);
+    if (this.#builder.rowCount >= this.#checkAt) this.#flushIfFull();
+  }
+
+  end(): void {
+    if (this.#builder.rowCount > 0) this.#flush();
+    writeFrame(FRAME.end, Buffer.from(JSON.stringify({ rows: this.#rows })));
+  }
+
+  #flushIfFull(): void {
+    const { rowCount, estimatedBytes } = this.#builder;
+    if (estimatedBytes >= BATCH_BYTES) {
+      this.#flush();
+      return;
+    }
+    // As many rows again as would fill a quarter of what is left: large rows are met early.
+    const bytesPerRow = Math.max(1, estimatedBytes / rowCount);
+    this.#checkAt = rowCount + Math.max(1, Math.floor((BATCH_BYTES - estimatedBytes) / bytesPerRow / 4));
+  }
+
+  #flush(): void {
+    const bytes = encodeBatch(this.#builder.build());
+    this.#checkAt = 1;
+    this.#bytes += bytes.length;
+    if (this.#bytes > this.#limits.bytes) {
+      throw new AppError(
+        "result_too_large",
+        `The result has more than ${String(this.#limits.bytes)} bytes, the limit.`,
+        {
+          details: { limit: "bytes", value: this.#limits.bytes },
+        },
+      );
+    }
+    writeFrame(FRAME.batch, bytes);
+  }
+}
+
+/** About how large a row is; throws `batch_too_large` over the limit. */
+function checkedRowBytes(row: readonly SqliteValue[], limits: QueryLimits): number {
+  let bytes = 0;
+  for (let index = 0; index < row.length; index++) {
+    const value = row[index];
+    bytes += typeof value === "string" || value instanceof Uint8Array ? value.length : 8;
+  }
+  if (bytes > limits.rowBytes) {
+    throw new AppError(
+      "batch_too_large",
+      `A row of the result is larger than ${String(limits.rowBytes)} bytes, the limit.`,
+      {
+        details: { limit: "rowBytes", value: limits.rowBytes },
+      },
+    );
+  }
+  return bytes;
+}

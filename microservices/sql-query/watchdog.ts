@@ -1,0 +1,77 @@
+/**
+ * A thread beside a query: SQLite works without a break, so nothing else in its process can look at the clock. It looks at
+ * memory, at disk used for sorting, and whether the parent still lives, and kills the process: the one way to stop it
+ * that always works. `PRAGMA hard_heap_limit` does not: better-sqlite3's SQLite is built without memory accounting.
+ */
+import { readdirSync, readlinkSync, statSync, writeSync } from "node:fs";
+import { isMainThread, workerData } from "node:worker_threads";
+import type { Verdict } from "./query-protocol.ts";
+
+/** What the thread is told. */
+export interface WatchdogData {
+  readonly parentPid: number;
+  readonly memoryBytes: number;
+  readonly temporaryBytes: number;
+}
+
+const LOOK_EVERY_MS = 20;
+const STANDARD_ERROR = 2;
+
+if (!isMainThread) watch(workerData as WatchdogData);
+
+function watch(data: WatchdogData): void {
+  let looks = 0;
+  setInterval(() => {
+    if (process.ppid !== data.parentPid) process.kill(process.pid, "SIGKILL");
+    if (process.memoryUsage.rss() > data.memoryBytes) {
+      kill({ code: "memory_limit_exceeded", detail: memoryDetail(data.memoryBytes) });
+    }
+    if (looks++ % 5 === 0 && temporaryBytes() > data.temporaryBytes) {
+      kill({ code: "memory_limit_exceeded", detail: temporaryDetail(data.temporaryBytes) });
+    }
+  }, LOOK_EVERY_MS);
+}
+
+/** The error's text when memory is over its limit. */
+export function memoryDetail(bytes: number): string {
+  return `The query needs more memory than its limit of ${String(bytes)} bytes. Ask for fewer or smaller intermediate values.`;
+}
+
+/** The error's text when the disk for intermediate results is over its limit. */
+export function temporaryDetail(bytes: number): string {
+  return (
+    `The query needs more temporary space for sorting and intermediate results than its limit of ${String(bytes)} bytes. ` +
+    "Sort, join or group fewer rows."
+  );
+}
+
+function kill(verdict: Verdict): void {
+  writeSync(STANDARD_ERROR, `\n${JSON.stringify(verdict)}\n`);
+  process.kill(process.pid, "SIGKILL");
+}
+
+/** SQLite removes its temporary files as it opens them: they are seen only through the open descriptors (Linux). */
+function temporaryBytes(): number {
+  const folder = "/proc/self/fd";
+  let bytes = 0;
+  for (const name of descriptorsIn(folder)) {
+    try {
+      const path = `${folder}/${name}`;
+      if (readlinkSync(path).endsWith(" (deleted)")) bytes += statSync(path).size;
+    } catch (error) {
+      // Closed since it was listed.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  return bytes;
+}
+
+/** None where the system has no such folder: the limit per file (`ulimit -f`) holds there. */
+function descriptorsIn(folder: string): readonly string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}
