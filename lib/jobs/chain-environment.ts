@@ -1,12 +1,13 @@
 /**
  * The environment of a chain's containers (`contracts.md`, "A chain container's environment"): written by job runners,
- * read by sidecar and microservices. Pure; values of the environment come in as an argument.
+ * read by sidecar and microservices.
  *
  * Data goes from the sidecar to {@link ChainPorts.firstMicroservicePort}, from each microservice to its own port + 1,
  * and from the last one back to the sidecar.
  */
-import { AppError } from "../errors.ts";
-import type { Role } from "../model/archetype.ts";
+import { Type, type Static } from "@sinclair/typebox";
+import { loadSettings, type Environment } from "../config/env.ts";
+import { Role } from "../model/archetype.ts";
 import type { JobSpec } from "./job-runner.ts";
 
 /** The variables' names, spelled once. All but `firstMicroservicePort` are those of the Go prototype. */
@@ -58,10 +59,25 @@ export interface SidecarPosition extends ChainMember {
   readonly firstMicroservicePort: number;
 }
 
-const ROLES = ["all", "dataProvider", "computeProvider"] as const satisfies readonly Role[];
+const Port = Type.Integer({ minimum: 1, maximum: 65_535 });
+const Flag = Type.Union([Type.Literal("0"), Type.Literal("1")], { description: "1 or 0" });
 
-/** An environment: what `process.env` is, or what a container is given. */
-export type Environment = Readonly<Record<string, string | undefined>>;
+/** What every container of a chain reads. */
+const MemberVariables = Type.Object({
+  [CHAIN_VARIABLES.steward]: Type.String({ minLength: 1 }),
+  [CHAIN_VARIABLES.jobName]: Type.String({ minLength: 1 }),
+  [CHAIN_VARIABLES.role]: { ...Role, description: "all, dataProvider or computeProvider" },
+  [CHAIN_VARIABLES.dataProviderCount]: Type.Integer({ minimum: 0 }),
+  [CHAIN_VARIABLES.sidecarPort]: Port,
+});
+const MicroserviceVariables = Type.Composite([
+  MemberVariables,
+  Type.Object({ [CHAIN_VARIABLES.port]: Port, [CHAIN_VARIABLES.isFirst]: Flag, [CHAIN_VARIABLES.isLast]: Flag }),
+]);
+const SidecarVariables = Type.Composite([
+  MemberVariables,
+  Type.Object({ [CHAIN_VARIABLES.firstMicroservicePort]: Port }),
+]);
 
 /** The chain environment of microservice `index` (from 0) of a job. */
 export function chainEnvironment(spec: JobSpec, index: number, ports: ChainPorts): Record<string, string> {
@@ -91,86 +107,31 @@ function memberEnvironment(spec: JobSpec, ports: ChainPorts): Record<string, str
   };
 }
 
-/** Reads a microservice's place in its chain. Fails with `configuration_invalid`, naming every fault at once. */
-export function readChainEnvironment(environment: Environment): MicroservicePosition {
-  return readAll(environment, (read) => {
-    const member = readMember(read);
-    const port = read.integer(CHAIN_VARIABLES.port, 1, 65_535);
-    const isLast = read.flag(CHAIN_VARIABLES.isLast);
-    return {
-      ...member,
-      port,
-      isFirst: read.flag(CHAIN_VARIABLES.isFirst),
-      isLast,
-      nextPort: isLast ? member.sidecarPort : port + 1,
-    };
-  });
-}
-
-/** Reads the sidecar's place in its chain. Fails with `configuration_invalid`, naming every fault at once. */
-export function readSidecarEnvironment(environment: Environment): SidecarPosition {
-  return readAll(environment, (read) => ({
-    ...readMember(read),
-    firstMicroservicePort: read.integer(CHAIN_VARIABLES.firstMicroservicePort, 1, 65_535),
-  }));
-}
-
-function readMember(read: VariableReader): ChainMember {
+/** Reads a microservice's place in its chain, by default from its own environment. Fails with `configuration_invalid`, naming every fault at once. */
+export function readChainEnvironment(environment?: Environment): MicroservicePosition {
+  const read = loadSettings(MicroserviceVariables, environment);
+  const isLast = read.LAST === "1";
   return {
-    steward: read.text(CHAIN_VARIABLES.steward),
-    jobName: read.text(CHAIN_VARIABLES.jobName),
-    role: read.oneOf(CHAIN_VARIABLES.role, ROLES),
-    dataProviderCount: read.integer(CHAIN_VARIABLES.dataProviderCount, 0, 1_000_000),
-    sidecarPort: read.integer(CHAIN_VARIABLES.sidecarPort, 1, 65_535),
+    ...memberOf(read),
+    port: read.DESIGNATED_GRPC_PORT,
+    nextPort: isLast ? read.SIDECAR_PORT : read.DESIGNATED_GRPC_PORT + 1,
+    isFirst: read.FIRST === "1",
+    isLast,
   };
 }
 
-function readAll<Position>(environment: Environment, read: (reader: VariableReader) => Position): Position {
-  const reader = new VariableReader(environment);
-  const position = read(reader);
-  if (reader.faults.length === 0) return position;
-  throw new AppError(
-    "configuration_invalid",
-    `This program runs as a container of a chain, and its environment is not one: ${reader.faults.join("; ")}. ` +
-      `The job runner sets these variables; see contracts.md.`,
-    { details: { faults: reader.faults } },
-  );
+/** Reads the sidecar's place in its chain, by default from its own environment. Fails with `configuration_invalid`, naming every fault at once. */
+export function readSidecarEnvironment(environment?: Environment): SidecarPosition {
+  const read = loadSettings(SidecarVariables, environment);
+  return { ...memberOf(read), firstMicroservicePort: read.FIRST_MICROSERVICE_PORT };
 }
 
-/** Reads variable by variable and gathers the faults, so that one run shows them all. A faulty one reads as a dummy. */
-class VariableReader {
-  readonly faults: string[] = [];
-  readonly #environment: Environment;
-
-  constructor(environment: Environment) {
-    this.#environment = environment;
-  }
-
-  text(name: string): string {
-    const value = this.#environment[name] ?? "";
-    if (value === "") this.faults.push(`${name} is missing`);
-    return value;
-  }
-
-  integer(name: string, minimum: number, maximum: number): number {
-    const value = this.text(name);
-    const number = Number(value);
-    if (value !== "" && !(/^\d{1,9}$/.test(value) && number >= minimum && number <= maximum)) {
-      this.faults.push(`${name} is ${JSON.stringify(value)}, not an integer from ${minimum} to ${maximum}`);
-    }
-    return number;
-  }
-
-  flag(name: string): boolean {
-    return this.oneOf(name, ["0", "1"]) === "1";
-  }
-
-  oneOf<Value extends string>(name: string, values: readonly [Value, ...Value[]]): Value {
-    const value = this.text(name);
-    const known = values.find((candidate) => candidate === value);
-    if (value !== "" && known === undefined) {
-      this.faults.push(`${name} is ${JSON.stringify(value)}, not one of ${values.join(", ")}`);
-    }
-    return known ?? values[0];
-  }
+function memberOf(read: Static<typeof MemberVariables>): ChainMember {
+  return {
+    steward: read.DATA_STEWARD_NAME,
+    jobName: read.JOB_NAME,
+    role: read.AGENT_ROLE,
+    dataProviderCount: read.NR_OF_DATA_PROVIDERS,
+    sidecarPort: read.SIDECAR_PORT,
+  };
 }

@@ -195,7 +195,6 @@ export class LocalJob {
   }
 
   async #drain(container: LocalContainer): Promise<void> {
-    await container.exited;
     const problem = await container.drain(this.#machinery.clock);
     if (problem) throw problem;
   }

@@ -1,7 +1,7 @@
 /** Chooses the job runner: configuration in, port out. The only place that imports the adapters. */
 import type { Clock } from "../clock.ts";
+import type { Environment } from "../config/env.ts";
 import { AppError } from "../errors.ts";
-import type { Environment } from "./chain-environment.ts";
 import type { JobRunner } from "./job-runner.ts";
 
 /** Which job runner, and where. */
