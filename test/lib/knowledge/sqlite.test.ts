@@ -157,27 +157,6 @@ test("a watch that falls behind a small log again and again still ends with the 
   await reading;
 });
 
-test("a watch that leapt goes on with the log at once, without waiting for another write", async (context) => {
-  const path = await newPath();
-  const [store, other] = [await open(context, { path, keepChanges: 5 }), await open(context, { path })];
-  const watch = store.watch("/", 0);
-  const reader = watch[Symbol.asyncIterator]();
-  // It has seen a foreign write, and none comes later, so nothing of that kind is left to wake it.
-  const first = reader.next();
-  await other.put("/first", 0);
-  await first;
-  for (let count = 0; count < 50; count++) await store.put(`/${count}`, count);
-  const seen = new Set<string>();
-  const reading = (async () => {
-    for (let change = await reader.next(); !change.done; change = await reader.next()) {
-      if (change.value.type === "put") seen.add(change.value.document.key);
-    }
-  })();
-  await eventually(() => seen.size === 50, { timeoutMs: 3000, describe: "all fifty documents" });
-  await watch.close();
-  await reading;
-});
-
 test("a lease counts as ended when its time is over, even if nobody has swept it yet", async (context) => {
   // A clock that only this test moves: the sweeper sees no time pass until then.
   const moved = { byMs: 0 };
