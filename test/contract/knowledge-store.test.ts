@@ -3,7 +3,8 @@ import Database from "better-sqlite3";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { openSqliteKnowledgeStore } from "../../lib/knowledge/sqlite.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { type RunningStore, knowledgeStoreContract } from "./knowledge-store.contract.ts";
+import { type RunningStore } from "./knowledge-store-bench.ts";
+import { knowledgeStoreContract } from "./knowledge-store.contract.ts";
 
 knowledgeStoreContract("SQLite", async (): Promise<RunningStore> => {
   const path = join(await temporaryFolder(), "knowledge.db");
