@@ -1,0 +1,621 @@
+/**
+ * The contract of the message bus port, sentence by sentence, as a suite that every adapter runs.
+ *
+ * Queue names are new in each test, so that one bus serves the whole suite.
+ */
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { after, before, describe, test } from "node:test";
+import fc from "fast-check";
+import {
+  MAX_MESSAGE_BYTES,
+  type Consumer,
+  type Delivery,
+  type MessageBus,
+  type OutgoingMessage,
+  type Settlement,
+} from "../../lib/bus/message-bus.ts";
+import { AppError, type ErrorCode } from "../../lib/errors.ts";
+import { eventually } from "../support/eventually.ts";
+
+/** How a suite gets at one adapter. */
+export interface MessageBusUnderTest {
+  /** What `openMessageBus` in any process opens this very bus with. */
+  readonly url: string;
+  /** A new handle on it; the suite closes it. */
+  open(): Promise<MessageBus>;
+  /** Stops and starts the server, where there is one. */
+  restart?(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Runs the contract for the adapter that `start` starts. */
+export function testMessageBusContract(name: string, start: () => Promise<MessageBusUnderTest>): void {
+  describe(`The message bus contract, ${name}`, () => {
+    let underTest: MessageBusUnderTest;
+    /** Two handles, as two processes would have them. */
+    let bus: MessageBus;
+    let otherBus: MessageBus;
+
+    before(async () => {
+      underTest = await start();
+      bus = await underTest.open();
+      otherBus = await underTest.open();
+    });
+    after(async () => {
+      await bus.close();
+      await otherBus.close();
+      await underTest.stop();
+    });
+
+    describe("declaring and deleting", () => {
+      test("declaring a queue again with the same properties changes nothing", async () => {
+        const queue = await newQueue(bus, { kind: "run", expiresMs: 60_000, maxDeliveries: 3 });
+        await bus.publish(queue, message("kept"));
+        await otherBus.declareQueue(queue, { kind: "run", expiresMs: 60_000, maxDeliveries: 3 });
+        assert.equal((await bus.queueStatus(queue))?.ready, 1);
+      });
+
+      test("declaring a queue again with other properties is a conflict", async () => {
+        const queue = await newQueue(bus, { kind: "service" });
+        await assert.rejects(otherBus.declareQueue(queue, { kind: "run" }), withCode("conflict"));
+        await assert.rejects(bus.declareQueue(queue, { kind: "service", maxDeliveries: 9 }), withCode("conflict"));
+      });
+
+      test("queue names that cannot be binding keys, and options that make no sense, are refused", async () => {
+        for (const queue of ["", "a.*", "#", "x".repeat(256)]) {
+          await assert.rejects(bus.declareQueue(queue, { kind: "service" }), withCode("invalid_argument"));
+        }
+        await assert.rejects(bus.declareQueue("q", { kind: "service", expiresMs: 5 }), withCode("invalid_argument"));
+        await assert.rejects(bus.declareQueue("q", { kind: "run", expiresMs: 0 }), withCode("invalid_argument"));
+        await assert.rejects(bus.declareQueue("q", { kind: "run", maxDeliveries: 0 }), withCode("invalid_argument"));
+      });
+
+      test("deleting a queue deletes what it holds, and deleting a missing one is harmless", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("gone"));
+        await bus.deleteQueue(queue);
+        await otherBus.deleteQueue(queue);
+        assert.equal(await bus.queueStatus(queue), undefined);
+        await bus.declareQueue(queue, { kind: "service" });
+        assert.equal((await bus.queueStatus(queue))?.ready, 0);
+      });
+
+      test("a consumer whose queue is deleted is told so once, also when the queue is declared again at once", async () => {
+        const queue = await newQueue(bus);
+        const lost: Error[] = [];
+        const consumer = await bus.consume(queue, accept, { onLost: (error) => lost.push(error) });
+        await otherBus.deleteQueue(queue);
+        await otherBus.declareQueue(queue, { kind: "service" });
+        await eventually(() => lost.length > 0, { describe: "the consumer to hear of it" });
+        await consumer.close();
+        assert.equal(lost.length, 1);
+        assert.ok(withCode("not_found")(lost[0]));
+      });
+
+      test("a run queue without consumer goes away after its time, with what it holds", async () => {
+        const queue = await newQueue(bus, { kind: "run", expiresMs: 300 });
+        await bus.publish(queue, message("gone"));
+        await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
+        await assert.rejects(bus.publish(queue, message("late")), withCode("not_found"));
+      });
+
+      test("a run queue with a consumer stays, and its time begins when the last consumer ends", async () => {
+        const queue = await newQueue(bus, { kind: "run", expiresMs: 300 });
+        const shortLived = await newQueue(bus, { kind: "run", expiresMs: 900 });
+        const consumer = await otherBus.consume(queue, accept);
+        await eventually(async () => (await bus.queueStatus(shortLived)) === undefined, {
+          describe: "a yardstick to expire",
+        });
+        assert.equal((await bus.queueStatus(queue))?.consumers, 1);
+        await consumer.close();
+        await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
+      });
+    });
+
+    describe("publishing", () => {
+      test("a message arrives with everything that it was sent with", async () => {
+        const queue = await newQueue(bus);
+        const sent: OutgoingMessage = {
+          type: "sqlDataRequest",
+          body: Uint8Array.from([0, 1, 127, 128, 255]),
+          correlationId: "correlation",
+          replyTo: "VU-in-1",
+          messageId: "message",
+          headers: { traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", note: "é" },
+          expiresAtMs: Date.now() + 3_600_000,
+        };
+        await bus.publish(queue, sent);
+        const [received] = await take(otherBus, queue, 1);
+        assert.deepEqual({ ...received, body: Uint8Array.from(received!.body) }, { ...sent, redeliveryCount: 0 });
+      });
+
+      test("a message without id gets a new one, and what was not sent is not there", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, { type: "credit", body: new Uint8Array() });
+        await bus.publish(queue, { type: "credit", body: new Uint8Array() });
+        const [first, second] = await take(bus, queue, 2);
+        assert.notEqual(first!.messageId, second!.messageId);
+        assert.deepEqual(Object.keys(first!).sort(), ["body", "headers", "messageId", "redeliveryCount", "type"]);
+        assert.equal(first!.body.byteLength, 0);
+      });
+
+      test("publishing to a queue that nobody declared is not_found", async () => {
+        await assert.rejects(bus.publish(`nobody-${randomUUID()}`, message("lost")), withCode("not_found"));
+      });
+
+      test("the largest message arrives whole; one byte more is refused, and nothing is stored", async () => {
+        const queue = await newQueue(bus);
+        const largest = new Uint8Array(MAX_MESSAGE_BYTES).map((_, index) => index * 31);
+        await bus.publish(queue, { type: "frame", body: largest });
+        const tooLarge = { type: "frame", body: new Uint8Array(MAX_MESSAGE_BYTES + 1) };
+        await assert.rejects(bus.publish(queue, tooLarge), withCode("message_too_large"));
+        assert.equal((await bus.queueStatus(queue))?.ready, 1);
+        const [received] = await take(otherBus, queue, 1);
+        assert.ok(Buffer.from(largest).equals(received!.body));
+      });
+
+      test("the order of one publisher is kept, also without waiting for one publish before the next", async () => {
+        const queue = await newQueue(bus);
+        const names = Array.from({ length: 300 }, (_, index) => `n${index}`);
+        await Promise.all(names.map((each) => bus.publish(queue, message(each))));
+        const received = await take(otherBus, queue, names.length, 1);
+        assert.deepEqual(received.map(nameOf), names);
+      });
+
+      test("what was confirmed is there after everybody has closed and opened again", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("kept"));
+        await bus.close();
+        await otherBus.close();
+        await underTest.restart?.();
+        bus = await underTest.open();
+        otherBus = await underTest.open();
+        assert.deepEqual((await take(bus, queue, 1)).map(nameOf), ["kept"]);
+      });
+    });
+
+    describe("consuming", () => {
+      test("consuming from a queue that nobody declared is not_found", async () => {
+        await assert.rejects(bus.consume(`nobody-${randomUUID()}`, accept), withCode("not_found"));
+      });
+
+      test("an accepted message is forgotten", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("done"));
+        await take(otherBus, queue, 1);
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+      });
+
+      test("messages published before and after the start of a consumer arrive, from either handle", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("before"));
+        const seen: string[] = [];
+        const consumer = await bus.consume(queue, async (delivery) => {
+          seen.push(nameOf(delivery));
+          return "accept";
+        });
+        await otherBus.publish(queue, message("other"));
+        await eventually(() => seen.length === 2);
+        await bus.publish(queue, message("own"));
+        await eventually(() => seen.length === 3);
+        await consumer.close();
+        assert.deepEqual(seen, ["before", "other", "own"]);
+      });
+
+      test("no more than prefetch deliveries are unsettled while handlers stall", async () => {
+        const queue = await newQueue(bus);
+        const gate = newGate();
+        const started: string[] = [];
+        const consumer = await otherBus.consume(
+          queue,
+          async (delivery) => {
+            started.push(nameOf(delivery));
+            await gate.opened;
+            return "accept";
+          },
+          { prefetch: 3 },
+        );
+        const names = ["a", "b", "c", "d", "e", "f", "g"];
+        for (const each of names) await bus.publish(queue, message(each));
+        await eventually(() => started.length === 3);
+        // A message that goes all the way through another queue shows that the consumer had its chance to take more.
+        const yardstick = await newQueue(bus);
+        await bus.publish(yardstick, message("yardstick"));
+        await take(otherBus, yardstick, 1);
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 4, unsettled: 3, consumers: 1 });
+        assert.deepEqual(started, ["a", "b", "c"]);
+        gate.open();
+        await eventually(() => started.length === names.length);
+        await consumer.close();
+        assert.deepEqual(started, names);
+      });
+
+      test("a retried message comes again, counted, and to any consumer", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("again"));
+        const counts: number[] = [];
+        const settleFor = async (delivery: Delivery): Promise<Settlement> => {
+          counts.push(delivery.redeliveryCount);
+          return counts.length < 4 ? "retry" : "accept";
+        };
+        const consumers = [await bus.consume(queue, settleFor), await otherBus.consume(queue, settleFor)];
+        await eventually(() => counts.length === 4);
+        await closeAll(consumers);
+        assert.deepEqual(counts, [0, 1, 2, 3]);
+        assert.equal((await bus.queueStatus(queue))?.ready, 0);
+      });
+
+      test("a handler that throws gets the message again, and what it threw is told", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("hot"));
+        const told: unknown[] = [];
+        const counts: number[] = [];
+        const consumer = await bus.consume(
+          queue,
+          async ({ redeliveryCount }) => {
+            counts.push(redeliveryCount);
+            if (redeliveryCount === 0) throw new Error("burnt");
+            return "accept";
+          },
+          { onHandlerError: (error, delivery) => told.push([(error as Error).message, nameOf(delivery)]) },
+        );
+        await eventually(() => counts.length === 2);
+        await consumer.close();
+        assert.deepEqual(told, [["burnt", "hot"]]);
+        assert.deepEqual(counts, [0, 1]);
+      });
+
+      test("a rejected message goes to the dead letters at once, whole", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, { ...message("bad"), correlationId: "c", headers: { a: "b" } });
+        await take(otherBus, queue, 1, 16, "reject");
+        const [letter] = await deadLettersOf(bus, queue);
+        assert.equal(letter?.reason, "rejected");
+        assert.equal(nameOf(letter!.message), "bad");
+        assert.equal(letter?.message.correlationId, "c");
+        assert.equal(letter?.message.headers["a"], "b");
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+      });
+
+      test("after maxDeliveries a message goes to the dead letters, and the others still come", async () => {
+        const queue = await newQueue(bus, { kind: "service", maxDeliveries: 3 });
+        await bus.publish(queue, message("poison"));
+        await bus.publish(queue, message("good"));
+        const seen: string[] = [];
+        const consumer = await bus.consume(queue, async (delivery) => {
+          seen.push(`${nameOf(delivery)}${delivery.redeliveryCount}`);
+          return nameOf(delivery) === "poison" ? "retry" : "accept";
+        });
+        const [letter] = await eventually(async () => {
+          const letters = await deadLettersOf(bus, queue);
+          return letters.length > 0 ? letters : undefined;
+        });
+        await consumer.close();
+        assert.equal(letter?.reason, "max_deliveries");
+        assert.deepEqual(seen.sort(), ["good0", "poison0", "poison1", "poison2"]);
+      });
+
+      test("dead letters are listed oldest first, no more than asked for, and stay", async () => {
+        const queue = await newQueue(bus);
+        for (const each of ["one", "two", "three"]) await bus.publish(queue, message(each));
+        await take(bus, queue, 3, 1, "reject");
+        assert.deepEqual(
+          (await deadLettersOf(otherBus, queue)).map((letter) => nameOf(letter.message)),
+          ["one", "two", "three"],
+        );
+        assert.equal((await deadLettersOf(bus, queue)).length, 3);
+        assert.equal((await bus.deadLetters(1)).length, 1);
+      });
+
+      test("an expired message becomes a dead letter instead of being delivered", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, { ...message("stale"), expiresAtMs: Date.now() + 100 });
+        await bus.publish(queue, { ...message("dead on arrival"), expiresAtMs: Date.now() - 1000 });
+        await bus.publish(queue, { ...message("fresh"), expiresAtMs: Date.now() + 60_000 });
+        const letters = await eventually(async () => {
+          const found = await deadLettersOf(bus, queue);
+          return found.length === 2 ? found : undefined;
+        });
+        assert.deepEqual(
+          letters.map((letter) => letter.reason),
+          ["expired", "expired"],
+        );
+        assert.deepEqual((await take(otherBus, queue, 1)).map(nameOf), ["fresh"]);
+      });
+
+      test("a message that expires while it is being handled can still be accepted", async () => {
+        const queue = await newQueue(bus);
+        const expiresAtMs = Date.now() + 400;
+        const outcome = newGate();
+        const consumer = await bus.consume(queue, async () => {
+          await eventually(() => Date.now() > expiresAtMs + 1500, { describe: "some sweeps to pass" });
+          outcome.open();
+          return "accept";
+        });
+        await bus.publish(queue, { ...message("slow"), expiresAtMs });
+        await outcome.opened;
+        await consumer.close();
+        assert.deepEqual(await deadLettersOf(bus, queue), []);
+        assert.equal((await bus.queueStatus(queue))?.unsettled, 0);
+      });
+    });
+
+    describe("closing", () => {
+      test("closing a consumer waits for its handlers, stores their settlements, and takes nothing new", async () => {
+        const queue = await newQueue(bus);
+        const gate = newGate();
+        const started: string[] = [];
+        const consumer = await bus.consume(
+          queue,
+          async (delivery) => {
+            started.push(nameOf(delivery));
+            await gate.opened;
+            return "accept";
+          },
+          { prefetch: 1 },
+        );
+        await bus.publish(queue, message("first"));
+        await bus.publish(queue, message("second"));
+        await eventually(() => started.length === 1);
+        let isClosed = false;
+        const closed = consumer.close().then(() => (isClosed = true));
+        await bus.ping();
+        await new Promise((resolve) => setImmediate(resolve));
+        assert.equal(isClosed, false);
+        gate.open();
+        await closed;
+        assert.deepEqual(started, ["first"]);
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 1, unsettled: 0, consumers: 0 });
+      });
+
+      test("closing a bus lets handlers end, publish included; afterwards every call is unavailable", async () => {
+        const queue = await newQueue(bus);
+        const results = await newQueue(bus);
+        const closing = await underTest.open();
+        const gate = newGate();
+        const started = newGate();
+        await closing.consume(queue, async () => {
+          started.open();
+          await gate.opened;
+          await closing.publish(results, message("result"));
+          return "accept";
+        });
+        await bus.publish(queue, message("work"));
+        await started.opened;
+        const closed = closing.close();
+        gate.open();
+        await closed;
+        await closing.close();
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+        assert.equal((await bus.queueStatus(results))?.ready, 1);
+        await assert.rejects(closing.ping(), withCode("unavailable"));
+        await assert.rejects(closing.publish(results, message("late")), withCode("unavailable"));
+        await assert.rejects(closing.consume(results, accept), withCode("unavailable"));
+      });
+    });
+
+    describe("competing and dying consumers", () => {
+      test("competing consumers share the work, and no message is with two of them", async () => {
+        const queue = await newQueue(bus);
+        const seen: string[][] = [[], []];
+        const consumeInto = (on: MessageBus, list: string[]): Promise<Consumer> =>
+          on.consume(
+            queue,
+            async (delivery) => {
+              list.push(nameOf(delivery));
+              await new Promise((resolve) => setImmediate(resolve));
+              return "accept";
+            },
+            { prefetch: 2 },
+          );
+        const consumers = [await consumeInto(bus, seen[0]!), await consumeInto(otherBus, seen[1]!)];
+        const names = Array.from({ length: 400 }, (_, index) => `n${index}`);
+        await Promise.all(names.map((each) => bus.publish(queue, message(each))));
+        await eventually(() => seen.flat().length >= names.length);
+        await closeAll(consumers);
+        assert.deepEqual(seen.flat().sort(), [...names].sort());
+        assert.ok(
+          seen.every((list) => list.length > 0),
+          "both took some",
+        );
+      });
+
+      test("deliveries of a process killed in mid-handler come again at their old places, counted", async () => {
+        const queue = await newQueue(bus);
+        for (const each of ["a", "b", "c"]) await bus.publish(queue, { ...message(each), messageId: each });
+        const child = startHangingConsumer(underTest.url, queue, 2);
+        assert.deepEqual(await child.nextDeliveries(2), [
+          { messageId: "a", redeliveryCount: 0 },
+          { messageId: "b", redeliveryCount: 0 },
+        ]);
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 1, unsettled: 2, consumers: 1 });
+        const killedAt = Date.now();
+        await child.kill();
+        await eventually(async () => (await bus.queueStatus(queue))?.ready === 3, {
+          describe: "recovery",
+          timeoutMs: 20_000,
+        });
+        assert.ok(Date.now() - killedAt < 5000, "recovered within seconds");
+        const received = await take(otherBus, queue, 3, 1);
+        assert.deepEqual(
+          received.map((delivery) => [delivery.messageId, delivery.redeliveryCount]),
+          [
+            ["a", 1],
+            ["b", 1],
+            ["c", 0],
+          ],
+        );
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+      });
+
+      test("a message that kills its consumers becomes a dead letter", async () => {
+        const queue = await newQueue(bus, { kind: "service", maxDeliveries: 2 });
+        await bus.publish(queue, { ...message("killer"), messageId: "killer" });
+        for (const redeliveryCount of [0, 1]) {
+          const child = startHangingConsumer(underTest.url, queue, 1);
+          assert.deepEqual(await child.nextDeliveries(1), [{ messageId: "killer", redeliveryCount }]);
+          await child.kill();
+        }
+        const [letter] = await eventually(async () => {
+          const letters = await deadLettersOf(bus, queue);
+          return letters.length > 0 ? letters : undefined;
+        });
+        assert.equal(letter?.reason, "max_deliveries");
+      });
+
+      test("a dead process's run queue is unused from then on", async () => {
+        const queue = await newQueue(bus, { kind: "run", expiresMs: 500 });
+        await bus.publish(queue, message("held"));
+        const child = startHangingConsumer(underTest.url, queue, 1);
+        await child.nextDeliveries(1);
+        await child.kill();
+        await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
+      });
+
+      test("every confirmed message is accepted exactly once, whatever is retried or thrown on the way", async () => {
+        const failures = fc.array(fc.constantFrom<Settlement | "throw">("retry", "throw"), { maxLength: 3 });
+        await fc.assert(
+          fc.asyncProperty(
+            fc.array(failures, { minLength: 1, maxLength: 25 }),
+            fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 4 }),
+            async (plans, prefetches) => {
+              const queue = await newQueue(bus);
+              const accepted: string[] = [];
+              const inHand = new Set<string>();
+              const handler = async (delivery: Delivery): Promise<Settlement> => {
+                const { messageId, redeliveryCount } = delivery;
+                assert.ok(!inHand.has(messageId), "with two handlers at once");
+                inHand.add(messageId);
+                await new Promise((resolve) => setImmediate(resolve));
+                inHand.delete(messageId);
+                const failure = plans[Number(messageId)]![redeliveryCount];
+                if (failure === "throw") throw new Error("on purpose");
+                if (failure === undefined) accepted.push(messageId);
+                return failure ?? "accept";
+              };
+              const faults: unknown[] = [];
+              const onHandlerError = (error: unknown): void => {
+                if ((error as Error).message !== "on purpose") faults.push(error);
+              };
+              const consumers = await Promise.all(
+                prefetches.map((prefetch, index) =>
+                  (index % 2 === 0 ? bus : otherBus).consume(queue, handler, { prefetch, onHandlerError }),
+                ),
+              );
+              await Promise.all(
+                plans.map((_, index) => bus.publish(queue, { ...message("x"), messageId: `${index}` })),
+              );
+              await eventually(() => accepted.length >= plans.length, { intervalMs: 5 });
+              await closeAll(consumers);
+              assert.deepEqual(
+                accepted.map(Number).sort((a, b) => a - b),
+                [...plans.keys()],
+              );
+              assert.deepEqual(faults, []);
+              assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+              await bus.deleteQueue(queue);
+            },
+          ),
+          { numRuns: 15 },
+        );
+      });
+    });
+  });
+}
+
+async function newQueue(
+  bus: MessageBus,
+  options: Parameters<MessageBus["declareQueue"]>[1] = { kind: "service" },
+): Promise<string> {
+  const queue = `contract-${randomUUID()}`;
+  await bus.declareQueue(queue, options);
+  return queue;
+}
+
+function message(name: string): OutgoingMessage {
+  return { type: "frame", body: Buffer.from(name) };
+}
+
+function nameOf(delivery: Delivery): string {
+  return Buffer.from(delivery.body).toString();
+}
+
+async function accept(): Promise<Settlement> {
+  return "accept";
+}
+
+/** Takes `count` messages with a consumer of its own, settles each alike, and closes it. */
+async function take(
+  bus: MessageBus,
+  queue: string,
+  count: number,
+  prefetch = 16,
+  as: Settlement = "accept",
+): Promise<Delivery[]> {
+  const taken: Delivery[] = [];
+  const consumer = await bus.consume(
+    queue,
+    async (delivery) => {
+      taken.push(delivery);
+      return as;
+    },
+    { prefetch },
+  );
+  try {
+    await eventually(() => taken.length >= count, { describe: `${count} messages of ${queue}`, intervalMs: 5 });
+  } finally {
+    await consumer.close();
+  }
+  return taken;
+}
+
+async function deadLettersOf(bus: MessageBus, queue: string) {
+  return (await bus.deadLetters(10_000)).filter((letter) => letter.queue === queue);
+}
+
+async function closeAll(consumers: readonly Consumer[]): Promise<void> {
+  await Promise.all(consumers.map((consumer) => consumer.close()));
+}
+
+function newGate(): { readonly opened: Promise<void>; open(): void } {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { opened, open: () => open() };
+}
+
+function withCode(code: ErrorCode): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof AppError, String(error));
+    assert.equal(error.code, code, error.message);
+    return true;
+  };
+}
+
+interface SeenDelivery {
+  readonly messageId: string;
+  readonly redeliveryCount: number;
+}
+
+function startHangingConsumer(url: string, queue: string, prefetch: number) {
+  const program = new URL("../support/hanging-consumer.js", import.meta.url).pathname;
+  const child: ChildProcess = spawn(process.execPath, [program, url, queue, String(prefetch)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const seen: SeenDelivery[] = [];
+  createInterface({ input: child.stdout! }).on("line", (line) => seen.push(JSON.parse(line) as SeenDelivery));
+  return {
+    nextDeliveries: (count: number): Promise<SeenDelivery[]> =>
+      eventually(() => (seen.length >= count ? seen.splice(0, count) : undefined), {
+        describe: "the child's deliveries",
+      }),
+    kill: async (): Promise<void> => {
+      const exited = once(child, "exit");
+      child.kill("SIGKILL");
+      await exited;
+    },
+  };
+}
