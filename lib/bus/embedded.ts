@@ -220,7 +220,6 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
       else if (consumer.room > 0 && this.#tables.isWaiting(consumer.queueId, now)) isAnythingWaiting = true;
     }
     if (isAnythingWaiting) this.#claim();
-    else this.#troubledSince = undefined;
   }
 
   #lose(consumer: EmbeddedConsumer): void {
@@ -283,6 +282,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
       }
       if (this.#tables.freeBytes() > FREE_BYTES_KEPT) tasks.push(() => this.#tables.shrink(PAGES_PER_SHRINK));
       if (tasks.length > 0) this.#runSweep(tasks, dead.length > 0);
+      else this.#troubledSince = undefined;
     } catch (error) {
       this.#troubled(error);
     }
@@ -294,6 +294,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
       .run(() => tasks.forEach((task) => task()))
       .then(
         () => {
+          this.#troubledSince = undefined;
           if (wake) this.#wake();
         },
         (error: unknown) => this.#troubled(error),

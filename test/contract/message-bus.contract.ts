@@ -4,33 +4,18 @@
  * Queue names are new in each test, so that one bus serves the whole suite.
  */
 import assert from "node:assert/strict";
-import { spawn, type ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { once } from "node:events";
-import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
-import fc from "fast-check";
 import {
   MAX_MESSAGE_BYTES,
-  type Consumer,
   type Delivery,
   type MessageBus,
   type OutgoingMessage,
   type Settlement,
 } from "../../lib/bus/message-bus.ts";
-import { AppError, type ErrorCode } from "../../lib/errors.ts";
+import { accept, closeAll, deadLettersOf, message, nameOf, newGate, newQueue, take, withCode } from "../support/bus.ts";
 import { eventually } from "../support/eventually.ts";
-
-/** How a suite gets at one adapter. */
-export interface MessageBusUnderTest {
-  /** What `openMessageBus` in any process opens this very bus with. */
-  readonly url: string;
-  /** A new handle on it; the suite closes it. */
-  open(): Promise<MessageBus>;
-  /** Stops and starts the server, where there is one. */
-  restart?(): Promise<void>;
-  stop(): Promise<void>;
-}
+import { testCompetingConsumers, type MessageBusUnderTest } from "./message-bus-competition.contract.ts";
 
 /** Runs the contract for the adapter that `start` starts. */
 export function testMessageBusContract(name: string, start: () => Promise<MessageBusUnderTest>): void {
@@ -275,7 +260,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         await take(otherBus, queue, 1, 16, "reject");
         const [letter] = await deadLettersOf(bus, queue);
         assert.equal(letter?.reason, "rejected");
-        assert.equal(nameOf(letter!.message), "bad");
+        assert.equal(nameOf(letter.message), "bad");
         assert.equal(letter?.message.correlationId, "c");
         assert.equal(letter?.message.headers["a"], "b");
         assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
@@ -398,224 +383,6 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
       });
     });
 
-    describe("competing and dying consumers", () => {
-      test("competing consumers share the work, and no message is with two of them", async () => {
-        const queue = await newQueue(bus);
-        const seen: string[][] = [[], []];
-        const consumeInto = (on: MessageBus, list: string[]): Promise<Consumer> =>
-          on.consume(
-            queue,
-            async (delivery) => {
-              list.push(nameOf(delivery));
-              await new Promise((resolve) => setImmediate(resolve));
-              return "accept";
-            },
-            { prefetch: 2 },
-          );
-        const consumers = [await consumeInto(bus, seen[0]!), await consumeInto(otherBus, seen[1]!)];
-        const names = Array.from({ length: 400 }, (_, index) => `n${index}`);
-        await Promise.all(names.map((each) => bus.publish(queue, message(each))));
-        await eventually(() => seen.flat().length >= names.length);
-        await closeAll(consumers);
-        assert.deepEqual(seen.flat().sort(), [...names].sort());
-        assert.ok(
-          seen.every((list) => list.length > 0),
-          "both took some",
-        );
-      });
-
-      test("deliveries of a process killed in mid-handler come again at their old places, counted", async () => {
-        const queue = await newQueue(bus);
-        for (const each of ["a", "b", "c"]) await bus.publish(queue, { ...message(each), messageId: each });
-        const child = startHangingConsumer(underTest.url, queue, 2);
-        assert.deepEqual(await child.nextDeliveries(2), [
-          { messageId: "a", redeliveryCount: 0 },
-          { messageId: "b", redeliveryCount: 0 },
-        ]);
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 1, unsettled: 2, consumers: 1 });
-        const killedAt = Date.now();
-        await child.kill();
-        await eventually(async () => (await bus.queueStatus(queue))?.ready === 3, {
-          describe: "recovery",
-          timeoutMs: 20_000,
-        });
-        assert.ok(Date.now() - killedAt < 5000, "recovered within seconds");
-        const received = await take(otherBus, queue, 3, 1);
-        assert.deepEqual(
-          received.map((delivery) => [delivery.messageId, delivery.redeliveryCount]),
-          [
-            ["a", 1],
-            ["b", 1],
-            ["c", 0],
-          ],
-        );
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
-      });
-
-      test("a message that kills its consumers becomes a dead letter", async () => {
-        const queue = await newQueue(bus, { kind: "service", maxDeliveries: 2 });
-        await bus.publish(queue, { ...message("killer"), messageId: "killer" });
-        for (const redeliveryCount of [0, 1]) {
-          const child = startHangingConsumer(underTest.url, queue, 1);
-          assert.deepEqual(await child.nextDeliveries(1), [{ messageId: "killer", redeliveryCount }]);
-          await child.kill();
-        }
-        const [letter] = await eventually(async () => {
-          const letters = await deadLettersOf(bus, queue);
-          return letters.length > 0 ? letters : undefined;
-        });
-        assert.equal(letter?.reason, "max_deliveries");
-      });
-
-      test("a dead process's run queue is unused from then on", async () => {
-        const queue = await newQueue(bus, { kind: "run", expiresMs: 500 });
-        await bus.publish(queue, message("held"));
-        const child = startHangingConsumer(underTest.url, queue, 1);
-        await child.nextDeliveries(1);
-        await child.kill();
-        await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
-      });
-
-      test("every confirmed message is accepted exactly once, whatever is retried or thrown on the way", async () => {
-        const failures = fc.array(fc.constantFrom<Settlement | "throw">("retry", "throw"), { maxLength: 3 });
-        await fc.assert(
-          fc.asyncProperty(
-            fc.array(failures, { minLength: 1, maxLength: 25 }),
-            fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 4 }),
-            async (plans, prefetches) => {
-              const queue = await newQueue(bus);
-              const accepted: string[] = [];
-              const inHand = new Set<string>();
-              const handler = async (delivery: Delivery): Promise<Settlement> => {
-                const { messageId, redeliveryCount } = delivery;
-                assert.ok(!inHand.has(messageId), "with two handlers at once");
-                inHand.add(messageId);
-                await new Promise((resolve) => setImmediate(resolve));
-                inHand.delete(messageId);
-                const failure = plans[Number(messageId)]![redeliveryCount];
-                if (failure === "throw") throw new Error("on purpose");
-                if (failure === undefined) accepted.push(messageId);
-                return failure ?? "accept";
-              };
-              const faults: unknown[] = [];
-              const onHandlerError = (error: unknown): void => {
-                if ((error as Error).message !== "on purpose") faults.push(error);
-              };
-              const consumers = await Promise.all(
-                prefetches.map((prefetch, index) =>
-                  (index % 2 === 0 ? bus : otherBus).consume(queue, handler, { prefetch, onHandlerError }),
-                ),
-              );
-              await Promise.all(
-                plans.map((_, index) => bus.publish(queue, { ...message("x"), messageId: `${index}` })),
-              );
-              await eventually(() => accepted.length >= plans.length, { intervalMs: 5 });
-              await closeAll(consumers);
-              assert.deepEqual(
-                accepted.map(Number).sort((a, b) => a - b),
-                [...plans.keys()],
-              );
-              assert.deepEqual(faults, []);
-              assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
-              await bus.deleteQueue(queue);
-            },
-          ),
-          { numRuns: 15 },
-        );
-      });
-    });
+    testCompetingConsumers(() => ({ underTest, bus, otherBus }));
   });
-}
-
-async function newQueue(
-  bus: MessageBus,
-  options: Parameters<MessageBus["declareQueue"]>[1] = { kind: "service" },
-): Promise<string> {
-  const queue = `contract-${randomUUID()}`;
-  await bus.declareQueue(queue, options);
-  return queue;
-}
-
-function message(name: string): OutgoingMessage {
-  return { type: "frame", body: Buffer.from(name) };
-}
-
-function nameOf(delivery: Delivery): string {
-  return Buffer.from(delivery.body).toString();
-}
-
-async function accept(): Promise<Settlement> {
-  return "accept";
-}
-
-/** Takes `count` messages with a consumer of its own, settles each alike, and closes it. */
-async function take(
-  bus: MessageBus,
-  queue: string,
-  count: number,
-  prefetch = 16,
-  as: Settlement = "accept",
-): Promise<Delivery[]> {
-  const taken: Delivery[] = [];
-  const consumer = await bus.consume(
-    queue,
-    async (delivery) => {
-      taken.push(delivery);
-      return as;
-    },
-    { prefetch },
-  );
-  try {
-    await eventually(() => taken.length >= count, { describe: `${count} messages of ${queue}`, intervalMs: 5 });
-  } finally {
-    await consumer.close();
-  }
-  return taken;
-}
-
-async function deadLettersOf(bus: MessageBus, queue: string) {
-  return (await bus.deadLetters(10_000)).filter((letter) => letter.queue === queue);
-}
-
-async function closeAll(consumers: readonly Consumer[]): Promise<void> {
-  await Promise.all(consumers.map((consumer) => consumer.close()));
-}
-
-function newGate(): { readonly opened: Promise<void>; open(): void } {
-  let open = (): void => undefined;
-  const opened = new Promise<void>((resolve) => (open = resolve));
-  return { opened, open: () => open() };
-}
-
-function withCode(code: ErrorCode): (error: unknown) => boolean {
-  return (error) => {
-    assert.ok(error instanceof AppError, String(error));
-    assert.equal(error.code, code, error.message);
-    return true;
-  };
-}
-
-interface SeenDelivery {
-  readonly messageId: string;
-  readonly redeliveryCount: number;
-}
-
-function startHangingConsumer(url: string, queue: string, prefetch: number) {
-  const program = new URL("../support/hanging-consumer.js", import.meta.url).pathname;
-  const child: ChildProcess = spawn(process.execPath, [program, url, queue, String(prefetch)], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const seen: SeenDelivery[] = [];
-  createInterface({ input: child.stdout! }).on("line", (line) => seen.push(JSON.parse(line) as SeenDelivery));
-  return {
-    nextDeliveries: (count: number): Promise<SeenDelivery[]> =>
-      eventually(() => (seen.length >= count ? seen.splice(0, count) : undefined), {
-        describe: "the child's deliveries",
-      }),
-    kill: async (): Promise<void> => {
-      const exited = once(child, "exit");
-      child.kill("SIGKILL");
-      await exited;
-    },
-  };
 }

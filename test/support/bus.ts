@@ -1,0 +1,117 @@
+/** Short words for tests of the message bus. */
+import assert from "node:assert/strict";
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import type {
+  Consumer,
+  DeadLetter,
+  Delivery,
+  MessageBus,
+  OutgoingMessage,
+  QueueOptions,
+  Settlement,
+} from "../../lib/bus/message-bus.ts";
+import { AppError, type ErrorCode } from "../../lib/errors.ts";
+import { eventually } from "./eventually.ts";
+
+/** A queue with a name of its own. */
+export async function newQueue(bus: MessageBus, options: QueueOptions = { kind: "service" }): Promise<string> {
+  const queue = `contract-${randomUUID()}`;
+  await bus.declareQueue(queue, options);
+  return queue;
+}
+
+/** A message that is told apart by its body. */
+export function message(name: string): OutgoingMessage {
+  return { type: "frame", body: Buffer.from(name) };
+}
+
+/** What {@link message} was given. */
+export function nameOf(delivery: Delivery): string {
+  return Buffer.from(delivery.body).toString();
+}
+
+/** A handler that accepts. */
+export async function accept(): Promise<Settlement> {
+  return "accept";
+}
+
+/** Takes `count` messages with a consumer of its own, settles each alike, and closes it. */
+export async function take(
+  bus: MessageBus,
+  queue: string,
+  count: number,
+  prefetch = 16,
+  as: Settlement = "accept",
+): Promise<Delivery[]> {
+  const taken: Delivery[] = [];
+  const consumer = await bus.consume(
+    queue,
+    async (delivery) => {
+      taken.push(delivery);
+      return as;
+    },
+    { prefetch },
+  );
+  try {
+    await eventually(() => taken.length >= count, { describe: `${count} messages of ${queue}`, intervalMs: 5 });
+  } finally {
+    await consumer.close();
+  }
+  return taken;
+}
+
+/** The dead letters of one queue, oldest first. */
+export async function deadLettersOf(bus: MessageBus, queue: string): Promise<DeadLetter[]> {
+  return (await bus.deadLetters(10_000)).filter((letter) => letter.queue === queue);
+}
+
+/** Closes consumers side by side. */
+export async function closeAll(consumers: readonly Consumer[]): Promise<void> {
+  await Promise.all(consumers.map((consumer) => consumer.close()));
+}
+
+/** Something to wait for, opened once by the test. */
+export function newGate(): { readonly opened: Promise<void>; open(): void } {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { opened, open: () => open() };
+}
+
+/** A check for `assert.rejects`: an AppError of this code. */
+export function withCode(code: ErrorCode): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof AppError, String(error));
+    assert.equal(error.code, code, error.message);
+    return true;
+  };
+}
+
+/** What such a process reports of a delivery. */
+export interface SeenDelivery {
+  readonly messageId: string;
+  readonly redeliveryCount: number;
+}
+
+/** A process of its own that takes up to `prefetch` messages and never decides. */
+export function startHangingConsumer(url: string, queue: string, prefetch: number) {
+  const program = new URL("hanging-consumer.js", import.meta.url).pathname;
+  const child: ChildProcess = spawn(process.execPath, [program, url, queue, String(prefetch)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const seen: SeenDelivery[] = [];
+  createInterface({ input: child.stdout! }).on("line", (line) => seen.push(JSON.parse(line) as SeenDelivery));
+  return {
+    nextDeliveries: (count: number): Promise<SeenDelivery[]> =>
+      eventually(() => (seen.length >= count ? seen.splice(0, count) : undefined), {
+        describe: "the child's deliveries",
+      }),
+    kill: async (): Promise<void> => {
+      const exited = once(child, "exit");
+      child.kill("SIGKILL");
+      await exited;
+    },
+  };
+}
