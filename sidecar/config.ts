@@ -1,0 +1,52 @@
+/** The sidecar's settings in a job, set by the job runner. */
+import { Type } from "@sinclair/typebox";
+import { loadSettings } from "../lib/config/env.ts";
+import { CHAIN_VARIABLES, readSidecarEnvironment, type SidecarPosition } from "../lib/jobs/chain-environment.ts";
+import type { TracingSettings } from "../lib/telemetry/tracing.ts";
+
+/** See {@link loadSidecarSettings}. */
+export interface SidecarSettings {
+  readonly position: SidecarPosition;
+  /** URL of the message bus; see `lib/bus/open.ts`. */
+  readonly busUrl: string;
+  /** Names the run queue too. */
+  readonly runName: string;
+  /** How long the run's request may take to arrive. */
+  readonly requestTimeoutMs: number;
+  /** How long the receiver of the result may take nothing before the run fails. */
+  readonly stallTimeoutMs: number;
+  readonly tracing: TracingSettings;
+  readonly logLevel: string;
+  readonly exitWithParent: boolean;
+}
+
+const Settings = Type.Object({
+  DYNAMOS_BUS: Type.String({ description: "URL of the message bus" }),
+  DYNAMOS_RUN_NAME: Type.String({ description: "the run, whose name its queue has" }),
+  DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
+  DYNAMOS_STALL_TIMEOUT_MS: Type.Integer({ default: 120_000, minimum: 1 }),
+  DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
+  DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false }),
+  OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String()),
+});
+
+/** The chain's variables as texts; `readSidecarEnvironment` checks them. */
+const ChainVariables = Type.Object(
+  Object.fromEntries(Object.values(CHAIN_VARIABLES).map((name) => [name, Type.Optional(Type.String())])),
+);
+
+/** Reads the environment. Fails with `configuration_invalid`. */
+export function loadSidecarSettings(): SidecarSettings {
+  const settings = loadSettings(Settings);
+  const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
+  return {
+    position: readSidecarEnvironment(loadSettings(ChainVariables)),
+    busUrl: settings.DYNAMOS_BUS,
+    runName: settings.DYNAMOS_RUN_NAME,
+    requestTimeoutMs: settings.DYNAMOS_RUN_REQUEST_TIMEOUT_MS,
+    stallTimeoutMs: settings.DYNAMOS_STALL_TIMEOUT_MS,
+    tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
+    logLevel: settings.DYNAMOS_LOG_LEVEL,
+    exitWithParent: settings.DYNAMOS_EXIT_WITH_PARENT,
+  };
+}

@@ -1,0 +1,85 @@
+/** The chain's result: from the last microservice to the return address, in chunks, confirmed, under credits. */
+import { create } from "@bufbuild/protobuf";
+import type { MessageBus } from "../lib/bus/message-bus.ts";
+import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
+import type { Clock } from "../lib/clock.ts";
+import { CreditGate } from "../lib/rpc/credits.ts";
+import { StreamCheck, takesCredit } from "../lib/rpc/frames.ts";
+import type { RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { FrameSchema, StartSchema, type End, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
+import { outgoing } from "./run-messages.ts";
+
+/** What the output needs. */
+export interface ResultOutputOptions {
+  readonly bus: MessageBus;
+  readonly run: RunRequest;
+  /** Takes the credits that come back. */
+  readonly runQueue: string;
+  readonly stallTimeoutMs: number;
+  readonly clock: Clock;
+  /** Called, and waited for, before the first frame after Start goes out (decision 2). */
+  readonly onHandingOn: () => Promise<void>;
+}
+
+/** Publishes one result. */
+export class ResultOutput {
+  readonly #options: ResultOutputOptions;
+  readonly #credits: CreditGate;
+  #isHandingOn = false;
+
+  constructor(options: ResultOutputOptions) {
+    this.#options = options;
+    this.#credits = new CreditGate(options.run.credits, options.stallTimeoutMs, options.clock);
+  }
+
+  /** The receiver has settled so many chunks. */
+  giveBack(chunks: number): void {
+    this.#credits.giveBack(chunks);
+  }
+
+  /**
+   * Publishes a stream, frame by frame; resolves with its End once that is confirmed.
+   *
+   * @throws AppError what a Failure frame carries (it is not published: the agent decides on a retry, and tells);
+   * `job_failed` for a stream that is not whole; `time_limit_exceeded` for a receiver that stalls; what the bus throws.
+   */
+  async publish(frames: AsyncIterable<Frame>, trace: TraceContext, signal: AbortSignal): Promise<End> {
+    const { run } = this.#options;
+    const check = new StreamCheck();
+    let end: End | undefined;
+    for await (const frame of frames) {
+      if (!check.check(frame)) continue;
+      await this.#publish(frame, trace, signal);
+      if (frame.body.case === "end") end = frame.body.value;
+    }
+    if (end === undefined) throw check.brokenOff(run.steward);
+    return end;
+  }
+
+  async #publish(frame: Frame, trace: TraceContext, signal: AbortSignal): Promise<void> {
+    const { bus, run } = this.#options;
+    signal.throwIfAborted();
+    if (frame.body.case !== "start") await this.#handOn();
+    if (takesCredit(frame)) await this.#credits.take(signal);
+    const stamped = { ...frame, provider: run.steward, requestId: run.requestId, attempt: run.attempt };
+    const message = outgoing(MESSAGE_TYPES.frame, FrameSchema, { ...stamped, body: this.#body(frame, trace) }, trace);
+    await bus.publish(run.returnAddress, {
+      ...message,
+      messageId: [run.requestId, run.steward, run.attempt, frame.sequence].join("/"),
+      expiresAtMs: Number(run.deadlineMs),
+    });
+  }
+
+  async #handOn(): Promise<void> {
+    if (this.#isHandingOn) return;
+    await this.#options.onHandingOn();
+    this.#isHandingOn = true;
+  }
+
+  #body(frame: Frame, trace: TraceContext): Frame["body"] {
+    if (frame.body.case !== "start") return frame.body;
+    const start = { ...frame.body.value, creditQueue: this.#options.runQueue, ...traceHeaders(trace) };
+    return { case: "start", value: create(StartSchema, start) };
+  }
+}

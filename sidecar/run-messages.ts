@@ -1,0 +1,33 @@
+/** The protobuf bodies of a run's messages on the bus, in and out. */
+import {
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
+import type { Delivery, OutgoingMessage } from "../lib/bus/message-bus.ts";
+import type { MessageType } from "../lib/bus/message-types.ts";
+import { AppError } from "../lib/errors.ts";
+import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
+
+/** Reads a body. Fails with `bad_request` for bytes that are not such a message. */
+export function readBody<Desc extends DescMessage>(schema: Desc, delivery: Delivery): MessageShape<Desc> {
+  try {
+    return fromBinary(schema, delivery.body);
+  } catch (cause) {
+    throw new AppError("bad_request", `The body of a "${delivery.type}" message is no ${schema.typeName}.`, { cause });
+  }
+}
+
+/** Makes a message. */
+export function outgoing<Desc extends DescMessage>(
+  type: MessageType,
+  schema: Desc,
+  body: MessageInitShape<Desc>,
+  trace?: TraceContext,
+): OutgoingMessage {
+  const message = { type, body: toBinary(schema, create(schema, body)) };
+  return trace === undefined ? message : { ...message, headers: traceHeaders(trace) };
+}
