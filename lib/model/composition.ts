@@ -18,6 +18,8 @@ export const CompositionRequest = Type.Object({
   local_job_name: Type.String(),
   /** New. Data sets that the approval covers. */
   data_sets: Type.Array(DocumentName),
+  /** New. Lease that the job's records share at all parties; renewed by use at any of them. */
+  lease_id: Type.Optional(Type.String()),
   /** New. Rises with every re-composition of the job; an older one is ignored. */
   plan_version: Type.Integer({ minimum: 1 }),
 });

@@ -1,0 +1,87 @@
+/** The agent's settings. `docs/configuration.md` lists them; a test compares. */
+import { Type, type Static } from "@sinclair/typebox";
+
+/** Names are environment variables. */
+export const AgentSettings = Type.Object({
+  DYNAMOS_STEWARD: Type.String({
+    pattern: "^[A-Za-z][A-Za-z0-9]*$",
+    description: "name of this data steward or third party",
+  }),
+  DYNAMOS_STORE: Type.String({ description: "knowledge store, for example sqlite:/path/store.db" }),
+  DYNAMOS_BUS: Type.String({ description: "message bus, for example embedded:/path/bus.db" }),
+  DYNAMOS_JOBS: Type.String({ description: "job runner, for example local:/path/jobs" }),
+  DYNAMOS_STATE_FOLDER: Type.String({ description: "folder for keys, loaded data and kept answers" }),
+  DYNAMOS_ORCHESTRATOR_URL: Type.String({ description: "base URL of the orchestrator, whose keys sign tokens" }),
+  DYNAMOS_DATA_FILE: Type.Optional(Type.String({ description: "JSON file that says where this steward's data are" })),
+  DYNAMOS_HOST: Type.String({ default: "127.0.0.1", description: "address to listen on" }),
+  DYNAMOS_PORT: Type.Integer({
+    default: 0,
+    minimum: 0,
+    maximum: 65535,
+    description: "port to listen on; 0: any free one",
+  }),
+  DYNAMOS_ADVERTISED_URL: Type.Optional(Type.String({ description: "base URL that others reach this agent at" })),
+  DYNAMOS_MAX_RUNS: Type.Integer({ default: 4, minimum: 1, description: "chains that run at once, per role" }),
+  DYNAMOS_MAX_QUEUED_RUNS: Type.Integer({
+    default: 200,
+    minimum: 0,
+    description: "requests that wait for a chain; more get 429",
+  }),
+  DYNAMOS_REQUEST_DEADLINE_MS: Type.Integer({
+    default: 600_000,
+    minimum: 1000,
+    maximum: 86_400_000,
+    description: "longest time for one data request",
+  }),
+  DYNAMOS_PROVIDER_ACCEPT_MS: Type.Integer({
+    default: 10_000,
+    minimum: 100,
+    description: "how long a third party waits for a data provider to accept",
+  }),
+  DYNAMOS_CREDITS: Type.Integer({ default: 8, minimum: 2, maximum: 1024, description: "chunks in flight per stream" }),
+  DYNAMOS_STALL_TIMEOUT_MS: Type.Integer({
+    default: 120_000,
+    minimum: 1000,
+    description: "a reader that takes nothing for this long is given up",
+  }),
+  DYNAMOS_KEPT_ANSWER_BYTES: Type.Integer({
+    default: 16 * 1024 * 1024,
+    minimum: 0,
+    description: "largest answer that is kept for repeating it",
+  }),
+  DYNAMOS_JOB_LEASE_MS: Type.Integer({
+    default: 600_000,
+    minimum: 1000,
+    description: "how long an approval lives without use",
+  }),
+  DYNAMOS_ONLINE_LEASE_MS: Type.Integer({
+    default: 5_000,
+    minimum: 1000,
+    description: "how soon a dead agent counts as offline",
+  }),
+  DYNAMOS_MEMORY_LIMIT_MIB: Type.Integer({
+    default: 300,
+    minimum: 32,
+    description: "memory of a chain's process, unless its metadata say otherwise",
+  }),
+  DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({
+    default: 300_000,
+    minimum: 100,
+    description: "longest time for one query",
+  }),
+  DYNAMOS_QUERY_MAX_ROWS: Type.Integer({ default: 50_000_000, minimum: 1, description: "most rows of one query" }),
+  DYNAMOS_QUERY_MAX_BYTES: Type.Integer({
+    default: 20_000_000_000,
+    minimum: 1,
+    description: "most bytes of one query's result",
+  }),
+  DYNAMOS_QUERY_TEMP_BYTES: Type.Integer({
+    default: 4_000_000_000,
+    minimum: 0,
+    description: "most disk that one query may use for sorting",
+  }),
+  DYNAMOS_LOG_LEVEL: Type.String({ default: "info", description: "fatal, error, warn, info, debug or trace" }),
+  DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false, description: "stop when standard input closes" }),
+  OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String({ description: "OpenTelemetry collector; absent: no spans" })),
+});
+export type AgentSettings = Static<typeof AgentSettings>;

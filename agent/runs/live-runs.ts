@@ -1,0 +1,61 @@
+/** The runs that live in this process, so that a cancel or a changed agreement reaches them. Dies with the process, as they do. */
+import type { AppError } from "../../lib/errors.ts";
+
+/** A run's entry; close it when the run has ended. */
+export interface LiveRun {
+  /** Aborted when somebody ends the run; its reason is an AppError that says why. */
+  readonly signal: AbortSignal;
+  close(): void;
+}
+
+/** Runs by request and by job. */
+export class LiveRuns {
+  readonly #runs = new Set<{ requestId: string; jobName: string; abort: AbortController }>();
+
+  /** How many live now. */
+  get count(): number {
+    return this.#runs.size;
+  }
+
+  /**
+   * Enters a run.
+   *
+   * @param outer ends the run too: its caller's or its deadline's signal.
+   */
+  enter(requestId: string, jobName: string, outer: AbortSignal): LiveRun {
+    const abort = new AbortController();
+    const run = { requestId, jobName, abort };
+    const follow = (): void => abort.abort(outer.reason);
+    if (outer.aborted) follow();
+    else outer.addEventListener("abort", follow, { once: true });
+    this.#runs.add(run);
+    return {
+      signal: abort.signal,
+      close: () => {
+        outer.removeEventListener("abort", follow);
+        this.#runs.delete(run);
+      },
+    };
+  }
+
+  /** Ends the runs of one request; returns how many there were. */
+  cancelRequest(requestId: string, reason: AppError): number {
+    return this.#cancel((run) => run.requestId === requestId, reason);
+  }
+
+  /** Ends the runs of one job; returns how many there were. */
+  cancelJob(jobName: string, reason: AppError): number {
+    return this.#cancel((run) => run.jobName === jobName, reason);
+  }
+
+  /** Ends all of them. */
+  cancelAll(reason: AppError): number {
+    return this.#cancel(() => true, reason);
+  }
+
+  #cancel(matches: (run: { requestId: string; jobName: string }) => boolean, reason: AppError): number {
+    const found = [...this.#runs].filter(matches);
+    for (const run of found) run.abort.abort(reason);
+    return found.length;
+  }
+}
