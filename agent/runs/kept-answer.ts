@@ -14,7 +14,7 @@ import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.
 /** The kept frames of one request. */
 export class KeptAnswer {
   readonly #path: string;
-  readonly #file: FileHandle | undefined;
+  #file: FileHandle | undefined;
   readonly #maxBytes: number;
   /** End offset of each kept frame. */
   readonly #ends: number[] = [];
@@ -23,21 +23,16 @@ export class KeptAnswer {
   #overflow: { frame: Frame | undefined; taken: (() => void) | undefined } | undefined;
   #readers = 0;
   #removed = false;
+  #recording: Promise<void> = Promise.resolve();
 
-  private constructor(path: string, file: FileHandle | undefined, maxBytes: number) {
+  private constructor(path: string, maxBytes: number) {
     this.#path = path;
-    this.#file = file;
     this.#maxBytes = maxBytes;
   }
 
-  /** A new, empty one. The file is readable by its owner only; its folder must exist. */
-  static async create(path: string, maxBytes: number): Promise<KeptAnswer> {
-    return new KeptAnswer(path, await open(path, "wx+", 0o600), maxBytes);
-  }
-
-  /** One that keeps nothing: every frame goes from hand to hand to the one reader. */
-  static passing(): KeptAnswer {
-    return new KeptAnswer("", undefined, 0);
+  /** A new, empty one. The file is made with the first frame, readable by its owner only; its folder must exist. */
+  static atPath(path: string, maxBytes: number): KeptAnswer {
+    return new KeptAnswer(path, maxBytes);
   }
 
   /** Whether the run behind it has ended, well or not. */
@@ -56,7 +51,12 @@ export class KeptAnswer {
   }
 
   /** Records what a run yields, to its end or failure. Resolves in either case. */
-  async record(frames: AsyncIterable<Frame>): Promise<void> {
+  record(frames: AsyncIterable<Frame>): Promise<void> {
+    this.#recording = this.#record(frames);
+    return this.#recording;
+  }
+
+  async #record(frames: AsyncIterable<Frame>): Promise<void> {
     try {
       for await (const frame of frames) await this.#append(frame);
       this.#outcome = "whole";
@@ -88,8 +88,9 @@ export class KeptAnswer {
       if (passing?.frame !== undefined) {
         const { frame, taken } = passing;
         passing.frame = undefined;
-        yield frame;
+        // The reader asked for it, so it is taken; waiting for the next question would hold the run after its last frame.
         taken?.();
+        yield frame;
         continue;
       }
       if (this.#outcome === "whole") return;
@@ -105,21 +106,22 @@ export class KeptAnswer {
     if (this.#outcome === "open") this.#outcome = new AppError("cancelled", "The kept answer was removed.");
     this.#overflow?.taken?.();
     this.#notify();
-    if (this.#file === undefined) return;
-    await this.#file.close();
+    await this.#recording;
+    await this.#file?.close();
     await rm(this.#path, { force: true });
   }
 
   async #append(frame: Frame): Promise<void> {
+    if (this.#removed) return;
     const bytes = toBinary(FrameSchema, frame);
     const start = this.#ends.at(-1) ?? 0;
-    if (this.#file !== undefined && this.#overflow === undefined && start + bytes.length <= this.#maxBytes) {
+    if (this.#overflow === undefined && start + bytes.length <= this.#maxBytes) {
+      this.#file ??= await open(this.#path, "wx+", 0o600);
       await this.#file.write(bytes, 0, bytes.length, start);
       this.#ends.push(start + bytes.length);
       this.#notify();
       return;
     }
-    if (this.#removed) return;
     await new Promise<void>((resolve) => {
       this.#overflow = { frame, taken: resolve };
       this.#notify();

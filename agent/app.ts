@@ -1,0 +1,144 @@
+/** Wiring of one agent: opens the ports, builds the parts, serves. */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import { mkdir } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { openMessageBus } from "../lib/bus/open.ts";
+import { agentQueue, instanceReplyQueue } from "../lib/bus/queues.ts";
+import { RpcClient } from "../lib/bus/rpc.ts";
+import { systemClock } from "../lib/clock.ts";
+import { AppError, toAppError } from "../lib/errors.ts";
+import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
+import { openJobRunner } from "../lib/jobs/open.ts";
+import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
+import { openKnowledgeStore } from "../lib/knowledge/open.ts";
+import type { ProgramContext } from "../lib/lifecycle.ts";
+import { startTracing } from "../lib/telemetry/tracing.ts";
+import { remoteJwks } from "../lib/tokens.ts";
+import { Admission } from "./admission.ts";
+import type { AgentSettings } from "./config.ts";
+import type { AgentContext } from "./context.ts";
+import { DataSources } from "./data-sources.ts";
+import { addDataRequestRoutes } from "./http/data-requests.ts";
+import { loadStewardKeys } from "./identity.ts";
+import { JobRegistry } from "./jobs.ts";
+import { keepRegistered, type Registration } from "./registration.ts";
+import { Requests } from "./requests.ts";
+import { LiveRuns } from "./runs/live-runs.ts";
+import { handleServiceMessage } from "./service-messages.ts";
+
+/** Messages of the service queue that are handled at once: a provided stream holds one as long as it runs. */
+const SERVICE_PREFETCH = 256;
+const KEEP_ANSWERS_MS = 600_000;
+const LINGER_MS = 15_000;
+const MAX_KEPT_ANSWERS = 1_000;
+
+/** Starts an agent; its releases go on the program's stack. */
+export async function startAgent(settings: AgentSettings, program: ProgramContext): Promise<{ readonly url: string }> {
+  const { releases, logger } = program;
+  const clock = systemClock;
+  const steward = settings.DYNAMOS_STEWARD;
+  const instance = randomUUID().slice(0, 8);
+  const folder = settings.DYNAMOS_STATE_FOLDER;
+  await mkdir(folder, { recursive: true });
+  const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
+  releases.push("tracing", await startTracing(`agent-${steward}`, otlpEndpoint === undefined ? {} : { otlpEndpoint }));
+
+  const store = await openKnowledgeStore(settings.DYNAMOS_STORE);
+  releases.push("knowledge store", () => store.close());
+  const bus = await openMessageBus(settings.DYNAMOS_BUS);
+  releases.push("message bus", () => bus.close());
+  const runner = await openJobRunner(settings.DYNAMOS_JOBS, { steward });
+  releases.push("job runner", () => runner.close());
+  const rpc = new RpcClient(bus, { replyQueue: instanceReplyQueue(steward, instance) });
+  releases.push("bus calls", () => rpc.close());
+
+  const limits = { maxRunning: settings.DYNAMOS_MAX_RUNS, maxQueued: settings.DYNAMOS_MAX_QUEUED_RUNS };
+  const live = new LiveRuns();
+  const keys = await loadStewardKeys(join(folder, "keys"));
+  const context: AgentContext = {
+    steward,
+    settings,
+    clock,
+    logger,
+    knowledge: new KnowledgeBase(store),
+    bus,
+    rpc,
+    runner,
+    keys,
+    tokenKeys: remoteJwks(`${settings.DYNAMOS_ORCHESTRATOR_URL}/.well-known/jwks.json`, { clock }),
+    jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS),
+    live,
+    admission: { reading: new Admission(limits), computing: new Admission(limits) },
+    data: new DataSources({ dataFile: settings.DYNAMOS_DATA_FILE, folder: join(folder, "data"), clock, logger }),
+  };
+  const requests = await Requests.open({
+    folder: join(folder, "answers"),
+    maxBytesPerAnswer: settings.DYNAMOS_KEPT_ANSWER_BYTES,
+    keepMs: KEEP_ANSWERS_MS,
+    lingerMs: LINGER_MS,
+    maxKept: MAX_KEPT_ANSWERS,
+    clock,
+  });
+  releases.push("answers", () => requests.close());
+  releases.push("runs", () => {
+    live.cancelAll(new AppError("unavailable", `The agent of ${steward} is stopping.`));
+  });
+
+  let registration: Registration | undefined;
+  const server = createHttpServer({
+    logger,
+    maxBodyBytes: 1024 * 1024,
+    readiness: () => readiness(context, registration),
+  });
+  addDataRequestRoutes(server, context, requests);
+  await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  releases.push("http server", () => server.close());
+  const { port } = server.server.address() as AddressInfo;
+  const url = settings.DYNAMOS_ADVERTISED_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
+
+  await bus.declareQueue(agentQueue(steward), { kind: "service" });
+  const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
+    prefetch: SERVICE_PREFETCH,
+    onLost: (error) => {
+      logger.fatal({ error }, "the service queue was lost");
+      program.stop(1);
+    },
+  });
+  releases.push("service queue", () => consumer.close());
+  registration = await keepRegistered(
+    store,
+    {
+      name: steward,
+      activeSince: new Date(clock.now()).toISOString(),
+      routingKey: agentQueue(steward),
+      dns: url,
+      instance,
+      grantKeys: [keys.publicGrantKey as Record<string, unknown>],
+    },
+    settings.DYNAMOS_ONLINE_LEASE_MS,
+    { clock, logger },
+  );
+  releases.push("registration", () => registration?.close());
+  logger.info({ url }, "agent is ready");
+  return { url };
+}
+
+async function readiness(context: AgentContext, registration: Registration | undefined): Promise<DependencyStatus[]> {
+  return [
+    await check("knowledge store", () => context.knowledge.store.ping()),
+    await check("message bus", () => context.bus.ping()),
+    registration?.isRegistered() === true
+      ? { name: "registration", ok: true }
+      : { name: "registration", ok: false, detail: "Not registered as online; the knowledge store may be away." },
+  ];
+}
+
+async function check(name: string, ping: () => Promise<void>): Promise<DependencyStatus> {
+  try {
+    await ping();
+    return { name, ok: true };
+  } catch (error) {
+    return { name, ok: false, detail: toAppError(error).message };
+  }
+}

@@ -1,0 +1,209 @@
+/** From an allowed request to its running chain: the steps that a caller's request and a third party's request share. */
+import { create } from "@bufbuild/protobuf";
+import { join } from "node:path";
+import { generateChain } from "../lib/chain/chain.ts";
+import { signGrant } from "../lib/grants.ts";
+import type { DataRequest } from "../lib/model/data-request.ts";
+import type { Grant } from "../lib/model/grant.ts";
+import type { Microservice } from "../lib/model/microservice.ts";
+import { makeRunName } from "../lib/model/names.ts";
+import { RunRequestSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { DataRequestSchema, type DataRequest as WireRequest } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { AppError } from "../lib/errors.ts";
+import { runReplyQueue } from "../lib/bus/queues.ts";
+import { withSpan } from "../lib/telemetry/tracing.ts";
+import type { TraceContext } from "../lib/telemetry/trace-context.ts";
+import type { AgentContext } from "./context.ts";
+import { makeJobSpec } from "./job-spec.ts";
+import type { RegisteredJob } from "./jobs.ts";
+import { packageProgram } from "./programs.ts";
+import { withAttempts } from "./runs/attempts.ts";
+import { execute, type ExecutionEvent } from "./runs/execution.ts";
+
+/** A request that may run. */
+export interface AllowedRequest {
+  readonly job: RegisteredJob;
+  readonly grant: Grant;
+  readonly request: DataRequest;
+  readonly requestId: string;
+  readonly trace: TraceContext;
+  /** Where frames go; absent: to this agent, which hands them to its caller. */
+  readonly returnAddress?: string;
+  readonly credits: number;
+  readonly firstAttempt: number;
+  /** A third party asks its data providers here, once the run queue of the attempt stands. */
+  readonly onQueueReady?: (runQueue: string, attempt: number) => Promise<void>;
+}
+
+/**
+ * Runs the chain of this party for a request, with a retry where one is allowed.
+ *
+ * @throws AppError what went wrong, naming this party where no other is named.
+ */
+export async function* runChain(
+  context: AgentContext,
+  allowed: AllowedRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ExecutionEvent, void, undefined> {
+  const { job, requestId } = allowed;
+  const chain = await chainOf(context, allowed);
+  const dataLocations = await locateData(context, allowed.grant);
+  const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
+  const attempts = withAttempts(
+    allowed.firstAttempt,
+    (attempt) => {
+      const runName = makeRunName(job.composition.local_job_name, requestId, attempt);
+      const spec = makeJobSpec({
+        runName,
+        steward: context.steward,
+        composition: job.composition,
+        chain,
+        deadlineMs: allowed.grant.deadlineMs,
+        memoryLimitMiB: context.settings.DYNAMOS_MEMORY_LIMIT_MIB,
+        programOf: packageProgram,
+        microserviceEnvironment: microserviceEnvironment(context, dataLocations),
+        sidecarEnvironment: sidecarEnvironment(context, runName),
+      });
+      const request = runRequest(context, allowed, { runName, attempt, signedGrant });
+      const { onQueueReady } = allowed;
+      return execute(
+        context,
+        {
+          spec,
+          request,
+          trace: allowed.trace,
+          ...(onQueueReady === undefined ? {} : { onQueueReady: (queue) => onQueueReady(queue, attempt) }),
+        },
+        signal,
+      );
+    },
+    signal,
+    (failed, nextAttempt) =>
+      context.logger.warn({ requestId, code: failed.code, nextAttempt, container: failed.details["container"] }, "trying again"),
+  );
+  try {
+    yield* attempts;
+  } catch (error) {
+    throw error instanceof AppError ? error.withParty(context.steward) : error;
+  }
+}
+
+/** The chain of this party for this request; throws `chain_invalid`. */
+async function chainOf(context: AgentContext, { job, request }: AllowedRequest): Promise<readonly Microservice[]> {
+  const { composition } = job;
+  return withSpan("chain", undefined, { "dynamos.role": composition.role }, async () => {
+    const [requestType, microservices, forced] = await Promise.all([
+      context.knowledge.get("requestTypes", composition.request_type),
+      context.knowledge.list("microservices"),
+      context.knowledge.get("forcedServices", context.steward),
+    ]);
+    if (requestType === undefined) throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
+    return generateChain({
+      requestType: requestType.document,
+      microservices: microservices.documents.map(({ document }) => document),
+      archetype: composition.archetype_id,
+      role: composition.role,
+      options: request.options,
+      forced: forced?.document.types[composition.request_type] ?? [],
+    }).services;
+  });
+}
+
+/** Where the granted data are, as `DYNAMOS_DATA` tells it to sql-query. */
+async function locateData(
+  context: AgentContext,
+  grant: Grant,
+): Promise<Record<string, { readonly path: string; readonly contentHash: string }>> {
+  const located: Record<string, { path: string; contentHash: string }> = {};
+  for (const { name } of grant.dataSets) {
+    // The whole data set is loaded once; the grant narrows it in the query's world.
+    const document = await context.knowledge.get("datasets", name);
+    if (document === undefined) throw new AppError("not_found", `There is no data set "${name}".`);
+    const { path, contentHash } = await context.data.open(document.document);
+    located[name] = { path, contentHash };
+  }
+  return located;
+}
+
+function microserviceEnvironment(
+  context: AgentContext,
+  dataLocations: Readonly<Record<string, unknown>>,
+): Record<string, string> {
+  const { settings, keys } = context;
+  return {
+    DYNAMOS_DATA: JSON.stringify(dataLocations),
+    DYNAMOS_WORLD_FOLDER: join(settings.DYNAMOS_STATE_FOLDER, "worlds"),
+    DYNAMOS_GRANT_JWKS: JSON.stringify({ keys: [keys.publicGrantKey] }),
+    DYNAMOS_ANONYMIZATION_KEY_FILE: keys.anonymizationKeyFile,
+    DYNAMOS_QUERY_TIME_LIMIT_MS: String(settings.DYNAMOS_QUERY_TIME_LIMIT_MS),
+    DYNAMOS_QUERY_MAX_ROWS: String(settings.DYNAMOS_QUERY_MAX_ROWS),
+    DYNAMOS_QUERY_MAX_BYTES: String(settings.DYNAMOS_QUERY_MAX_BYTES),
+    DYNAMOS_QUERY_TEMP_BYTES: String(settings.DYNAMOS_QUERY_TEMP_BYTES),
+    ...common(context),
+  };
+}
+
+function sidecarEnvironment(context: AgentContext, runName: string): Record<string, string> {
+  return {
+    DYNAMOS_BUS: context.settings.DYNAMOS_BUS,
+    DYNAMOS_RUN_NAME: runName,
+    DYNAMOS_STALL_TIMEOUT_MS: String(context.settings.DYNAMOS_STALL_TIMEOUT_MS),
+    ...common(context),
+  };
+}
+
+function common({ settings }: AgentContext): Record<string, string> {
+  return {
+    DYNAMOS_LOG_LEVEL: settings.DYNAMOS_LOG_LEVEL,
+    DYNAMOS_EXIT_WITH_PARENT: "true",
+    ...(settings.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
+      ? {}
+      : { OTEL_EXPORTER_OTLP_ENDPOINT: settings.OTEL_EXPORTER_OTLP_ENDPOINT }),
+  };
+}
+
+function runRequest(
+  context: AgentContext,
+  allowed: AllowedRequest,
+  run: { readonly runName: string; readonly attempt: number; readonly signedGrant: string },
+): RunRequest {
+  const { composition } = allowed.job;
+  const reply = runReplyQueue(run.runName);
+  return create(RunRequestSchema, {
+    requestId: allowed.requestId,
+    attempt: run.attempt,
+    steward: context.steward,
+    jobName: composition.job_name,
+    request: toWireRequest(allowed.request),
+    grant: run.signedGrant,
+    returnAddress: allowed.returnAddress ?? reply,
+    reportAddress: reply,
+    dataProviders: composition.role === "computeProvider" ? composition.data_providers : [],
+    deadlineMs: BigInt(allowed.grant.deadlineMs),
+    credits: allowed.credits,
+    allowPartial: allowed.request.options?.["allowPartial"] === true,
+    ...allowed.trace,
+  });
+}
+
+/** The question as the wire has it. */
+export function toWireRequest(request: DataRequest): WireRequest {
+  const options = Object.entries(request.options ?? {}).map(([key, value]) => [key, value === true || value === "true"]);
+  return create(DataRequestSchema, {
+    type: request.type,
+    query: request.query,
+    algorithm: request.algorithm ?? "",
+    algorithmColumns: request.algorithmColumns ?? {},
+    algorithmParametersJson: request.algorithmParameters === undefined ? "" : JSON.stringify(request.algorithmParameters),
+    graphJson: request.graph === undefined ? "" : JSON.stringify(request.graph),
+    options: Object.fromEntries(options) as Record<string, boolean>,
+  });
+}
+
+/** Algorithms that a request names; none where it asks for rows. */
+export function algorithmsOf(request: DataRequest): string[] {
+  return (request.algorithm ?? "")
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+}

@@ -1,0 +1,34 @@
+/** What the parts of one agent share; made once, in `app.ts`. */
+import type { MessageBus } from "../lib/bus/message-bus.ts";
+import type { RpcClient } from "../lib/bus/rpc.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { JobRunner } from "../lib/jobs/job-runner.ts";
+import type { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
+import type { Logger } from "../lib/telemetry/logger.ts";
+import type { KeyGetter } from "../lib/tokens.ts";
+import type { Admission } from "./admission.ts";
+import type { AgentSettings } from "./config.ts";
+import type { DataSources } from "./data-sources.ts";
+import type { StewardKeys } from "./identity.ts";
+import type { JobRegistry } from "./jobs.ts";
+import type { LiveRuns } from "./runs/live-runs.ts";
+
+/** See the file comment. */
+export interface AgentContext {
+  readonly steward: string;
+  readonly settings: AgentSettings;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly knowledge: KnowledgeBase;
+  readonly bus: MessageBus;
+  readonly rpc: RpcClient;
+  readonly runner: JobRunner;
+  readonly keys: StewardKeys;
+  /** The orchestrator's published keys. */
+  readonly tokenKeys: KeyGetter;
+  readonly jobs: JobRegistry;
+  readonly live: LiveRuns;
+  /** Slots for runs that read data, and for runs that compute over others' streams. */
+  readonly admission: { readonly reading: Admission; readonly computing: Admission };
+  readonly data: DataSources;
+}

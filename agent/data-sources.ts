@@ -1,0 +1,58 @@
+/** This steward's data: loaded when first asked for, and again when the files have changed (decision 11). */
+import type { Clock } from "../lib/clock.ts";
+import { AppError } from "../lib/errors.ts";
+import type { DataSet } from "../lib/model/dataset.ts";
+import type { Logger } from "../lib/telemetry/logger.ts";
+import { readDataPods } from "./data/data-pods.ts";
+import { loadDataSet, type LoadedDataSet } from "./data/load.ts";
+
+/** How data sources are opened. */
+export interface DataSourcesOptions {
+  /** The data file; absent at a party without data. */
+  readonly dataFile: string | undefined;
+  /** Where loaded data are kept. */
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What chains of this steward read. */
+export class DataSources {
+  readonly #options: DataSourcesOptions;
+  readonly #loading = new Map<string, Promise<LoadedDataSet>>();
+
+  constructor(options: DataSourcesOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * The data set as a file to query, as its files are now. Callers at once share one load.
+   *
+   * @throws AppError `configuration_invalid` where this steward has no such data, `data_invalid` where they cannot be read.
+   */
+  async open(dataSet: DataSet): Promise<LoadedDataSet> {
+    const running = this.#loading.get(dataSet.name);
+    if (running !== undefined) return running;
+    const load = this.#load(dataSet).finally(() => this.#loading.delete(dataSet.name));
+    this.#loading.set(dataSet.name, load);
+    return load;
+  }
+
+  async #load(dataSet: DataSet): Promise<LoadedDataSet> {
+    const { dataFile, folder, clock, logger } = this.#options;
+    const pods = dataFile === undefined ? { dataSets: {} } : await readDataPods(dataFile);
+    const pod = pods.dataSets[dataSet.name];
+    if (pod === undefined) {
+      throw new AppError(
+        "configuration_invalid",
+        `This party has no data for data set "${dataSet.name}": name its files in the agent's data file.`,
+        { details: { known: Object.keys(pods.dataSets) } },
+      );
+    }
+    return loadDataSet(dataSet, pod, {
+      folder,
+      clock,
+      onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),
+    });
+  }
+}
