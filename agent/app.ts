@@ -7,9 +7,10 @@ import { openMessageBus } from "../lib/bus/open.ts";
 import { agentQueue, instanceReplyQueue } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
+import { baseEnvironment } from "../lib/config/env.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
-import { openJobRunner } from "../lib/jobs/open.ts";
+import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
@@ -48,7 +49,12 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   releases.push("knowledge store", () => store.close());
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
   releases.push("message bus", () => bus.close());
-  const runner = await openJobRunner(settings.DYNAMOS_JOBS, { steward });
+  const runner = await openJobRunner(parseJobRunnerSetting(settings.DYNAMOS_JOBS), {
+    steward,
+    clock,
+    environment: baseEnvironment(),
+    report: (error) => logger.error({ error }, "the job runner could not clean up"),
+  });
   releases.push("job runner", () => runner.close());
   const rpc = new RpcClient(bus, { replyQueue: instanceReplyQueue(steward, instance) });
   releases.push("bus calls", () => rpc.close());

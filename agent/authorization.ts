@@ -96,7 +96,11 @@ export async function evaluateGrant(
   const { refusal } = validation;
   if (refusal !== undefined) throw gone(context, refusal.detail, refusal.code);
   if (!validation.allowedArchetypes.includes(composition.archetype_id)) {
-    throw gone(context, `${context.steward} no longer allows archetype ${composition.archetype_id}.`, "no_archetype_allowed");
+    throw gone(
+      context,
+      `${context.steward} no longer allows archetype ${composition.archetype_id}.`,
+      "no_archetype_allowed",
+    );
   }
   const third = composition.compute_provider;
   if (third !== undefined && !validation.allowedComputeProviders.includes(third)) {

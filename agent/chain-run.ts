@@ -79,7 +79,10 @@ export async function* runChain(
     },
     signal,
     (failed, nextAttempt) =>
-      context.logger.warn({ requestId, code: failed.code, nextAttempt, container: failed.details["container"] }, "trying again"),
+      context.logger.warn(
+        { requestId, code: failed.code, nextAttempt, container: failed.details["container"] },
+        "trying again",
+      ),
   );
   try {
     yield* attempts;
@@ -97,7 +100,8 @@ async function chainOf(context: AgentContext, { job, request }: AllowedRequest):
       context.knowledge.list("microservices"),
       context.knowledge.get("forcedServices", context.steward),
     ]);
-    if (requestType === undefined) throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
+    if (requestType === undefined)
+      throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
     return generateChain({
       requestType: requestType.document,
       microservices: microservices.documents.map(({ document }) => document),
@@ -188,13 +192,17 @@ function runRequest(
 
 /** The question as the wire has it. */
 export function toWireRequest(request: DataRequest): WireRequest {
-  const options = Object.entries(request.options ?? {}).map(([key, value]) => [key, value === true || value === "true"]);
+  const options = Object.entries(request.options ?? {}).map(([key, value]) => [
+    key,
+    value === true || value === "true",
+  ]);
   return create(DataRequestSchema, {
     type: request.type,
     query: request.query,
     algorithm: request.algorithm ?? "",
     algorithmColumns: request.algorithmColumns ?? {},
-    algorithmParametersJson: request.algorithmParameters === undefined ? "" : JSON.stringify(request.algorithmParameters),
+    algorithmParametersJson:
+      request.algorithmParameters === undefined ? "" : JSON.stringify(request.algorithmParameters),
     graphJson: request.graph === undefined ? "" : JSON.stringify(request.graph),
     options: Object.fromEntries(options) as Record<string, boolean>,
   });

@@ -31,21 +31,28 @@ export interface CallerRequest {
  *
  * @throws AppError as `findJob`, and `job_moved` when this party only provides data in the job's plan.
  */
-export async function findAnsweredJob(context: AgentContext, { caller, request }: CallerRequest): Promise<RegisteredJob> {
+export async function findAnsweredJob(
+  context: AgentContext,
+  { caller, request }: CallerRequest,
+): Promise<RegisteredJob> {
   const job = await findJob(context, caller, request.type);
   const { role, compute_provider: third, archetype_id: archetype } = job.composition;
   if (role !== "dataProvider") return job;
   const online = third === undefined ? [] : await context.knowledge.onlineInstances(third);
   const endpoint = online[0]?.dns;
-  throw new AppError("job_moved", `In ${archetype} ${context.steward} only provides data: ask ${third ?? "the third party"}.`, {
-    details: {
-      archetype,
-      authorizedProviders:
-        third === undefined || endpoint === undefined
-          ? {}
-          : { [third]: `${endpoint}/agent/v1/${request.type}/${third.toLowerCase()}` },
+  throw new AppError(
+    "job_moved",
+    `In ${archetype} ${context.steward} only provides data: ask ${third ?? "the third party"}.`,
+    {
+      details: {
+        archetype,
+        authorizedProviders:
+          third === undefined || endpoint === undefined
+            ? {}
+            : { [third]: `${endpoint}/agent/v1/${request.type}/${third.toLowerCase()}` },
+      },
     },
-  });
+  );
 }
 
 /**
@@ -109,7 +116,12 @@ async function askProviders(
   context: AgentContext,
   job: RegisteredJob,
   asked: CallerRequest,
-  run: { readonly runQueue: string; readonly attempt: number; readonly deadlineMs: number; readonly signal: AbortSignal },
+  run: {
+    readonly runQueue: string;
+    readonly attempt: number;
+    readonly deadlineMs: number;
+    readonly signal: AbortSignal;
+  },
 ): Promise<void> {
   await Promise.all(
     job.composition.data_providers.map(async (provider) => {
@@ -148,7 +160,10 @@ async function askProvider(
         signal: run.signal,
         headers: traceHeaders(span),
         timeoutError: () =>
-          new AppError("agent_timeout", `${provider} did not accept within ${String(settings.DYNAMOS_PROVIDER_ACCEPT_MS)} ms.`),
+          new AppError(
+            "agent_timeout",
+            `${provider} did not accept within ${String(settings.DYNAMOS_PROVIDER_ACCEPT_MS)} ms.`,
+          ),
       })
       .catch((error: unknown) => {
         if (toAppError(error).code !== "not_found") throw error;
@@ -183,7 +198,12 @@ export async function failProvider(
 }
 
 /** Tells the data providers that nobody waits any more (decision 22). */
-async function tellProviders(context: AgentContext, job: RegisteredJob, requestId: string, reason: AppError): Promise<void> {
+async function tellProviders(
+  context: AgentContext,
+  job: RegisteredJob,
+  requestId: string,
+  reason: AppError,
+): Promise<void> {
   const message = {
     requestId,
     reason: { code: "cancelled", detail: `${context.steward} ended the request: ${reason.code}.`, retryable: false },
@@ -193,7 +213,8 @@ async function tellProviders(context: AgentContext, job: RegisteredJob, requestI
       try {
         await context.bus.publish(agentQueue(provider), { type: MESSAGE_TYPES.cancel, body: encodeJson(message) });
       } catch (error) {
-        if (toAppError(error).code !== "not_found") context.logger.error({ error, provider }, "could not send a cancel");
+        if (toAppError(error).code !== "not_found")
+          context.logger.error({ error, provider }, "could not send a cancel");
       }
     }),
   );

@@ -25,7 +25,10 @@ export interface JobSpecInput {
 export function makeJobSpec(input: JobSpecInput): JobSpec {
   const { composition } = input;
   if (input.chain.length === 0) {
-    throw new AppError("chain_invalid", `No microservice runs for role ${composition.role} in ${composition.archetype_id}.`);
+    throw new AppError(
+      "chain_invalid",
+      `No microservice runs for role ${composition.role} in ${composition.archetype_id}.`,
+    );
   }
   return {
     name: input.runName,

@@ -9,5 +9,9 @@ import { fileURLToPath } from "node:url";
 export function packageProgram(name: string): readonly string[] {
   const path = name === "sidecar" ? "../sidecar/main" : `../microservices/${name}/main`;
   const built = fileURLToPath(new URL(`${path}.js`, import.meta.url));
-  return [process.execPath, "--enable-source-maps", existsSync(built) ? built : fileURLToPath(new URL(`${path}.ts`, import.meta.url))];
+  return [
+    process.execPath,
+    "--enable-source-maps",
+    existsSync(built) ? built : fileURLToPath(new URL(`${path}.ts`, import.meta.url)),
+  ];
 }

@@ -57,7 +57,10 @@ async function allow(
   const job = await findJob(context, caller, asked.request.type);
   const { role, compute_provider: third, destination_queue: destination } = job.composition;
   if (role !== "dataProvider" || third !== asked.computeProvider || !asked.returnAddress.startsWith(destination)) {
-    throw new AppError("forbidden", `${asked.computeProvider} does not compute in this job's plan at ${context.steward}.`);
+    throw new AppError(
+      "forbidden",
+      `${asked.computeProvider} does not compute in this job's plan at ${context.steward}.`,
+    );
   }
   const algorithms = algorithmsOf(asked.request);
   const { requestId, deadlineMs } = asked;

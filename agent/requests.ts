@@ -105,7 +105,14 @@ export class Requests {
 
   #enter(key: string, { fingerprint, isRepeatable }: RequestName, answer: KeptAnswer): Entry {
     this.#makeRoom();
-    const entry: Entry = { fingerprint, isRepeatable, answer, abort: new AbortController(), readers: 0, timer: undefined };
+    const entry: Entry = {
+      fingerprint,
+      isRepeatable,
+      answer,
+      abort: new AbortController(),
+      readers: 0,
+      timer: undefined,
+    };
     this.#entries.set(key, entry);
     return entry;
   }
@@ -143,9 +150,13 @@ export class Requests {
       void this.#forget(key, entry);
       return;
     }
-    throw new AppError("rate_limited", `${String(this.#options.maxKept)} requests are being answered. Try again later.`, {
-      details: { retryAfterSeconds: 5, limit: this.#options.maxKept },
-    });
+    throw new AppError(
+      "rate_limited",
+      `${String(this.#options.maxKept)} requests are being answered. Try again later.`,
+      {
+        details: { retryAfterSeconds: 5, limit: this.#options.maxKept },
+      },
+    );
   }
 
   async #forget(key: string, entry: Entry): Promise<void> {

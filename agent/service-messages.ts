@@ -35,12 +35,17 @@ export async function handleServiceMessage(context: AgentContext, delivery: Deli
 /** Registers this party's part of a plan. Runs of an older plan with another role or archetype end: the plan they follow is gone. */
 async function handleComposition(context: AgentContext, delivery: Delivery): Promise<Settlement> {
   const composition = decodeJson(delivery, CompositionMessage);
-  const previous = await acknowledging(context, delivery, composition.job_name, () => context.jobs.register(composition));
+  const previous = await acknowledging(context, delivery, composition.job_name, () =>
+    context.jobs.register(composition),
+  );
   const changed =
     previous !== undefined &&
     (previous.composition.role !== composition.role || previous.composition.archetype_id !== composition.archetype_id);
   if (changed) {
-    const reason = new AppError("job_moved", `The agreement changed: the job now runs as ${composition.archetype_id}. Ask again.`);
+    const reason = new AppError(
+      "job_moved",
+      `The agreement changed: the job now runs as ${composition.archetype_id}. Ask again.`,
+    );
     context.live.cancelJob(composition.job_name, reason);
   }
   context.logger.info(
@@ -88,7 +93,11 @@ async function acknowledging<Result>(
     if (known.retryable) throw known;
     failure = toFailure(known) as NonNullable<CompositionAcknowledgement["failure"]>;
   }
-  const body: CompositionAcknowledgement = { steward: context.steward, jobName, ...(failure === undefined ? {} : { failure }) };
+  const body: CompositionAcknowledgement = {
+    steward: context.steward,
+    jobName,
+    ...(failure === undefined ? {} : { failure }),
+  };
   await reply(context.bus, delivery, { type: MESSAGE_TYPES.compositionAcknowledgement, body: encodeJson(body) });
   return result;
 }

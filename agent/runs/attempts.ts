@@ -45,11 +45,15 @@ export async function* withAttempts(
       const failure = toAppError(error);
       if (signal.aborted) throw toAppError(signal.reason);
       if (handedOn && failure.retryable) {
-        throw new AppError("stream_interrupted", `${failure.message} Rows had been handed on already, so it was not repeated.`, {
-          cause: failure,
-          details: { ...failure.details, reason: failure.code },
-          ...(failure.party === undefined ? {} : { party: failure.party }),
-        });
+        throw new AppError(
+          "stream_interrupted",
+          `${failure.message} Rows had been handed on already, so it was not repeated.`,
+          {
+            cause: failure,
+            details: { ...failure.details, reason: failure.code },
+            ...(failure.party === undefined ? {} : { party: failure.party }),
+          },
+        );
       }
       if (!failure.retryable || attempt - firstAttempt + 1 >= MAX_ATTEMPTS) throw failure;
       onRetry(failure, attempt + 1);

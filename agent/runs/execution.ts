@@ -12,7 +12,13 @@ import { runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError } from "../../lib/errors.ts";
 import type { JobRunner, JobSpec } from "../../lib/jobs/job-runner.ts";
-import { CreditSchema, RunReportSchema, RunRequestSchema, type RunReport, type RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import {
+  CreditSchema,
+  RunReportSchema,
+  RunRequestSchema,
+  type RunReport,
+  type RunRequest,
+} from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type End, type Failure, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-context.ts";
 
@@ -127,7 +133,13 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
 }
 
 /** Turns the job's own end into the inbox's, once messages under way have had their time. */
-async function watchJob(runner: JobRunner, name: string, inbox: Inbox, clock: Clock, signal: AbortSignal): Promise<void> {
+async function watchJob(
+  runner: JobRunner,
+  name: string,
+  inbox: Inbox,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
   try {
     for await (const status of runner.watch(name, signal)) {
       if (status.phase !== "failed" && status.phase !== "succeeded") continue;
@@ -266,8 +278,12 @@ async function cleanUp(steps: readonly (() => Promise<void>)[]): Promise<void> {
   const results = await Promise.allSettled(steps.map((step) => step()));
   const failures = results.flatMap((result) => (result.status === "rejected" ? [toAppError(result.reason)] : []));
   if (failures.length > 0) {
-    throw new AppError("internal", `A run could not be cleaned up: ${failures.map((failure) => failure.message).join("; ")}`, {
-      cause: new AggregateError(failures),
-    });
+    throw new AppError(
+      "internal",
+      `A run could not be cleaned up: ${failures.map((failure) => failure.message).join("; ")}`,
+      {
+        cause: new AggregateError(failures),
+      },
+    );
   }
 }
