@@ -19,7 +19,7 @@ import {
   type RunReport,
   type RunRequest,
 } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
-import { FrameSchema, type End, type Failure, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { FrameSchema, type End, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-context.ts";
 
 /** After the job has ended by itself, its last messages may take this long to arrive. */
@@ -109,7 +109,7 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
     const item = await inbox.next();
     if (item.kind === "frame") {
       const { frame } = item;
-      if (frame.body.case === "failure") throw failureError(frame.body.value);
+      if (frame.body.case === "failure") throw fromFailureMessage(frame.body.value);
       if (frame.body.case === "end") frameEnd = frame.body.value;
       if (frame.body.case === "start") credits.queue = frame.body.value.creditQueue;
       yield { kind: "frame", frame };
@@ -119,7 +119,7 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
     }
     item.settle();
     const { state } = item.report;
-    if (state.case === "failed") throw failureError(state.value);
+    if (state.case === "failed") throw fromFailureMessage(state.value);
     // Where the frames come to us, it is we who hand them on, and know when.
     if (state.case === "handingOn" && !expectsFrames) yield { kind: "handingOn" };
     if (state.case === "ended") {
@@ -260,17 +260,6 @@ class Inbox {
     this.#waiting.push(item);
     this.#wake?.();
   }
-}
-
-/** The error that a failure on the wire stands for. */
-export function failureError(failure: Failure): AppError {
-  return fromFailure({
-    code: failure.code,
-    detail: failure.detail,
-    retryable: failure.retryable,
-    ...(failure.party === "" ? {} : { party: failure.party }),
-    ...(failure.detailsJson === "" ? {} : { details: JSON.parse(failure.detailsJson) as Record<string, unknown> }),
-  });
 }
 
 /** Does every step, whatever happens to the others. */
