@@ -1,0 +1,79 @@
+#!/usr/bin/env node
+/** The command line: parses arguments, calls one command. */
+import { parseArgs } from "node:util";
+import { toAppError } from "../lib/errors.ts";
+
+const USAGE = `dynamos: data exchange between data stewards
+
+  dynamos up [--configuration FOLDER] [--port N] [--state FOLDER]
+      runs an exchange on this machine until Ctrl-C; without a folder, the sample's
+  dynamos demo [--keep]
+      plays the story of the README and checks its answers
+  dynamos data propose FILE [--delimiter CHARACTER]
+      proposes a data set's columns and their types from a file
+  dynamos data check DATASET.json PARTY.json
+      checks a party's files against a data set: every row
+  dynamos data sample FOLDER
+      writes the sample's data files
+`;
+
+const [command = "help", ...rest] = process.argv.slice(2);
+const write = (line: string): void => console.log(line);
+try {
+  process.exitCode = await dispatch(command, rest);
+} catch (error) {
+  const known = toAppError(error);
+  const place = known.place;
+  const where = [place?.file, place?.line, place?.column].filter((part) => part !== undefined).join(":");
+  console.error(`${where === "" ? "" : `${where}: `}${known.message} [${known.code}]`);
+  process.exitCode = 1;
+}
+
+async function dispatch(name: string, args: string[]): Promise<number> {
+  switch (name) {
+    case "up": {
+      const { values } = parseArgs({
+        args,
+        options: {
+          configuration: { type: "string" },
+          port: { type: "string", default: "8080" },
+          state: { type: "string" },
+        },
+      });
+      const { up } = await import("./commands/up.ts");
+      await up({
+        configuration: values.configuration,
+        port: portNumber(values.port),
+        stateFolder: values.state,
+        write,
+        untilStopped: stopSignal(),
+      });
+      return 0;
+    }
+    case "demo": {
+      const { values } = parseArgs({ args, options: { keep: { type: "boolean", default: false } } });
+      const { demo } = await import("./commands/demo.ts");
+      return demo({ write, keep: values.keep });
+    }
+    case "data": {
+      const { data } = await import("./commands/data.ts");
+      return data(args, write);
+    }
+    default:
+      write(USAGE);
+      return name === "help" || name === "--help" ? 0 : 2;
+  }
+}
+
+function portNumber(text: string): number {
+  const port = Number(text);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error(`--port ${text} is no port: 0 to 65535.`);
+  return port;
+}
+
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    process.once("SIGINT", resolve);
+    process.once("SIGTERM", resolve);
+  });
+}
