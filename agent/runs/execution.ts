@@ -12,6 +12,7 @@ import { runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError } from "../../lib/errors.ts";
 import type { JobRunner, JobSpec } from "../../lib/jobs/job-runner.ts";
+import { fromFailureMessage } from "../../lib/rpc/frames.ts";
 import {
   CreditSchema,
   RunReportSchema,
