@@ -91,11 +91,11 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     live.cancelAll(new AppError("unavailable", `The agent of ${steward} is stopping.`));
   });
 
-  let registration: Registration | undefined;
+  const online: { registration?: Registration } = {};
   const server = createHttpServer({
     logger,
     maxBodyBytes: 1024 * 1024,
-    readiness: () => readiness(context, registration),
+    readiness: () => readiness(context, online.registration),
   });
   addDataRequestRoutes(server, context, requests);
   await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
@@ -112,7 +112,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     },
   });
   releases.push("service queue", () => consumer.close());
-  registration = await keepRegistered(
+  const registration = await keepRegistered(
     store,
     {
       name: steward,
@@ -120,12 +120,13 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       routingKey: agentQueue(steward),
       dns: url,
       instance,
-      grantKeys: [keys.publicGrantKey as Record<string, unknown>],
+      grantKeys: [{ ...keys.publicGrantKey }],
     },
     settings.DYNAMOS_ONLINE_LEASE_MS,
     { clock, logger },
   );
-  releases.push("registration", () => registration?.close());
+  online.registration = registration;
+  releases.push("registration", () => registration.close());
   logger.info({ url }, "agent is ready");
   return { url };
 }

@@ -132,7 +132,10 @@ async function next(parts: AsyncIterator<StreamPart>): Promise<StreamPart> {
   return result.value;
 }
 
-async function* jsonAnswer(parts: AsyncIterable<StreamPart>, heading: AnswerHeading): AsyncGenerator<string> {
+async function* jsonAnswer(
+  parts: AsyncIterable<StreamPart>,
+  heading: AnswerHeading,
+): AsyncGenerator<string, void, undefined> {
   const stream = await OpenedStream.open(parts);
   const columns = stream.fields.map(({ name, type }) => ({ name, type: type.kind }));
   yield `${JSON.stringify({ ...heading, columns }).slice(0, -1)},"rows":[`;
@@ -165,19 +168,22 @@ function* pictureMember(stream: OpenedStream): Generator<string> {
   yield `,"graph":${JSON.stringify(graph)}`;
 }
 
-async function* csvAnswer(parts: AsyncIterable<StreamPart>): AsyncGenerator<string | Uint8Array> {
+async function* csvAnswer(parts: AsyncIterable<StreamPart>): AsyncGenerator<string | Uint8Array, void, undefined> {
   const stream = await OpenedStream.open(parts);
   yield* csvPieces(stream.fields, stream.batches());
 }
 
-async function* arrowAnswer(parts: AsyncIterable<StreamPart>): AsyncGenerator<Uint8Array> {
+async function* arrowAnswer(parts: AsyncIterable<StreamPart>): AsyncGenerator<Uint8Array, void, undefined> {
   const stream = await OpenedStream.open(parts);
   yield stream.schemaBytes;
   yield* stream.batchBytes();
   yield END_OF_STREAM;
 }
 
-async function* pictureAnswer(parts: AsyncIterable<StreamPart>, name: string): AsyncGenerator<Uint8Array> {
+async function* pictureAnswer(
+  parts: AsyncIterable<StreamPart>,
+  name: string,
+): AsyncGenerator<Uint8Array, void, undefined> {
   const stream = await OpenedStream.open(parts);
   for await (const _batch of stream.batchBytes());
   const picture = stream.attachments.get(name);
