@@ -11,7 +11,7 @@
  */
 import { Type, type Static } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
-import type { CellValue, FieldType } from "../data/field-types.ts";
+import type { FieldType } from "../data/field-types.ts";
 import { AppError } from "../errors.ts";
 import type { Binning } from "./binning.ts";
 import { calendarBins, timeOfText } from "./calendar-bins.ts";
