@@ -1,0 +1,137 @@
+/**
+ * sql-anonymize: makes the sensitive columns of a query's result safe, as the data set's metadata says.
+ *
+ * Which columns of a result are sensitive is decided by their origin (docs/decisions/0006): `column-origin.ts` reads it,
+ * `methods.ts` changes values, `keyed-values.ts` does so under the steward's key.
+ */
+import { Field, makeData, RecordBatch, Schema, Struct, type Data } from "apache-arrow";
+import { BatchBuilder } from "../../lib/data/batch-builder.ts";
+import { columnReaders } from "../../lib/data/column-reader.ts";
+import { fieldsOf, toArrowSchema, type FieldSpec } from "../../lib/data/field-types.ts";
+import { AppError } from "../../lib/errors.ts";
+import { anonymizationFault, hasSensitiveColumns } from "../../lib/model/anonymization.ts";
+import type { Anonymization, Column, DataSet } from "../../lib/model/dataset.ts";
+import { ruleOfField } from "./column-origin.ts";
+import { columnMethod, type ColumnMethod } from "./methods.ts";
+
+/** What an anonymizer works with. */
+export interface AnonymizeOptions {
+  /** Schema of the query's result, with the origin of each column in its metadata. */
+  readonly schema: Schema;
+  /** The data sets of the steward's grant. */
+  readonly dataSets: readonly DataSet[];
+  /** The query's text: compound statements make origins uncertain. */
+  readonly query: string;
+  /** The steward's key for pseudonyms and noise: at least 16 bytes. */
+  readonly key: Uint8Array;
+}
+
+/** A transformer of batches. */
+export interface Anonymizer {
+  readonly outputFields: readonly FieldSpec[];
+  readonly schema: Schema;
+  /** Names of the columns that are left out. */
+  readonly droppedColumns: readonly string[];
+  transform(batch: RecordBatch): RecordBatch;
+}
+
+/** Field metadata of a column that was changed: the method. */
+export const ANONYMIZED_METADATA = "dynamos.anonymized";
+
+/**
+ * Plans the transformation. Fails with `operation_denied` where a column's origin is not known, so that it might hold
+ * sensitive values, or when no column is left; `configuration_invalid` for a method that does not fit its column's type.
+ */
+export function planAnonymization(options: AnonymizeOptions): Anonymizer {
+  const { schema, dataSets } = options;
+  const isOpen = !dataSets.some(hasSensitiveColumns);
+  const specs = fieldsOf(schema);
+  const plans = schema.fields.map((field, place) =>
+    isOpen ? passing(field) : planColumn(field, specs[place] as FieldSpec, options),
+  );
+  const kept = plans.flatMap((plan, place) =>
+    plan.field === undefined ? [] : [{ ...plan, field: plan.field, place }],
+  );
+  const droppedColumns = schema.fields.filter((_, place) => plans[place]?.field === undefined).map(({ name }) => name);
+  if (kept.length === 0) {
+    throw new AppError(
+      "operation_denied",
+      `Nothing is left of the result: the data steward leaves out every column of it (${droppedColumns.join(", ")}).`,
+    );
+  }
+  const output = new Schema(
+    kept.map(({ field }) => field),
+    schema.metadata,
+  );
+  return { outputFields: fieldsOf(output), schema: output, droppedColumns, transform: transformer(output, kept) };
+}
+
+/** A column of the result: dropped (no field), passed on (no method) or changed. */
+interface ColumnPlan {
+  readonly field: Field | undefined;
+  readonly method: ColumnMethod | undefined;
+}
+
+interface KeptColumn extends ColumnPlan {
+  readonly field: Field;
+  /** Where it is in the input. */
+  readonly place: number;
+}
+
+function passing(field: Field): ColumnPlan {
+  return { field, method: undefined };
+}
+
+function planColumn(field: Field, spec: FieldSpec, { dataSets, query, schema, key }: AnonymizeOptions): ColumnPlan {
+  const rule = ruleOfField(field, { dataSets, query, schema });
+  if (rule.kind === "open") return passing(field);
+  if (rule.kind === "unknown") throw unknownOrigin(field.name);
+  checkFits(rule.column, rule.anonymization);
+  const method = columnMethod(rule.column.name, spec.type, rule.anonymization, key);
+  if (method === undefined) return { field: undefined, method };
+  return { field: changedField(field, method, rule.anonymization), method };
+}
+
+function changedField(field: Field, { type }: ColumnMethod, { method }: Anonymization): Field {
+  const [typed] = toArrowSchema([{ name: field.name, type, nullable: true }]).fields;
+  if (typed === undefined) throw new AppError("internal", "A schema of one column has none.");
+  return new Field(field.name, typed.type, true, new Map([...field.metadata, [ANONYMIZED_METADATA, method]]));
+}
+
+/** Columns that stay are handed on as they are; only changed ones are built anew. */
+function transformer(schema: Schema, kept: readonly KeptColumn[]): (batch: RecordBatch) => RecordBatch {
+  const changed = kept.flatMap(({ field, method, place }) => (method ? [{ field, method, place }] : []));
+  const builder = new BatchBuilder(fieldsOf(new Schema(changed.map(({ field }) => field))));
+  return (batch) => {
+    const readers = columnReaders(batch);
+    for (let row = 0; row < batch.numRows; row++) {
+      builder.append(changed.map(({ method, place }) => method.apply(readers[place]?.get(row) ?? null)));
+    }
+    const built = [...builder.build().data.children];
+    const children = kept.map(({ method, place }) => (method ? built.shift() : batch.data.children[place]) as Data);
+    return new RecordBatch(
+      schema,
+      makeData({ type: new Struct(schema.fields), length: batch.numRows, nullCount: 0, children }),
+    );
+  };
+}
+
+function checkFits(column: Column, anonymization: Anonymization): void {
+  const fault = anonymizationFault(column.type, anonymization);
+  if (fault === undefined) return;
+  throw new AppError(
+    "configuration_invalid",
+    `The column "${column.name}" cannot be anonymized as its data set says: ${anonymization.method} ${fault}.`,
+    { details: { column: column.name } },
+  );
+}
+
+function unknownOrigin(name: string): AppError {
+  return new AppError(
+    "operation_denied",
+    `The result column "${name}" is computed, so it might hold values of a sensitive column, and the request is anonymized. ` +
+      "Select columns as they are (a name after AS is fine; no expressions, no UNION, INTERSECT or EXCEPT), and let the " +
+      "algorithm compute; or ask a query that does not read sensitive columns.",
+    { details: { column: name } },
+  );
+}
