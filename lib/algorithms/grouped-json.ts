@@ -3,11 +3,14 @@ import { Type, type Static } from "@sinclair/typebox";
 import { AppError } from "../errors.ts";
 import { CellJson, cellAsJson, cellFromJson, FieldTypeJson } from "./cell-json.ts";
 import { GroupedSummary, isWithheld, type Group, type GroupedSummaryOptions } from "./grouped.ts";
-import { algorithmsFor, type GroupingPlan, type ValueColumn } from "./grouping-plan.ts";
+import { algorithmsFor, type GroupingPlan, type PlannedColumn, type ValueColumn } from "./grouping-plan.ts";
 import { algorithmsNamed } from "./registry.ts";
 import { checkState } from "./state-check.ts";
 
-const ColumnJson = Type.Object({ name: Type.String(), type: FieldTypeJson }, { additionalProperties: false });
+const ColumnJson = Type.Object(
+  { name: Type.String(), type: FieldTypeJson, isTypeUnknown: Type.Optional(Type.Literal(true)) },
+  { additionalProperties: false },
+);
 
 /** The document. Groups and bins below the minimum size are not in it, only their number. */
 export const GroupedSummaryJson = Type.Object(
@@ -63,8 +66,8 @@ export function groupedToJson(summary: GroupedSummary, minimumGroupSize: number)
     notMergeable: [...summary.notMergeable],
     parameters: { ...plan.parameters },
     groupings: plan.groupings.map((grouping) => ({
-      groupColumns: grouping.groupColumns.map(({ name, type }) => ({ name, type })),
-      valueColumns: grouping.valueColumns.map(({ name, type }) => ({ name, type })),
+      groupColumns: grouping.groupColumns.map(columnToJson),
+      valueColumns: grouping.valueColumns.map(columnToJson),
     })),
     minimumGroupSize,
     withheldGroups,
@@ -112,6 +115,10 @@ export function groupedFromJson(json: GroupedSummaryJson, options: GroupedSummar
   }
   summary.withheldBefore = { groups: json.withheldGroups, bins: json.withheldBins };
   return summary;
+}
+
+function columnToJson({ name, type, isTypeUnknown }: PlannedColumn): Static<typeof ColumnJson> {
+  return { name, type, ...(isTypeUnknown ? { isTypeUnknown } : {}) };
 }
 
 function loadStates(group: Group, states: readonly (readonly unknown[])[], place: number): void {

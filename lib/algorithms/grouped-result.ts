@@ -1,6 +1,7 @@
 /** Results in wide form: the group columns, then a column per algorithm and value column; of histograms, rows of bins. */
 import type { RecordBatch, Schema } from "apache-arrow";
 import { BatchBuilder } from "../data/batch-builder.ts";
+import { ALGORITHM, GROUP_COLUMNS } from "../data/field-metadata.ts";
 import type { CellValue, FieldSpec, FieldType } from "../data/field-types.ts";
 import { AppError } from "../errors.ts";
 import { compareRows } from "./cell-order.ts";
@@ -173,8 +174,8 @@ function toBatches(
     plan.groupings.flatMap((grouping) => grouping.groupColumns.map((column) => column.name)),
   );
   const metadata = new Map([
-    ["dynamos.groupColumns", JSON.stringify([...groupColumns])],
-    ["dynamos.algorithm", plan.algorithms.map((algorithm) => algorithm.name).join(",")],
+    [GROUP_COLUMNS, JSON.stringify([...groupColumns])],
+    [ALGORITHM, plan.algorithms.map((algorithm) => algorithm.name).join(",")],
   ]);
   const builder = new BatchBuilder(fields, { metadata, expectedRows: Math.min(rows.length, ROWS_PER_BATCH) });
   const batches: RecordBatch[] = [];

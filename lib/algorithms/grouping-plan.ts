@@ -1,4 +1,5 @@
 /** What a request asks of an algorithm, resolved against the columns that there are. Pure. */
+import { TYPE_UNKNOWN } from "../data/field-metadata.ts";
 import type { FieldSpec, FieldType } from "../data/field-types.ts";
 import { AppError } from "../errors.ts";
 import { algorithmsNamed } from "./registry.ts";
@@ -18,6 +19,8 @@ export interface AlgorithmRequest {
 export interface PlannedColumn {
   readonly name: string;
   readonly type: FieldType;
+  /** It holds nulls only, of no known type: any type may take its place when answers are pooled. */
+  readonly isTypeUnknown?: true;
 }
 
 /** A column of values with the algorithms over it. The column named `*` stands for the rows themselves. */
@@ -122,7 +125,14 @@ function valueColumns(
 function columnsNamed(fields: readonly FieldSpec[], names: string): readonly PlannedColumn[] {
   const isOneName = fields.some((field) => field.name === names);
   const list = isOneName ? [names] : names.split(",").filter((name) => name.trim() !== "");
-  return [...new Set(list.map((name) => columnNamed(fields, isOneName ? name : name.trim())))];
+  return [...new Set(list.map((name) => columnNamed(fields, isOneName ? name : name.trim())))].map(plannedColumn);
+}
+
+/** Nulls of no known type are taken for integers, which every algorithm accepts. */
+function plannedColumn({ name, type, metadata }: FieldSpec): PlannedColumn {
+  return metadata?.[TYPE_UNKNOWN] === "true"
+    ? { name, type: { kind: "integer" }, isTypeUnknown: true }
+    : { name, type };
 }
 
 /** By its exact name, otherwise, as in SQL, in any case. */

@@ -111,6 +111,8 @@ function widenedPlan(documents: readonly Document[]): GroupingPlan {
 }
 
 function widenColumn(column: PlannedColumn, other: PlannedColumn, provider: string): PlannedColumn {
+  if (other.isTypeUnknown) return column;
+  if (column.isTypeUnknown) return other;
   const type = widenTypes(column.type, other.type);
   if (type !== undefined) return { name: column.name, type };
   throw new AppError(

@@ -1,6 +1,7 @@
 /** One schema for the streams of several data providers: their columns by name, with types that take all values. Pure. */
 import { Field, Schema } from "apache-arrow";
 import { isSameType, typeInWords, widenTypes } from "../../lib/algorithms/widening.ts";
+import { PROVIDER_COLUMN, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import { fieldsOf, toArrowSchema, type FieldSpec, type FieldType } from "../../lib/data/field-types.ts";
 import { AppError } from "../../lib/errors.ts";
 
@@ -27,11 +28,7 @@ export interface SourceColumn {
 }
 
 /** The column with the provider's name, unless the query has one of this name: then `provider_1`, and so on. */
-export const PROVIDER_COLUMN = "provider";
-/** Schema metadata that says what the column with the provider's name is called. */
-export const PROVIDER_COLUMN_METADATA = "dynamos.providerColumn";
-/** Field metadata, `true` where sql-query saw nulls only (or no rows), so that it knows no type: any type will do. */
-export const TYPE_UNKNOWN = "dynamos.typeUnknown";
+export const PROVIDER = "provider";
 
 /**
  * Joins the schemas. Fails with `column_unknown` (and the party) for a column that a provider lacks, with `type_mismatch`
@@ -49,7 +46,7 @@ export function joinSchemas(inputs: readonly ProviderSchema[]): JoinedSchema {
   const providerColumn = freeName(first.schema.fields.map(({ name }) => name));
   const schema = new Schema(
     [...toArrowSchema([{ name: providerColumn, type: { kind: "text" }, nullable: false }]).fields, ...columns],
-    new Map([...first.schema.metadata, [PROVIDER_COLUMN_METADATA, providerColumn]]),
+    new Map([...first.schema.metadata, [PROVIDER_COLUMN, providerColumn]]),
   );
   const fields = fieldsOf(schema);
   const sources = new Map(sorted.map((input) => [input.provider, sourcesOf(input, fields.slice(1))]));
@@ -121,7 +118,7 @@ function fieldNamed(schema: Schema, name: string): Field {
 
 function freeName(taken: readonly string[]): string {
   const lower = new Set(taken.map((name) => name.toLowerCase()));
-  let name = PROVIDER_COLUMN;
-  for (let number = 1; lower.has(name); number++) name = `${PROVIDER_COLUMN}_${number}`;
+  let name = PROVIDER;
+  for (let number = 1; lower.has(name); number++) name = `${PROVIDER}_${number}`;
   return name;
 }

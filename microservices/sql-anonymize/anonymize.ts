@@ -7,6 +7,7 @@
 import { Field, makeData, RecordBatch, Schema, Struct, type Data } from "apache-arrow";
 import { BatchBuilder } from "../../lib/data/batch-builder.ts";
 import { columnReaders } from "../../lib/data/column-reader.ts";
+import { ANONYMIZED } from "../../lib/data/field-metadata.ts";
 import { fieldsOf, toArrowSchema, type FieldSpec } from "../../lib/data/field-types.ts";
 import { AppError } from "../../lib/errors.ts";
 import { anonymizationFault, hasSensitiveColumns } from "../../lib/model/anonymization.ts";
@@ -34,9 +35,6 @@ export interface Anonymizer {
   readonly droppedColumns: readonly string[];
   transform(batch: RecordBatch): RecordBatch;
 }
-
-/** Field metadata of a column that was changed: the method. */
-export const ANONYMIZED_METADATA = "dynamos.anonymized";
 
 /**
  * Plans the transformation. Fails with `operation_denied` where a column's origin is not known, so that it might hold
@@ -95,7 +93,7 @@ function planColumn(field: Field, spec: FieldSpec, { dataSets, query, schema, ke
 function changedField(field: Field, { type }: ColumnMethod, { method }: Anonymization): Field {
   const [typed] = toArrowSchema([{ name: field.name, type, nullable: true }]).fields;
   if (typed === undefined) throw new AppError("internal", "A schema of one column has none.");
-  return new Field(field.name, typed.type, true, new Map([...field.metadata, [ANONYMIZED_METADATA, method]]));
+  return new Field(field.name, typed.type, true, new Map([...field.metadata, [ANONYMIZED, method]]));
 }
 
 /** Columns that stay are handed on as they are; only changed ones are built anew. */

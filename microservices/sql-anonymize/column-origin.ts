@@ -1,16 +1,8 @@
 /** Where the columns of a result come from, and what follows for each (docs/decisions/0006). */
 import type { Field, Schema } from "apache-arrow";
+import { SENSITIVE_COLUMNS_READ, SOURCE_COLUMN, SOURCE_TABLE } from "../../lib/data/field-metadata.ts";
 import { columnRule, type ColumnRule } from "../../lib/model/anonymization.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
-
-/** Field metadata that sql-query writes where SQLite knows that a result column is a table's column. */
-export const SOURCE_TABLE = "dynamos.sourceTable";
-export const SOURCE_COLUMN = "dynamos.sourceColumn";
-/**
- * Schema metadata, `none` when sql-query has proven that the statement reads no sensitive column at all: it also prepares
- * against tables that lack them.
- */
-export const SENSITIVE_COLUMNS_READ = "dynamos.sensitiveColumnsRead";
 
 /** What a rule depends on. */
 export interface OriginContext {

@@ -1,6 +1,7 @@
 /** From the rows of a guarded statement to frames: schema, batches, end. Runs in the query's process, synchronously. */
 import type Database from "better-sqlite3";
 import { BatchBuilder } from "../../lib/data/batch-builder.ts";
+import { TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import type { CellValue, FieldSpec, FieldType } from "../../lib/data/field-types.ts";
 import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -38,8 +39,8 @@ export function streamResult(
   const rows = guarded.statement.safeIntegers(true).raw(true).iterate() as IterableIterator<SqliteValue[]>;
   const head = takeHead(rows, limits);
   const types = columns.map((column, index) => columnType(column, index, head, database, guarded));
-  const fields = columns.map((column, index) => fieldSpec(column, types[index] as FieldType));
-  const readers = columns.map((column, index) => cellReader(column, types[index] as FieldType));
+  const fields = columns.map((column, index) => fieldSpec(column, types[index]));
+  const readers = columns.map((column, index) => cellReader(column, types[index] ?? NULLS_ONLY));
   const writer = new BatchWriter(fields, readers, limits);
   for (const row of head) writer.append(row);
   for (const row of rows) writer.append(row);
@@ -59,21 +60,25 @@ function takeHead(rows: IterableIterator<SqliteValue[]>, limits: QueryLimits): S
   return head;
 }
 
+/** What a column of nulls is sent as; its field says that this is a guess. */
+const NULLS_ONLY: FieldType = { kind: "text" };
+
+/** Undefined when there is no value to tell it by. */
 function columnType(
   column: OutputColumn,
   index: number,
   head: readonly SqliteValue[][],
   database: Database.Database,
   guarded: GuardedStatement,
-): FieldType {
+): FieldType | undefined {
   if (column.declaredType !== undefined) return column.declaredType;
   const seen: SeenKinds = { integer: false, float: false, text: false };
   for (const row of head) noteKind(seen, row[index] ?? null, column.name);
   const type = typeOfKinds(seen, column.name);
   if (type !== undefined) return type;
-  // Only nulls so far: as long as all rows are here, it is text; else the first other value decides.
+  // Only nulls so far: as long as all rows are here, that is all; else the first other value decides.
   if (head.length >= ROWS_FOR_TYPES) noteKind(seen, firstNonNull(database, guarded, index), column.name);
-  return typeOfKinds(seen, column.name) ?? { kind: "text" };
+  return typeOfKinds(seen, column.name);
 }
 
 function firstNonNull(database: Database.Database, { sql }: GuardedStatement, index: number): SqliteValue {
@@ -84,8 +89,9 @@ function firstNonNull(database: Database.Database, { sql }: GuardedStatement, in
   return probe.safeIntegers(true).raw(true).get()?.[index] ?? null;
 }
 
-function fieldSpec(column: OutputColumn, type: FieldType): FieldSpec {
-  return { name: column.name, type, nullable: true, metadata: column.metadata };
+function fieldSpec(column: OutputColumn, type: FieldType | undefined): FieldSpec {
+  const metadata = type === undefined ? { ...column.metadata, [TYPE_UNKNOWN]: "true" } : column.metadata;
+  return { name: column.name, type: type ?? NULLS_ONLY, nullable: true, metadata };
 }
 
 function cellReader(column: OutputColumn, type: FieldType): CellReader {
