@@ -9,8 +9,8 @@ const USAGE = `dynamos: data exchange between data stewards
       runs an exchange on this machine until Ctrl-C; without a folder, the sample's
   dynamos demo [--keep]
       plays the story of the README and checks its answers
-  dynamos data propose FILE [--delimiter CHARACTER]
-      proposes a data set's columns and their types from a file
+  dynamos data propose FILE … [--delimiter CHARACTER]
+      proposes a data set's columns and their types from its files
   dynamos data check DATASET.json PARTY.json
       checks a party's files against a data set: every row
   dynamos data sample FOLDER

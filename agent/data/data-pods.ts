@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { Type, type Static } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
+import { parseJsonFile } from "../../lib/config/json-file.ts";
 import { AppError } from "../../lib/errors.ts";
 import { DocumentName, SqlName } from "../../lib/model/names.ts";
 
@@ -36,7 +37,7 @@ export async function readDataPods(path: string): Promise<DataPods> {
   const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
     throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, { cause: error });
   });
-  const value = parseJson(text, path);
+  const value = parseJsonFile(text, path);
   const fault = Value.Errors(DataPods, value).First();
   if (fault !== undefined) {
     throw new AppError("configuration_invalid", `${path}: ${fault.path || "the document"}: ${fault.message}.`, {
@@ -46,17 +47,6 @@ export async function readDataPods(path: string): Promise<DataPods> {
   const folder = dirname(resolve(path));
   const dataSets = Object.entries((value as DataPods).dataSets).map(([name, pod]) => [name, absolute(pod, folder)]);
   return { dataSets: Object.fromEntries(dataSets) as DataPods["dataSets"] };
-}
-
-function parseJson(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new AppError("configuration_invalid", `${path} is not JSON: ${(error as Error).message}`, {
-      cause: error,
-      place: { file: path },
-    });
-  }
 }
 
 function absolute(pod: DataPod, folder: string): DataPod {
