@@ -5,7 +5,7 @@
  * Layout of the folder: `<data set>-<content hash>.sqlite`, lock files, and `<data set>.json`, which remembers size and
  * times of the files behind a hash, so that an unchanged file is not even read.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -117,7 +117,7 @@ async function contentHashOf(dataSet: DataSet, sources: readonly CsvSource[], op
   const hashes: string[] = [];
   for (const { path } of sources) hashes.push(await hashFile(path, options.signal));
   const contentHash = combinedHash(dataSet, sources, hashes);
-  const temporary = `${memory}.${key}.new`;
+  const temporary = `${memory}.${randomUUID()}.new`;
   await writeFile(temporary, JSON.stringify({ key, contentHash } satisfies Remembered));
   await rename(temporary, memory);
   return contentHash;

@@ -4,7 +4,7 @@
  * Invariants: M1 what stands at the path is complete. M2 at most one process makes it at a time. M3 a maker that was
  * killed leaves nothing in use, and nobody waits for it: the lock is a file lock that the operating system takes back.
  */
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import Database from "better-sqlite3";
@@ -39,7 +39,8 @@ export async function makeFileOnce(
     await rm(folder, { recursive: true, force: true });
     await mkdir(folder);
     try {
-      const temporaryPath = join(folder, basename(path));
+      // A name of its own: a child of a killed maker may still be writing to the old one.
+      const temporaryPath = join(folder, randomUUID());
       await make(temporaryPath);
       await syncFile(temporaryPath);
       await rename(temporaryPath, path);

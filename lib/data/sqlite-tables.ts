@@ -25,9 +25,9 @@ export function sqliteType(type: ColumnType): string {
 }
 
 /** The statement that creates a declared table. */
-export function createTableSql(table: Table, schemaName = "main"): string {
+export function createTableSql(table: Table): string {
   const columns = table.columns.map((column) => `${quoteName(column.name)} ${sqliteType(column.type)}`);
-  return `CREATE TABLE ${schemaName}.${quoteName(table.name)} (${columns.join(", ")})`;
+  return `CREATE TABLE ${quoteName(table.name)} (${columns.join(", ")})`;
 }
 
 /** A name as SQL text, whatever is in it. */

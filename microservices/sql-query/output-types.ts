@@ -84,7 +84,7 @@ function readerOf(type: FieldType): (value: Exclude<SqliteValue, null>) => CellV
     case "text":
       return (value) => (typeof value === "string" ? value : undefined);
     case "date":
-      return dateReader();
+      return readDate;
     case "timestamp":
       return readTimestamp;
   }
@@ -113,26 +113,36 @@ function asFloat(value: SqliteValue): number | undefined {
   return BigInt(number) === value ? number : undefined;
 }
 
-/** Dates repeat: reading each text once is most of the speed. */
-const REMEMBERED_DATES = 10_000;
+const DAYS_BEFORE_MONTH = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
-function dateReader(): (value: Exclude<SqliteValue, null>) => number | undefined {
-  const known = new Map<string, number>();
-  return (value) => {
-    if (typeof value !== "string") return undefined;
-    const days = known.get(value) ?? readDate(value);
-    if (days !== undefined && known.size < REMEMBERED_DATES) known.set(value, days);
-    return days;
-  };
+/** Days since 1970-01-01 of `yyyy-mm-dd`, if there is such a day. By arithmetic: most of a result may be dates. */
+function readDate(text: SqliteValue): number | undefined {
+  if (typeof text !== "string" || text.length !== 10 || text[4] !== "-" || text[7] !== "-") return undefined;
+  const year = digits(text, 0, 4);
+  const month = digits(text, 5, 7);
+  const day = digits(text, 8, 10);
+  const leap = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  const before = DAYS_BEFORE_MONTH[month - 1];
+  if (before === undefined) return undefined;
+  const monthDays = (DAYS_BEFORE_MONTH[month] ?? 365) - before + (month === 2 && leap ? 1 : 0);
+  if (!(year >= 0 && day >= 1 && day <= monthDays)) return undefined;
+  const years = year - 1;
+  const leapDays = Math.floor(years / 4) - Math.floor(years / 100) + Math.floor(years / 400);
+  return years * 365 + leapDays + before + (leap && month > 2 ? 1 : 0) + day - 1 - DAYS_TO_1970;
 }
 
-const MS_PER_DAY = 86_400_000;
+/** From 0001-01-01. */
+const DAYS_TO_1970 = 719_162;
 
-function readDate(text: string): number | undefined {
-  if (!/^\d{4}-\d\d-\d\d$/.test(text)) return undefined;
-  const ms = Date.parse(`${text}T00:00:00Z`);
-  // Date.parse lets the 31st of April pass as the 1st of May.
-  return Number.isNaN(ms) || new Date(ms).toISOString().slice(0, 10) !== text ? undefined : ms / MS_PER_DAY;
+/** The number that some characters write; NaN unless all are digits. */
+function digits(text: string, from: number, to: number): number {
+  let value = 0;
+  for (let at = from; at < to; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (digit < 0 || digit > 9) return Number.NaN;
+    value = value * 10 + digit;
+  }
+  return value;
 }
 
 function readTimestamp(value: Exclude<SqliteValue, null>): bigint | undefined {

@@ -1,0 +1,37 @@
+/** The process of `world-file.ts`: copies granted tables and columns into a new database, and ends. */
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import Database from "better-sqlite3";
+import { quoteName } from "../../lib/data/sqlite-tables.ts";
+import type { Table } from "../../lib/model/dataset.ts";
+import type { WorldFileRequest } from "./world-file.ts";
+
+const { target, parts } = JSON.parse(readFileSync(0, "utf8")) as WorldFileRequest;
+const world = new Database(target);
+// It is aside until it is complete: a crash loses nothing but time.
+world.pragma("journal_mode = OFF");
+world.pragma("synchronous = OFF");
+for (const part of parts) {
+  world.prepare("ATTACH ? AS source").run(`${pathToFileURL(part.path).href}?mode=ro`);
+  for (const table of part.tables) copyTable(world, table);
+  world.exec("DETACH source");
+}
+world.exec("ANALYZE");
+world.close();
+
+/** With the source's own column types: how SQLite stores and compares values is then as in the source itself. */
+function copyTable(database: Database.Database, table: Table): void {
+  const sourceColumns = database.pragma(`source.table_xinfo(${quoteName(table.name)})`) as {
+    name: string;
+    type: string;
+  }[];
+  const columns = table.columns.map(({ name }) => {
+    const source = sourceColumns.find((column) => column.name.toLowerCase() === name.toLowerCase());
+    return { name: quoteName(name), type: source?.type.replace(/ *GENERATED ALWAYS$/, "") ?? "" };
+  });
+  const definitions = columns.map(({ name, type }) => `${name} ${type}`).join(", ");
+  const names = columns.map(({ name }) => name).join(", ");
+  const name = quoteName(table.name);
+  database.exec(`CREATE TABLE main.${name} (${definitions})`);
+  database.exec(`INSERT INTO main.${name} (${names}) SELECT ${names} FROM source.${name}`);
+}

@@ -1,0 +1,47 @@
+/** Makes a world's file in a process of its own: copying is SQLite's work without a break, and can be cancelled only so. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { extname } from "node:path";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+import { AppError, toAppError } from "../../lib/errors.ts";
+import type { Table } from "../../lib/model/dataset.ts";
+
+/** What is copied from one file. */
+export interface WorldPart {
+  readonly path: string;
+  readonly tables: readonly Table[];
+}
+
+/** What the process reads from standard input. */
+export interface WorldFileRequest {
+  readonly target: string;
+  readonly parts: readonly WorldPart[];
+}
+
+/** Writes a database with the given tables and columns to `target`. */
+export async function makeWorldFile(target: string, parts: readonly WorldPart[], signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const program = fileURLToPath(new URL(`./world-child${extname(fileURLToPath(import.meta.url))}`, import.meta.url));
+  const child = spawn(process.execPath, [program], {
+    env: {},
+    stdio: ["pipe", "ignore", "pipe"],
+    signal,
+    killSignal: "SIGKILL",
+  });
+  // A process that died early breaks this pipe; its exit code says so.
+  child.stdin.on("error", () => undefined).end(JSON.stringify({ target, parts } satisfies WorldFileRequest));
+  try {
+    const [messages, [code]] = await Promise.all([
+      text(child.stderr),
+      once(child, "close") as Promise<[number | null]>,
+    ]);
+    if (code === 0) return;
+    throw new AppError(
+      "job_failed",
+      `The granted part of the data could not be prepared: ${messages.trim().slice(-500)}`,
+    );
+  } catch (error) {
+    throw signal.aborted ? toAppError(signal.reason) : error;
+  }
+}

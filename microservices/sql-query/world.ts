@@ -1,0 +1,148 @@
+/**
+ * A query's world (decision 13): a database file that holds exactly what is granted, so that nothing else can be reached
+ * whatever the query says. A data set's own file serves if it holds nothing else; otherwise a file is made with the granted
+ * tables and columns, and kept per content and grant.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import type { Clock } from "../../lib/clock.ts";
+import { makeFileOnce } from "../../lib/data/make-file-once.ts";
+import { quoteName } from "../../lib/data/sqlite-tables.ts";
+import { AppError } from "../../lib/errors.ts";
+import type { DataSet, Table } from "../../lib/model/dataset.ts";
+import type { World } from "./query.ts";
+import { makeWorldFile } from "./world-file.ts";
+
+/** A data set's file, as the agent made it ready. */
+export interface DataSetSource {
+  readonly name: string;
+  readonly path: string;
+  readonly contentHash: string;
+}
+
+/** Where worlds are kept, and how many. */
+export interface WorldOptions {
+  /** One steward's; made when absent. */
+  readonly cacheFolder: string;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** Kept files beyond these go, the longest unused first. Defaults: 32 files, 10 GB. */
+  readonly maxFiles?: number;
+  readonly maxBytes?: number;
+}
+
+/**
+ * The world of a grant.
+ *
+ * @param granted the grant's data sets: with only the granted tables and columns in them
+ * @throws AppError `configuration_invalid` when a granted data set has no file here, or when two have a table of one name
+ */
+export async function openWorld(
+  granted: readonly DataSet[],
+  sources: readonly DataSetSource[],
+  options: WorldOptions,
+): Promise<World> {
+  const parts = granted.map((dataSet) => ({ dataSet, source: findSource(dataSet, sources) }));
+  const tables = granted.flatMap((dataSet) => dataSet.tables);
+  refuseSameNames(granted);
+  const [only] = parts;
+  if (parts.length === 1 && only && holdsExactly(only.source.path, tables)) return { path: only.source.path, tables };
+  const key = parts.map(({ dataSet, source }) => [source.contentHash, dataSet.tables]);
+  const hash = createHash("sha256").update(JSON.stringify(key)).digest("hex").slice(0, 32);
+  await mkdir(options.cacheFolder, { recursive: true });
+  const path = join(options.cacheFolder, `world-${hash}.sqlite`);
+  const copies = parts.map(({ dataSet, source }) => ({ path: source.path, tables: dataSet.tables }));
+  await makeFileOnce(path, (temporaryPath) => makeWorldFile(temporaryPath, copies, options.signal), options);
+  await removeUnused(path, options);
+  return { path, tables };
+}
+
+function findSource(dataSet: DataSet, sources: readonly DataSetSource[]): DataSetSource {
+  const source = sources.find(({ name }) => name === dataSet.name);
+  if (source) return source;
+  const known = sources.map(({ name }) => name).join(", ") || "none";
+  throw new AppError(
+    "configuration_invalid",
+    `The data set ${dataSet.name} is granted, but this steward has no data for it. Data sets with data: ${known}.`,
+  );
+}
+
+function refuseSameNames(granted: readonly DataSet[]): void {
+  const owners = new Map<string, string>();
+  for (const dataSet of granted) {
+    for (const { name } of dataSet.tables) {
+      const owner = owners.get(name.toLowerCase());
+      if (owner !== undefined) {
+        throw new AppError(
+          "configuration_invalid",
+          `The granted data sets ${owner} and ${dataSet.name} both have a table ${name}. Name one of them in the approval (dataSets).`,
+        );
+      }
+      owners.set(name.toLowerCase(), dataSet.name);
+    }
+  }
+}
+
+/** Whether a file has these tables with these columns, and nothing else at all: no view, no index, no hidden column. */
+function holdsExactly(path: string, tables: readonly Table[]): boolean {
+  const database = new Database(path, { readonly: true, fileMustExist: true });
+  try {
+    // Statistics that hold row counts only; sqlite_stat4 would hold values.
+    const objects = database
+      .prepare<[], { type: string; name: string }>("SELECT type, name FROM sqlite_schema WHERE name <> 'sqlite_stat1'")
+      .all()
+      .filter(({ type, name }) => !(type === "table" && name === "sqlite_stat4" && isEmpty(database, name)));
+    if (objects.length !== tables.length || objects.some(({ type }) => type !== "table")) return false;
+    return tables.every((table) => {
+      if (!objects.some(({ name }) => sameName(name, table.name))) return false;
+      const columns = database.pragma(`table_xinfo(${quoteName(table.name)})`) as { name: string; hidden: number }[];
+      return (
+        columns.length === table.columns.length &&
+        columns.every(({ name, hidden }) => hidden === 0 && table.columns.some((column) => sameName(column.name, name)))
+      );
+    });
+  } finally {
+    database.close();
+  }
+}
+
+function isEmpty(database: Database.Database, table: string): boolean {
+  return database.prepare(`SELECT 1 FROM ${quoteName(table)} LIMIT 1`).get() === undefined;
+}
+
+function sameName(one: string, other: string): boolean {
+  return one.toLowerCase() === other.toLowerCase();
+}
+
+/** A file that was used this lately stays: another query may be about to open it. */
+const IN_USE_MS = 60_000;
+
+/** Notes the use of a world, and removes the longest unused beyond the limits. */
+async function removeUnused(
+  used: string,
+  { cacheFolder, clock, maxFiles = 32, maxBytes = 10e9 }: WorldOptions,
+): Promise<void> {
+  const now = clock.now();
+  await utimes(used, now / 1000, now / 1000);
+  const files: { path: string; size: number; usedMs: number }[] = [];
+  for (const name of await readdir(cacheFolder)) {
+    if (!/^world-[0-9a-f]{32}\.sqlite$/.test(name)) continue;
+    const path = join(cacheFolder, name);
+    const entry = await stat(path).catch(ignoreAbsent);
+    if (entry) files.push({ path, size: entry.size, usedMs: entry.mtimeMs });
+  }
+  files.sort((a, b) => b.usedMs - a.usedMs);
+  let bytes = 0;
+  for (const [index, file] of files.entries()) {
+    bytes += file.size;
+    const isOver = index >= maxFiles || bytes > maxBytes;
+    if (isOver && file.path !== used && now - file.usedMs > IN_USE_MS) await rm(file.path, { force: true });
+  }
+}
+
+/** Another query tidied it up first. */
+function ignoreAbsent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
+}
