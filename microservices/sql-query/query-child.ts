@@ -10,14 +10,17 @@ import Database from "better-sqlite3";
 import { AppError, toFailure } from "../../lib/errors.ts";
 import { FRAME, writeFrame } from "./frames.ts";
 import type { ChildRequest, QueryLimits } from "./query-protocol.ts";
-import { streamResult } from "./result-stream.ts";
+import { guardStatement } from "./guarded-statement.ts";
 import { memoryDetail, temporaryDetail, type WatchdogData } from "./watchdog.ts";
 
 const request = JSON.parse(readFileSync(0, "utf8")) as ChildRequest;
 startWatchdog(request);
 try {
   const database = openWorld(request.worldPath);
-  streamResult(database, request.sql, request.tables, request.limits);
+  const guarded = guardStatement(database, request.sql);
+  // Arrow takes longer to load than most statements take to be refused.
+  const { streamResult } = await import("./result-stream.ts");
+  streamResult(database, guarded, request.tables, request.limits);
 } catch (error) {
   writeFrame(FRAME.failure, Buffer.from(JSON.stringify(toFailure(asAppError(error, request.limits)))));
 }

@@ -7,7 +7,7 @@ import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { Table } from "../../lib/model/dataset.ts";
 import { FRAME, writeFrame } from "./frames.ts";
-import { asSubselect, guardStatement, type GuardedStatement } from "./guarded-statement.ts";
+import { asSubselect, type GuardedStatement } from "./guarded-statement.ts";
 import { outputColumns, type OutputColumn } from "./output-columns.ts";
 import {
   declaredReader,
@@ -30,11 +30,10 @@ const BATCH_BYTES = 224 * 1024;
 /** Runs the query and writes its frames. Throws what stops it; an `AppError`, or what SQLite throws while stepping. */
 export function streamResult(
   database: Database.Database,
-  sql: string,
+  guarded: GuardedStatement,
   tables: readonly Table[],
   limits: QueryLimits,
 ): void {
-  const guarded = guardStatement(database, sql);
   const columns = outputColumns(guarded, tables);
   const rows = guarded.statement.safeIntegers(true).raw(true).iterate() as IterableIterator<SqliteValue[]>;
   const head = takeHead(rows, limits);

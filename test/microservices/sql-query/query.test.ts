@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { promisify } from "node:util";
 import Database from "better-sqlite3";
 import { columnReaders } from "../../../lib/data/column-reader.ts";
@@ -171,27 +171,12 @@ test("values in a SQLite file that are not what is declared are errors that do n
   }
 });
 
-test("a result column says which granted column its values come from, as far as that is certain", async () => {
-  const sourceOf = async (sql: string): Promise<unknown[]> =>
-    (await ask(sql)).fields.map((field) => field.metadata?.["dynamos.sourceColumn"]);
-  assert.deepEqual(await sourceOf("SELECT number AS x, number || '' AS y FROM (SELECT * FROM People)"), [
-    "number",
-    undefined,
-  ]);
-  assert.deepEqual(await sourceOf("WITH c AS (SELECT number AS v FROM People) SELECT v FROM c"), ["number"]);
-  for (const compound of [
-    "SELECT number FROM People UNION ALL SELECT n FROM Numbers WHERE n < 0",
-    "SELECT x FROM (SELECT age AS x FROM People UNION SELECT n FROM Numbers)",
-    "SELECT number FROM People INTERSECT SELECT number FROM People",
-    "SELECT * FROM (VALUES ((SELECT number FROM People)), ('x'))",
-    "SELECT number /* union */ FROM People EXCEPT SELECT 'x'",
-  ]) {
-    assert.deepEqual(await sourceOf(compound), [undefined], compound);
-  }
-  assert.deepEqual(await sourceOf("SELECT number, 'union' AS \"union\" /* union */ FROM People -- union"), [
-    "number",
-    undefined,
-  ]);
+test("a result column says which granted column its values come from", async () => {
+  const { fields } = await ask("SELECT number AS x, number || '' AS y FROM People");
+  assert.deepEqual(
+    fields.map((field) => field.metadata),
+    [{ "dynamos.sourceTable": "People", "dynamos.sourceColumn": "number" }, undefined],
+  );
 });
 
 test("names that come twice are told apart", async () => {
@@ -222,15 +207,9 @@ test("a large result comes in batches of less than 256 KiB", async () => {
   assert.equal(rows, 100_000);
 });
 
-test("comments and semicolons behind the statement do no harm", async () => {
-  for (const tail of [";", " ; ;-- end", "\n-- end", "/* end", "/* ; */;", "--"]) {
-    assert.deepEqual((await ask(`SELECT 1 AS one${tail}`)).rows, [[1n]], tail);
-  }
-  assert.deepEqual((await ask("SELECT ';--' AS t /* ' */ -- \"")).rows, [[";--"]]);
-});
-
-/** Small limits, so that hostile queries end soon. */
-const tight = { timeMs: 1500, memoryBytes: 160_000_000, temporaryBytes: 8_000_000, rows: 1000, bytes: 100_000 };
+/** Small limits, so that hostile queries end soon; time is short only where it is to be the limit that ends them. */
+const tight = { memoryBytes: 160_000_000, temporaryBytes: 8_000_000, rows: 1000, bytes: 100_000 };
+const SHORT_MS = 1000;
 
 const hostile: readonly [name: string, sql: string, code: ErrorCode][] = [
   [
@@ -244,13 +223,13 @@ const hostile: readonly [name: string, sql: string, code: ErrorCode][] = [
     "time_limit_exceeded",
   ],
   [
-    "a catastrophic pattern",
-    `SELECT count(*) FROM Numbers WHERE printf('%.*c', 30000, 'a') LIKE '${"%a".repeat(40)}b'`,
+    "a slow LIKE",
+    `SELECT count(*) FROM Numbers WHERE printf('%.*c', 20000, 'a') || n LIKE '${"%a_".repeat(40)}b'`,
     "time_limit_exceeded",
   ],
   [
-    "a catastrophic GLOB",
-    `SELECT count(*) FROM Numbers WHERE printf('%.*c', 30000, 'a') GLOB '${"*a".repeat(40)}b'`,
+    "a slow GLOB",
+    `SELECT count(*) FROM Numbers WHERE printf('%.*c', 20000, 'a') || n GLOB '${"*a?".repeat(40)}b'`,
     "time_limit_exceeded",
   ],
   ["a value beyond SQLite's own limit", "SELECT randomblob(1e9) AS x", "memory_limit_exceeded"],
@@ -304,20 +283,23 @@ const hostile: readonly [name: string, sql: string, code: ErrorCode][] = [
   ["a million characters", `SELECT ${"1 + ".repeat(250_000)} 1 AS x`, "query_invalid"],
 ];
 
-for (const [name, sql, code] of hostile) {
-  test(`${name} ends within its limit with ${code}, and nothing is left of it`, async () => {
-    const started = performance.now();
-    await assert.rejects(ask(sql, { limits: tight }), (error: AppError) => {
-      assert.ok(error instanceof AppError, String(error));
-      assert.equal(error.code, code, error.message);
-      return true;
+describe("hostile queries, several at once", { concurrency: 3 }, () => {
+  for (const [name, sql, code] of hostile) {
+    test(`${name} ends within its limit with ${code}`, async () => {
+      const started = performance.now();
+      const timeMs = code === "time_limit_exceeded" ? SHORT_MS : 15_000;
+      await assert.rejects(ask(sql, { limits: { ...tight, timeMs } }), (error: AppError) => {
+        assert.ok(error instanceof AppError, String(error));
+        assert.equal(error.code, code, error.message);
+        return true;
+      });
+      assert.ok(performance.now() - started < timeMs + 4000, "it took much longer than its limit");
     });
-    assert.ok(performance.now() - started < tight.timeMs + 4000, "it took much longer than its limit");
-    await nothingIsLeft();
-  });
-}
+  }
+});
 
-test("after all that the next query works, and the world is as it was", async () => {
+test("after all that nothing is left of them, the next query works, and the world is as it was", async () => {
+  await nothingIsLeft();
   assert.deepEqual((await ask("SELECT count(*) AS c FROM Numbers")).rows, [[20_000n]]);
   assert.deepEqual(await readdir(worldFolder), ["world.sqlite"]);
 });
@@ -358,8 +340,8 @@ test("a reader that leaves early ends the process", async () => {
 });
 
 test("a query waits for its reader: it holds no more than a few batches, and the wait does not count as its time", async () => {
-  const { batches } = await start("SELECT a.n AS a, b.n AS b FROM Numbers a, Numbers b LIMIT 2000000", {
-    limits: { timeMs: 4000 },
+  const { batches } = await start("SELECT a.n AS a, b.n AS b FROM Numbers a, Numbers b LIMIT 400000", {
+    limits: { timeMs: 3000 },
   });
   const iterator = batches[Symbol.asyncIterator]();
   await iterator.next();
@@ -372,10 +354,10 @@ test("a query waits for its reader: it holds no more than a few batches, and the
   await eventually(async () => before === (before = await cpu()), { intervalMs: 300 });
   const rssBytes = Number(before.trim().split(/\s+/)[1]) * 1024;
   assert.ok(rssBytes > 0 && rssBytes < 110e6, `${rssBytes} bytes`);
-  await new Promise((resolve) => setTimeout(resolve, 4200));
+  await new Promise((resolve) => setTimeout(resolve, 3100));
   let rows = 0;
   for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) rows += next.value.numRows;
-  assert.ok(rows > 1_900_000);
+  assert.ok(rows > 380_000);
   await nothingIsLeft();
 });
 
