@@ -8,6 +8,8 @@ export interface Bin {
 }
 
 const MAX_BINS = 30;
+/** Narrower bins would lose their borders to rounding near the smallest doubles. */
+const MIN_WIDTH = 1e-290;
 
 /**
  * Equal bins on round borders (1, 2 or 5 times a power of ten), about √n and at most 31 of them, over all values; with
@@ -43,7 +45,7 @@ function gridOf(values: readonly number[], isWhole: boolean): Grid | undefined {
     high = Math.max(high, value);
   }
   const wanted = Math.min(MAX_BINS, Math.max(5, Math.ceil(Math.sqrt(values.length))));
-  const width = high > low ? (high - low) / wanted : Math.abs(low) / 10 || 1;
+  const width = Math.max(MIN_WIDTH, high > low ? (high - low) / wanted : Math.abs(low) / 10 || 1);
   const step = isWhole && width < 1 ? { mantissa: 1, exponent: 0 } : roundStep(width);
   const first = binNumber(step, low);
   const last = binNumber(step, high);

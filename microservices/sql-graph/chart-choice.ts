@@ -112,8 +112,9 @@ function kindByShape(table: ChartTable, asked: Asked): ChartKind {
   }
   if (y === undefined) return x.role === "number" ? "histogram" : "bar";
   if (x.role === "number") return "scatter";
-  if (separatingSeries(table, x, y, asked.series) === undefined) return x.role === "time" ? "scatter" : "box";
-  return x.role === "time" ? "line" : "bar";
+  const isMoving = x.role === "time" && distinct(x, table.rowCount, 2) >= 2;
+  if (separatingSeries(table, x, y, asked.series) === undefined) return isMoving ? "scatter" : "box";
+  return isMoving ? "line" : "bar";
 }
 
 /** What rows are told apart by: a time that moves, else a category. */

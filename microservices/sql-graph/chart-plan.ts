@@ -2,7 +2,7 @@
 import { AppError } from "../../lib/errors.ts";
 import { binGroups, type Bin } from "./bins.ts";
 import type { BinColumns, ChartChoice, ChartKind } from "./chart-choice.ts";
-import type { ChartColumn, ChartTable, ChartValue } from "./chart-table.ts";
+import { NO_CATEGORY, type ChartColumn, type ChartTable, type ChartValue } from "./chart-table.ts";
 
 /** One mark, or one row of a box: `x2` is a bin's end. Times are milliseconds since the epoch. */
 export interface ChartPoint {
@@ -222,7 +222,7 @@ function isYearColumn(column: ChartColumn): boolean {
 function categoryText(column: ChartColumn | undefined, row: number): string {
   if (column === undefined) return "";
   const value = column.values[row] ?? null;
-  if (value === null) return "(none)";
+  if (value === null) return NO_CATEGORY;
   if (column.role !== "time") return String(value);
   const iso = new Date(Number(value)).toISOString();
   return column.type.kind === "date" ? iso.slice(0, 10) : iso.replace(".000Z", "Z");
@@ -247,7 +247,9 @@ function signedOrder(a: string, b: string): number | undefined {
 function missingNote(count: number, what: "row" | "result"): readonly string[] {
   if (count === 0) return [];
   return [
-    count === 1 ? `1 ${what} without a value is not shown` : `${grouped(count)} ${what}s without a value are not shown`,
+    count === 1
+      ? `1 ${what} without a value to draw is not shown`
+      : `${grouped(count)} ${what}s without a value to draw are not shown`,
   ];
 }
 

@@ -39,6 +39,9 @@ export const DEFAULT_LIMITS: ChartLimits = { maxRows: 50_000, maxValues: 1_000_0
 /** Characters of a category that are kept; more would not be readable anyway. */
 const MAX_CATEGORY_CHARACTERS = 200;
 
+/** Larger numbers, the infinities and NaN have no place on an axis: sums of borders would overflow. */
+const MAX_NUMBER = 1e290;
+
 /** Shown for a null in a category. */
 export const NO_CATEGORY = "(none)";
 
@@ -127,7 +130,7 @@ function chartValue(type: FieldType, role: Role, value: CellValue): ChartValue {
   if (type.kind === "date") return (value as number) * 86_400_000;
   if (type.kind === "timestamp") return Number(value) / 1000;
   const number = type.kind === "decimal" ? Number(formatCell(type, value)) : Number(value);
-  return Number.isFinite(number) ? number : null;
+  return Math.abs(number) <= MAX_NUMBER ? number : null;
 }
 
 function clipped(text: string): string {
