@@ -55,6 +55,11 @@ test("the same rows give the same bytes, also after other pictures and in other 
   const second = await collector.picture();
   assert.equal(second.svg, first.svg);
   assert.deepEqual(second.png, first.png);
+
+  const cloud = Array.from({ length: 5000 }, (_, row) => [row, (row * row) % 997]);
+  const density = resultBatch({ a: "float", b: "float" }, cloud);
+  // Its legend is a gradient, whose id must not count up from picture to picture.
+  assert.equal((await pictureOf(density)).svg, (await pictureOf(density)).svg);
 });
 
 test("each kind draws its marks", async () => {
