@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isErrorCode, type ErrorCode, AppError } from "../../lib/errors.ts";
 import type { ContainerSpec, JobRunner, JobSpec, JobStatus } from "../../lib/jobs/job-runner.ts";
 import { eventually } from "../support/eventually.ts";
+import { DONE, FOREVER, sidecarAwaiting, tellingSidecar } from "../support/job-programs.ts";
 
 /** How one kind of runner is tried. */
 export interface JobRunnerFixture {
@@ -27,9 +28,6 @@ export interface JobRunnerFixture {
 }
 
 const MIB = 1024 ** 2;
-const FOREVER = "setInterval(() => {}, 1000);";
-/** Ends as soon as the runner wants it to, or by itself. */
-const DONE = "process.exit(0);";
 const PRINT_ENVIRONMENT = "console.log(JSON.stringify(process.env));";
 
 /** Registers the suite. `setUp` is called once; what it opens it must close by itself when the process ends. */
@@ -111,8 +109,8 @@ export function jobRunnerContract(kind: string, setUp: () => Promise<JobRunnerFi
     test("every container gets the environment of the contract and its own, and nothing runs it twice", async () => {
       await withRunner(async (runner) => {
         const plain = await jobOf(
-          `${PRINT_ENVIRONMENT} setTimeout(() => {}, 1500);`,
-          Array(3).fill(PRINT_ENVIRONMENT) as string[],
+          sidecarAwaiting(3, PRINT_ENVIRONMENT),
+          Array(3).fill(tellingSidecar(PRINT_ENVIRONMENT)) as string[],
         );
         const spec = {
           ...plain,
@@ -351,7 +349,7 @@ export function jobRunnerContract(kind: string, setUp: () => Promise<JobRunnerFi
     test("logs give the last lines of each container, also while it runs and after its end", async () => {
       await withRunner(async (runner) => {
         const talkative = `for (let i = 1; i <= 9; i++) console.log("line " + i);`;
-        const spec = await jobOf(`console.log("ready"); setTimeout(() => {}, 1000);`, [talkative]);
+        const spec = await jobOf(sidecarAwaiting(1, `console.log("ready");`), [tellingSidecar(talkative)]);
         await runner.start(spec);
         await untilPrinted(runner, spec.name, "ready");
         await collect(runner.watch(spec.name));

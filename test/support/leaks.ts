@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readdir, readFile } from "node:fs/promises";
+import { readdirSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { eventually } from "./eventually.ts";
 
@@ -30,22 +30,22 @@ export async function assertNoProcessLeft(marker: string, timeoutMs = 5_000): Pr
   );
 }
 
-async function processesWithOnLinux(marker: string): Promise<readonly MarkedProcess[]> {
-  const pids = (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid);
+function processesWithOnLinux(marker: string): readonly MarkedProcess[] {
+  const pids = readdirSync("/proc").filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid);
   const found: MarkedProcess[] = [];
   for (const pid of pids) {
     // A zombie has neither.
-    const commandLine = await readIfAllowed(`/proc/${pid}/cmdline`);
-    const environment = await readIfAllowed(`/proc/${pid}/environ`);
+    const commandLine = readIfAllowed(`/proc/${pid}/cmdline`);
+    const environment = readIfAllowed(`/proc/${pid}/environ`);
     if (!commandLine.includes(marker) && !environment.includes(marker)) continue;
     found.push({ pid: Number(pid), commandLine: commandLine.replaceAll("\0", " ").trim() });
   }
   return found;
 }
 
-async function readIfAllowed(path: string): Promise<string> {
+function readIfAllowed(path: string): string {
   try {
-    return await readFile(path, "utf8");
+    return readFileSync(path, "utf8");
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? "";
     if (["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(code)) return "";

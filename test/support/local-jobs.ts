@@ -15,9 +15,6 @@ export interface LocalJobsUnderTest {
   readonly reported: readonly AppError[];
 }
 
-/** A program that does nothing until it is killed. */
-export const FOREVER = "setInterval(() => {}, 1000);";
-
 /** Opens a runner for steward VU; after the test it is closed, and no process of it may be left. */
 export async function openForTest(
   context: TestContext,

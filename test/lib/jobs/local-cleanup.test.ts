@@ -9,7 +9,8 @@ import type { JobRunner } from "../../../lib/jobs/job-runner.ts";
 import { identityOf, readProcessTable } from "../../../lib/jobs/local-processes.ts";
 import { eventually } from "../../support/eventually.ts";
 import { assertNoProcessLeft, processesWith } from "../../support/leaks.ts";
-import { FOREVER, jobOf, openForTest, untilEnd } from "../../support/local-jobs.ts";
+import { FOREVER } from "../../support/job-programs.ts";
+import { jobOf, openForTest, untilEnd } from "../../support/local-jobs.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 /** Starts a child of its own, as sql-query does, and prints both process ids. `detached` leaves group and session. */
@@ -56,6 +57,15 @@ test("kill -9 of the sidecar fails its job too", async (t) => {
   process.kill(pids[0] ?? 0, "SIGKILL");
   assert.equal((await untilEnd(runner, spec.name)).failure?.details?.["container"], "sidecar");
   assert.deepEqual(await living(pids), []);
+});
+
+test("a microservice that ends early takes its children with it, while the job goes on", async (t) => {
+  const { runner } = await openForTest(t);
+  const spec = jobOf(FOREVER, [`${parentOf(FOREVER, false)} process.exit(0);`]);
+  await runner.start(spec);
+  const pids = await pidsOf(runner, spec.name, "service-0");
+  await eventually(async () => (await living(pids)).length === 0);
+  assert.equal((await runner.status(spec.name))?.phase, "running");
 });
 
 for (const [what, detached] of [
@@ -199,7 +209,7 @@ test("what outlives agent and guard is killed by the next agent, which lists the
   await killWithGuard(agent.process);
   assert.ok((await processesWith(agent.stateFolder)).length >= 3, "without its guard the job lives on");
   const { runner } = await openForTest(t, { stateFolder: agent.stateFolder });
-  await assertNoProcessLeft(agent.stateFolder, 100);
+  assert.deepEqual(await processesWith(agent.stateFolder), []);
   const [left, ...others] = await runner.list();
   assert.deepEqual(others, []);
   assert.equal(left?.phase, "failed");
@@ -220,11 +230,11 @@ test("what outlives agent and guard is found by a second agent of the steward th
   assert.equal((await runner.list())[0]?.phase, "running");
   await killWithGuard(agent.process);
   assert.equal((await runner.list())[0]?.phase, "failed");
-  await assertNoProcessLeft(stateFolder, 100);
+  assert.deepEqual(await processesWith(stateFolder), []);
 });
 
 test("a process that got the id of an earlier container is not killed", async (t) => {
-  const stranger = spawn("sleep", ["60"]);
+  const stranger = spawn("sleep", ["60"], { detached: true });
   t.after(() => stranger.kill("SIGKILL"));
   const stateFolder = await temporaryFolder();
   const reused = { pid: stranger.pid, startedAt: "an earlier time" };

@@ -6,7 +6,8 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { test } from "node:test";
 import { eventually } from "../../support/eventually.ts";
-import { FOREVER, jobOf, nodeContainer, openForTest, untilEnd } from "../../support/local-jobs.ts";
+import { FOREVER, sidecarAwaiting, tellingSidecar } from "../../support/job-programs.ts";
+import { jobOf, nodeContainer, openForTest, untilEnd } from "../../support/local-jobs.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 const MIB = 1024 ** 2;
@@ -25,8 +26,8 @@ test("a container's environment is what the contract and its job say, and holds 
   };
   const { runner } = await openForTest(t, { environment });
   const own = { OWN: "value", JOB_NAME: "another", LAST: "9" };
-  const microservice = { ...nodeContainer("only", PRINT_ENVIRONMENT), environment: own };
-  const spec = { ...jobOf(`${PRINT_ENVIRONMENT} setTimeout(() => {}, 500);`, []), microservices: [microservice] };
+  const microservice = { ...nodeContainer("only", tellingSidecar(PRINT_ENVIRONMENT)), environment: own };
+  const spec = { ...jobOf(sidecarAwaiting(1, PRINT_ENVIRONMENT), []), microservices: [microservice] };
   await runner.start(spec);
   assert.equal((await untilEnd(runner, spec.name)).phase, "succeeded");
   const logs = new Map((await runner.logs(spec.name, 5)).map(({ container, line }) => [container, line]));
@@ -52,14 +53,14 @@ test("a container's environment is what the contract and its job say, and holds 
   for (const line of logs.values()) assert.doesNotMatch(line, /canary/);
 });
 
-test("memory of a container's children counts as its own", async (t) => {
+test("memory of a container's children counts as its own, also when they left its process group", async (t) => {
   const { runner } = await openForTest(t);
   const child = `
     const kept = [];
     setInterval(() => kept.length < 60 && kept.push(Buffer.alloc(4 * ${String(MIB)}, 1)), 10);`;
   const parent = `
     import { spawn } from "node:child_process";
-    spawn(process.execPath, ["-e", ${JSON.stringify(child)}], { stdio: "ignore" });
+    spawn(process.execPath, ["-e", ${JSON.stringify(child)}], { stdio: "ignore", detached: true });
     setInterval(() => {}, 1000);`;
   const limit = 250 * MIB;
   const spec = jobOf(FOREVER, []);
@@ -76,9 +77,8 @@ test("a container that floods its output is slowed, its log stays bounded, and i
     const { writeSync } = await import("node:fs");
     for (let i = 0; i < 50_000; i++) writeSync(1, "line " + i + " " + "x".repeat(90) + "\\n");
     writeSync(1, "last line without an end");`;
-  const spec = jobOf("setTimeout(() => {}, 100);", [flood]);
-  const sidecar = nodeContainer("sidecar", `${FOREVER}`);
-  await runner.start({ ...spec, sidecar });
+  const spec = jobOf(FOREVER, [flood]);
+  await runner.start(spec);
   await eventually(async () =>
     (await runner.logs(spec.name, 1)).some(({ line }) => line === "last line without an end"),
   );
