@@ -142,6 +142,7 @@ function microserviceEnvironment(
     DYNAMOS_QUERY_TIME_LIMIT_MS: String(settings.DYNAMOS_QUERY_TIME_LIMIT_MS),
     DYNAMOS_QUERY_MAX_ROWS: String(settings.DYNAMOS_QUERY_MAX_ROWS),
     DYNAMOS_QUERY_MAX_BYTES: String(settings.DYNAMOS_QUERY_MAX_BYTES),
+    DYNAMOS_QUERY_MEMORY_BYTES: String(settings.DYNAMOS_QUERY_MEMORY_BYTES),
     DYNAMOS_QUERY_TEMP_BYTES: String(settings.DYNAMOS_QUERY_TEMP_BYTES),
     ...common(context),
   };

@@ -75,6 +75,11 @@ export const AgentSettings = Type.Object({
     minimum: 1,
     description: "most bytes of one query's result",
   }),
+  DYNAMOS_QUERY_MEMORY_BYTES: Type.Integer({
+    default: 200 * 1024 * 1024,
+    minimum: 1,
+    description: "memory of one query's process",
+  }),
   DYNAMOS_QUERY_TEMP_BYTES: Type.Integer({
     default: 4_000_000_000,
     minimum: 0,

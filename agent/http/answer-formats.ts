@@ -150,7 +150,7 @@ async function* jsonAnswer(
     if (name !== "graph") yield `,${JSON.stringify(name)}:${JSON.stringify(value)}`;
   }
   yield* pictureMember(stream);
-  const summary = stream.attachments.get("summary");
+  const summary = stream.attachments.get("summary.json");
   if (summary !== undefined) yield `,"summary":${Buffer.from(summary.data).toString("utf8")}`;
   yield `,"status":"ok"}`;
 }

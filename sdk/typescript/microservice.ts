@@ -76,7 +76,7 @@ export interface MicroserviceContext {
   readonly signal: AbortSignal;
   readonly logger: Logger;
   /** Settings from the environment, checked; `configuration_invalid` lists all faults. */
-  settings<Settings extends TObject>(schema: Settings): Static<Settings>;
+  readonly settings: <Settings extends TObject>(schema: Settings) => Static<Settings>;
 }
 
 /** From inputs to outputs. It may throw: the error's code reaches the analyst. It must not hold more than a few batches. */

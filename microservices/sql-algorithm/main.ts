@@ -1,0 +1,17 @@
+/** sql-algorithm: computes what the question asks for over the rows of one stream. */
+import { isOptionOn } from "../../lib/model/data-request.ts";
+import { onlyInput } from "../../sdk/typescript/only-input.ts";
+import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { runAlgorithm } from "./algorithm.ts";
+import { rulesOf } from "./allowed.ts";
+
+await runMicroservice({
+  name: "sql-algorithm",
+  handle: (inputs, { request, grants, signal }) =>
+    runAlgorithm(onlyInput(inputs), {
+      request,
+      rules: rulesOf(grants),
+      withSummary: isOptionOn(request.options, "summary"),
+      signal,
+    }),
+});

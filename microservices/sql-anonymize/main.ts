@@ -1,0 +1,29 @@
+/** sql-anonymize: makes sensitive columns safe before they go any further. */
+import { readFile } from "node:fs/promises";
+import { Type } from "@sinclair/typebox";
+import { onlyInput } from "../../sdk/typescript/only-input.ts";
+import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { planAnonymization } from "./anonymize.ts";
+
+/** Set by the agent. */
+export const SqlAnonymizeSettings = Type.Object({
+  DYNAMOS_ANONYMIZATION_KEY_FILE: Type.String({ description: "file with the steward's key, hexadecimal" }),
+});
+
+await runMicroservice({
+  name: "sql-anonymize",
+  handle: async function* (inputs, { grant, request, settings }) {
+    const { schema, batches } = onlyInput(inputs);
+    const keyText = await readFile(settings(SqlAnonymizeSettings).DYNAMOS_ANONYMIZATION_KEY_FILE, "utf8");
+    const anonymizer = planAnonymization({
+      schema,
+      dataSets: grant.dataSets,
+      query: request.query,
+      key: Buffer.from(keyText.trim(), "hex"),
+    });
+    yield { schema: anonymizer.schema };
+    for await (const batch of batches) yield { batch: anonymizer.transform(batch) };
+    const { droppedColumns } = anonymizer;
+    if (droppedColumns.length > 0) yield { notes: { droppedColumns } };
+  },
+});
