@@ -63,6 +63,8 @@ export type StewardValidation = Static<typeof StewardValidation>;
 export const ValidationResponse = Type.Object({
   type: Type.Literal("validationResponse"),
   stewards: Type.Array(StewardValidation),
+  /** Why nothing could be decided; `stewards` is empty then. */
+  failure: Type.Optional(FailureBody),
 });
 export type ValidationResponse = Static<typeof ValidationResponse>;
 

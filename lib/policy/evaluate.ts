@@ -13,7 +13,7 @@ export interface AgreementQuestion {
   readonly userName: string;
   /** The request type's name. */
   readonly type: string;
-  /** Data sets that the request is about; absent: all that the relation grants. */
+  /** Data sets that the request is about; absent: all that the relation grants; empty: none (of a third party). */
   readonly dataSets?: readonly string[];
   /** Algorithms that the request names; absent: not known yet, so not decided here. */
   readonly algorithms?: readonly string[];
@@ -113,7 +113,7 @@ function firstRefusal(
     );
   }
   const denied = (question.dataSets ?? []).filter((name) => !relation.dataSets.includes(name));
-  if (denied.length > 0 || relation.dataSets.length === 0) {
+  if (denied.length > 0 || (question.dataSets === undefined && relation.dataSets.length === 0)) {
     const asked = denied.length > 0 ? `data set ${listed(denied)}` : "any data set";
     return refuse(
       "data_set_not_allowed",

@@ -1,0 +1,107 @@
+/**
+ * The policy enforcer: a process of its own behind the bus, so that another program can stand in its place. It takes
+ * `requestApproval` messages from `policyEnforcer-in` and answers each with a `validationResponse` at its reply queue. It
+ * keeps no state: agreements are read for every question, so a changed one counts at once, and replicas may share the work.
+ */
+import { decodeJson, encodeJson } from "../../lib/bus/json.ts";
+import type { Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
+import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
+import { openMessageBus } from "../../lib/bus/open.ts";
+import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
+import { reply } from "../../lib/bus/rpc.ts";
+import { systemClock, type Clock } from "../../lib/clock.ts";
+import { toAppError, toFailure } from "../../lib/errors.ts";
+import { createHttpServer } from "../../lib/http/server.ts";
+import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
+import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
+import type { ProgramContext } from "../../lib/lifecycle.ts";
+import { RequestApprovalMessage, type StewardValidation, type ValidationResponse } from "../../lib/messages.ts";
+import { evaluateAgreement } from "../../lib/policy/evaluate.ts";
+import { parseTraceContext } from "../../lib/telemetry/trace-context.ts";
+import { startTracing, withSpan } from "../../lib/telemetry/tracing.ts";
+import { dependencyStatus } from "../readiness.ts";
+import type { PolicyEnforcerSettings } from "./config.ts";
+
+/** Opens what the enforcer needs, and answers until the program stops. Logs the address of its health server. */
+export async function startPolicyEnforcer(
+  settings: PolicyEnforcerSettings,
+  { releases, logger, stop }: Pick<ProgramContext, "releases" | "logger" | "stop">,
+): Promise<void> {
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: otlpEndpoint } = settings;
+  releases.push("tracing", await startTracing("policy-enforcer", otlpEndpoint === undefined ? {} : { otlpEndpoint }));
+  const store = await openKnowledgeStore(settings.DYNAMOS_STORE);
+  releases.push("knowledge store", () => store.close());
+  const bus = await openMessageBus(settings.DYNAMOS_BUS);
+  releases.push("message bus", () => bus.close());
+
+  const knowledge = new KnowledgeBase(store);
+  await bus.declareQueue(POLICY_ENFORCER_QUEUE, { kind: "service" });
+  const consumer = await bus.consume(
+    POLICY_ENFORCER_QUEUE,
+    (delivery) =>
+      withSpan("policy.enforce", parseTraceContext(delivery.headers), {}, () =>
+        answerQuestion(delivery, { bus, knowledge, clock: systemClock }),
+      ),
+    {
+      onLost: (error) => {
+        // Without its queue the enforcer is of no use; whoever runs it starts it again.
+        logger.error({ error }, "the queue was lost");
+        stop(1);
+      },
+    },
+  );
+  releases.push("consumer", () => consumer.close());
+
+  const server = createHttpServer({ logger, readiness: () => dependencyStatus({ store, bus }) });
+  releases.push("HTTP server", () => server.close());
+  const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  logger.info({ url }, "policy enforcer is ready");
+}
+
+/** What an answer needs. */
+export interface EnforcerContext {
+  readonly bus: MessageBus;
+  readonly knowledge: KnowledgeBase;
+  readonly clock: Clock;
+}
+
+/**
+ * Decides one question and answers it. A question that is malformed, or that meets a malformed agreement, is answered with
+ * the failure; where the store cannot be reached, it throws, and the bus delivers again.
+ */
+export async function answerQuestion(delivery: Delivery, context: EnforcerContext): Promise<Settlement> {
+  let answer: ValidationResponse;
+  try {
+    const question = decodeJson(delivery, RequestApprovalMessage);
+    answer = { type: "validationResponse", stewards: await validateStewards(question, context) };
+  } catch (thrown) {
+    if (toAppError(thrown).retryable) throw thrown;
+    answer = { type: "validationResponse", stewards: [], failure: toFailure(thrown) as NonNullable<ValidationResponse["failure"]> };
+  }
+  await reply(context.bus, delivery, { type: MESSAGE_TYPES.validationResponse, body: encodeJson(answer) });
+  return answer.failure === undefined ? "accept" : "reject";
+}
+
+async function validateStewards(
+  question: RequestApprovalMessage,
+  { knowledge, clock }: EnforcerContext,
+): Promise<StewardValidation[]> {
+  const nowMs = clock.now();
+  return Promise.all(
+    question.dataProviders.map(async (steward) => {
+      const agreement = await knowledge.get("agreements", steward);
+      return evaluateAgreement(
+        agreement?.document,
+        agreement?.revision ?? 0,
+        {
+          userName: question.user.userName,
+          type: question.type,
+          ...(question.dataSets === undefined ? {} : { dataSets: question.dataSets }),
+          ...(question.algorithms === undefined ? {} : { algorithms: question.algorithms }),
+        },
+        steward,
+        nowMs,
+      );
+    }),
+  );
+}

@@ -1,0 +1,175 @@
+/**
+ * A living job under changed circumstances (thesis, section 4.5.2): the same question is decided again, for the providers
+ * that were approved. Same plan: nothing happens. Another: the parties are composed anew and those that leave are told who
+ * answers now, so that the analyst's token goes on counting. None: all are told to stop, until a later change allows one.
+ *
+ * The plan's state machine: `ready` or `stopped` → `composing` (written by compare-and-swap, so one replica does the work) →
+ * `ready`, or `stopped` where there is no plan or an agent does not follow. A replica that dies while composing is
+ * relieved after `composingUntilMs`.
+ */
+import { AppError, toAppError } from "../lib/errors.ts";
+import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
+import { jobNameForLogs } from "../lib/model/names.ts";
+import { composeParties, leaveJob, leaveUpdate } from "./composition.ts";
+import type { OrchestratorContext } from "./context.ts";
+import { endpointsOf } from "./endpoints.ts";
+import { decidePlan, type PlanDecision } from "./planning.ts";
+import { answeringParties, partiesOf, type Plan } from "./plans.ts";
+
+/** Beyond the composition's own time-out: what the two writes around it may take. */
+const COMPOSING_MARGIN_MS = 10_000;
+/** Other replicas' changes met in a row before giving up. */
+const MAX_ROUNDS = 10;
+
+/** Decides a job's plan again and makes it so. A job that is gone is left alone. Fails where it cannot be decided now. */
+export async function reconsiderJob(jobName: string, context: OrchestratorContext, signal: AbortSignal): Promise<void> {
+  for (let round = 0; round < MAX_ROUNDS && !signal.aborted; round++) {
+    const current = await findPlan(jobName, context);
+    if (current === undefined) return;
+    const busyUntilMs = current.document.state === "composing" ? (current.document.composingUntilMs ?? 0) : 0;
+    if (busyUntilMs > context.clock.now()) {
+      // Another replica, or this one for an earlier change, is at it; its outcome may not know this change.
+      await context.clock.sleep(Math.min(100, busyUntilMs - context.clock.now()), signal);
+      round--;
+      continue;
+    }
+    const decision = await decidePlan(questionOf(current.document, signal), context);
+    if (await follow(current, decision, context, signal)) return;
+  }
+}
+
+/** Puts a decision into effect; false when another replica changed the plan meanwhile. */
+async function follow(
+  current: Versioned<Plan>,
+  decision: PlanDecision,
+  context: OrchestratorContext,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { document: before } = current;
+  const next = nextPlan(before, decision, context);
+  if (isSamePlan(before, next)) return true;
+  const claimed = await claim(next, current.revision, context);
+  if (claimed === undefined) return false;
+  const log = { job: jobNameForLogs(next.jobName), version: next.version };
+  if (next.stopped !== undefined) {
+    context.logger.info({ ...log, code: next.stopped.code }, "job stopped");
+    await leaveJob(partiesOf(before), leaveUpdate(next, "stopped", next.stopped.detail, {}), context);
+    return true;
+  }
+  context.logger.info({ ...log, from: before.archetype, to: next.archetype, parties: partiesOf(next) }, "job moves");
+  return compose(before, claimed, context, signal);
+}
+
+async function compose(
+  before: Plan,
+  claimed: Versioned<Plan>,
+  context: OrchestratorContext,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { document: next } = claimed;
+  try {
+    await composeParties(next, context, undefined, signal);
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    if (error.code === "cancelled") throw error;
+    const detail = `The job could not follow a changed agreement: ${error.message}`;
+    const stopped: Plan = { ...withoutClaim(next), state: "stopped", stopped: { code: error.code, detail } };
+    await claim(stopped, claimed.revision, context);
+    await leaveJob(leaversOf(before, next), leaveUpdate(next, "stopped", detail, {}), context);
+    return true;
+  }
+  const ready = await claim({ ...withoutClaim(next), state: "ready" }, claimed.revision, context);
+  if (ready === undefined) return false;
+  await tellLeavers(before, next, context);
+  return true;
+}
+
+/** A refused provider's part is stopped; whoever else leaves hears who answers now. */
+async function tellLeavers(before: Plan, next: Plan, context: OrchestratorContext): Promise<void> {
+  const endpoints = await endpointsOf(answeringParties(next), next.requestType, context);
+  await Promise.all(
+    leaversOf(before, next).map((party) => {
+      const refusal = next.refused.find(({ provider }) => provider === party);
+      const update =
+        refusal === undefined
+          ? leaveUpdate(next, "moved", `This job is now answered by ${Object.keys(endpoints).join(", ")}.`, endpoints)
+          : leaveUpdate(next, "stopped", refusal.detail, {});
+      return leaveJob([party], update, context);
+    }),
+  );
+}
+
+/** While composing was interrupted, anybody who could have been told may have been. */
+function leaversOf(before: Plan, next: Plan): string[] {
+  const staying = new Set(partiesOf(next));
+  const were = before.state === "composing" ? [...before.approved, ...before.acceptedComputeProviders] : partiesOf(before);
+  return [...new Set(were)].filter((party) => !staying.has(party));
+}
+
+function questionOf(plan: Plan, signal: AbortSignal) {
+  return {
+    requestType: plan.requestType,
+    user: plan.user,
+    candidates: plan.approved,
+    dataSets: plan.dataSets,
+    options: plan.options,
+    signal,
+  };
+}
+
+function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorContext): Plan {
+  const { computeProvider: _thirdParty, stopped: _stopped, composingUntilMs: _until, ...kept } = before;
+  const { outcomes, selection } = decision;
+  const version = before.version + 1;
+  const common = { ...kept, version, refused: [...outcomes.refused], offline: [...outcomes.offline] };
+  if (selection.kind === "refused") {
+    const { code, message: detail } = selection.error;
+    return { ...common, ...thirdParty(before.computeProvider), state: "stopped", stopped: { code, detail } };
+  }
+  return {
+    ...common,
+    state: "composing",
+    composingUntilMs: context.clock.now() + context.limits.compositionTimeoutMs + COMPOSING_MARGIN_MS,
+    archetype: selection.plan.archetype,
+    providers: [...selection.plan.providers],
+    ...thirdParty(selection.plan.computeProvider),
+    agreements: decision.agreements,
+  };
+}
+
+function thirdParty(name: string | undefined): { computeProvider: string } | Record<string, never> {
+  return name === undefined ? {} : { computeProvider: name };
+}
+
+/** Versions and revisions aside. An interrupted composition is never the same: somebody must complete it. */
+function isSamePlan(before: Plan, next: Plan): boolean {
+  if (before.state === "stopped" || next.state === "stopped") return before.state === next.state;
+  if (before.state === "composing") return false;
+  return before.archetype === next.archetype && partiesOf(before).join() === partiesOf(next).join();
+}
+
+function withoutClaim({ composingUntilMs: _until, ...plan }: Plan): Plan {
+  return plan;
+}
+
+async function claim(
+  plan: Plan,
+  ifRevision: number,
+  { plans }: OrchestratorContext,
+): Promise<Versioned<Plan> | undefined> {
+  try {
+    return await plans.put(plan, ifRevision);
+  } catch (thrown) {
+    if (["precondition_failed", "job_unknown"].includes(toAppError(thrown).code)) return undefined;
+    throw thrown;
+  }
+}
+
+async function findPlan(jobName: string, { plans }: OrchestratorContext): Promise<Versioned<Plan> | undefined> {
+  try {
+    return await plans.get(jobName);
+  } catch (thrown) {
+    if (thrown instanceof AppError && thrown.code === "job_unknown") return undefined;
+    throw thrown;
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * Request approval, the story (thesis, section 4.3): ask the policy enforcer, see who is online, choose the archetype,
+ * compose the parties, keep the plan. Each step is a file of its own:
+ *
+ * - `planning.ts` gathers and decides, with `policy-client.ts`, `authorized-providers.ts`, `archetype-selection.ts` and
+ *   `compute-provider-selection.ts`;
+ * - `composition.ts` tells the parties;
+ * - `plans.ts` keeps the plan, `policy-updates.ts` changes it when an agreement changes.
+ */
+import { randomBytes } from "node:crypto";
+import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
+import type { Lease } from "../lib/knowledge/knowledge-store.ts";
+import { jobNameForLogs, makeJobName } from "../lib/model/names.ts";
+import { withSpan } from "../lib/telemetry/tracing.ts";
+import { composeParties } from "./composition.ts";
+import type { OrchestratorContext } from "./context.ts";
+import { decidePlan, type PlanQuestion } from "./planning.ts";
+import type { Plan } from "./plans.ts";
+
+/** A job's name and lease, taken before the approval by whoever must name it earlier. */
+export interface JobSeed {
+  readonly jobName: string;
+  readonly lease: Lease;
+}
+
+/** A new job name with a lease of its own. */
+export async function seedJob(userName: string, { knowledge, limits }: OrchestratorContext): Promise<JobSeed> {
+  const jobName = makeJobName(userName, randomBytes(4).toString("hex"));
+  return { jobName, lease: await knowledge.store.grantLease({ ttlMs: limits.jobLeaseMs, renewal: "manual" }) };
+}
+
+/**
+ * Approves a request, or fails with the refusal: `no_authorized_providers`, `archetype_conflict`,
+ * `compute_provider_unavailable`, or what an agent failed with. After a failure nothing of the job is left.
+ */
+export async function approveRequest(
+  question: PlanQuestion,
+  context: OrchestratorContext,
+  seed?: JobSeed,
+): Promise<Versioned<Plan>> {
+  return withSpan("orchestrator.approve", question.trace, { "dynamos.request_type": question.requestType }, async (trace) => {
+    const traced = { ...question, trace };
+    const { selection, ...decision } = await decidePlan(traced, context);
+    if (selection.kind === "refused") throw selection.error;
+    const { jobName, lease } = seed ?? (await seedJob(question.user.userName, context));
+    const plan: Plan = {
+      jobName,
+      user: question.user,
+      requestType: question.requestType,
+      options: question.options,
+      dataSets: [...decision.dataSets],
+      approved: [...selection.plan.providers],
+      version: 1,
+      state: "ready",
+      archetype: selection.plan.archetype,
+      providers: [...selection.plan.providers],
+      ...(selection.plan.computeProvider === undefined ? {} : { computeProvider: selection.plan.computeProvider }),
+      acceptedComputeProviders: [...decision.acceptedComputeProviders],
+      agreements: decision.agreements,
+      refused: [...decision.outcomes.refused],
+      offline: [...decision.outcomes.offline],
+      lease: lease.id,
+    };
+    try {
+      await composeParties(plan, context, trace, question.signal);
+      const stored = await context.plans.put(plan, 0);
+      context.logger.info(
+        { job: jobNameForLogs(jobName), archetype: plan.archetype, parties: plan.providers, thirdParty: plan.computeProvider },
+        "request approved",
+      );
+      return stored;
+    } catch (thrown) {
+      await lease.release();
+      throw thrown;
+    }
+  });
+}
