@@ -1,0 +1,153 @@
+/**
+ * Data requests through the front door: sent to every answering party of the plan at once, the answers gathered into one,
+ * each party's outcome named. Rows without an algorithm are piped (`piped-answer.ts`), answers that pool are gathered
+ * (`gathered-answer.ts`); `docs/decisions/0009-answers-and-pooling.md` has the shape and the reasons.
+ */
+import { encodeJson } from "../lib/bus/json.ts";
+import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
+import { agentQueue } from "../lib/bus/queues.ts";
+import { AppError, toAppError, toFailure } from "../lib/errors.ts";
+import { isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
+import type { TraceContext } from "../lib/telemetry/trace-context.ts";
+import { withSpan } from "../lib/telemetry/tracing.ts";
+import { askAgent } from "./agent-calls.ts";
+import type { OrchestratorContext } from "./context.ts";
+import { currentPlan } from "./current-plan.ts";
+import { gatheredAnswer } from "./gathered-answer.ts";
+import type { Arrival } from "./outcomes.ts";
+import { pipedAnswer } from "./piped-answer.ts";
+import { answeringParties, partiesOf, type Plan } from "./plans.ts";
+
+/** A data request for an approved job. */
+export interface DataRequestOrder {
+  readonly plan: Plan;
+  readonly request: DataRequest;
+  readonly requestId: string;
+  readonly accessToken: string;
+  readonly trace: TraceContext;
+  /** Aborted when nobody waits for the answer any more. */
+  readonly signal: AbortSignal;
+  /** The caller chose the id and may ask again under it: then agents may finish though the caller went. */
+  readonly isRepeatable: boolean;
+}
+
+/** How often a job that moves in the middle is followed. */
+const MAX_MOVES = 3;
+
+/**
+ * The pieces of the JSON answer. The first comes once there is a result; where no party has one, the first `next` fails with
+ * the problem instead, so that failures have a status (decision 9).
+ */
+export async function* answerDataRequest(
+  order: DataRequestOrder,
+  context: OrchestratorContext,
+): AsyncGenerator<string | Uint8Array, void, undefined> {
+  const call = new CallScope(order, context);
+  let isDone = false;
+  try {
+    yield* followPlan(order, context, call);
+    isDone = true;
+  } catch (thrown) {
+    throw call.reasonOf(thrown);
+  } finally {
+    call.close();
+    if (!isDone && call.isWorthCancelling) cancelAtParties(order, context);
+  }
+}
+
+async function* followPlan(
+  order: DataRequestOrder,
+  context: OrchestratorContext,
+  call: CallScope,
+): AsyncGenerator<string | Uint8Array, void, undefined> {
+  let { plan } = order;
+  for (let moves = 0; ; moves++) {
+    const isGathered = (order.request.algorithm ?? "").trim() !== "";
+    const asked = { ...order, plan, request: isGathered ? withSummary(order.request, plan) : order.request };
+    const arrivals = answeringParties(plan).map((party) => open(party, asked, context, call.signal));
+    try {
+      yield* isGathered
+        ? gatheredAnswer(asked, arrivals, isOptionOn(order.request.options, "summary"), context.limits.maxPooledAnswerBytes)
+        : pipedAnswer(asked, arrivals);
+      return;
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      if (error.code !== "job_moved" || moves >= MAX_MOVES) throw error;
+      const newer = await currentPlan(plan.jobName, context, call.signal);
+      if (newer.version === plan.version) throw error;
+      plan = newer;
+    }
+  }
+}
+
+/** Where stewards compute at home, each sends the mergeable summary along; what is pooled is made of these. */
+function withSummary(request: DataRequest, plan: Plan): DataRequest {
+  if (plan.computeProvider !== undefined) return request;
+  return { ...request, options: { ...request.options, summary: true } };
+}
+
+async function open(
+  party: string,
+  { plan, request, requestId, accessToken, trace }: DataRequestOrder,
+  context: OrchestratorContext,
+  signal: AbortSignal,
+): Promise<Arrival> {
+  const body: DataRequest = {
+    ...request,
+    user: plan.user,
+    requestMetadata: { ...request.requestMetadata, jobId: plan.jobName },
+  };
+  try {
+    const response = await withSpan("orchestrator.ask", trace, { "dynamos.steward": party }, (span) =>
+      askAgent({ party, request: body, requestId, accessToken, trace: span, signal }, context),
+    );
+    return { party, body: response };
+  } catch (thrown) {
+    return { party, error: toAppError(thrown).withParty(party) };
+  }
+}
+
+/** Ends all calls of one request: when its caller goes, at its deadline, and at its end. */
+class CallScope {
+  readonly signal: AbortSignal;
+  readonly #order: DataRequestOrder;
+  readonly #ending = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(order: DataRequestOrder, { limits }: OrchestratorContext) {
+    this.#order = order;
+    this.signal = AbortSignal.any([order.signal, this.#ending.signal]);
+    const ms = limits.requestDeadlineMs + limits.deadlineGraceMs;
+    this.#timer = setTimeout(() => {
+      this.#ending.abort(new AppError("agent_timeout", `The agent did not answer within ${String(ms)} ms.`));
+    }, ms);
+  }
+
+  /** Whether agents may still be at work that nobody will read. */
+  get isWorthCancelling(): boolean {
+    return !this.#order.isRepeatable || !this.#order.signal.aborted;
+  }
+
+  /** What ended the calls, where something did; else what was thrown. */
+  reasonOf(thrown: unknown): unknown {
+    return this.#order.signal.aborted ? toAppError(this.#order.signal.reason) : thrown;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#ending.abort(new AppError("cancelled", "The request has ended."));
+  }
+}
+
+/** Cancels at every party (decision 22). Nobody waits for it, and a party that does not hear it ends at its own deadline. */
+function cancelAtParties({ plan, requestId }: DataRequestOrder, { bus, clock, limits, logger }: OrchestratorContext): void {
+  const reason = toFailure(new AppError("cancelled", "Nobody waits for this request any more."));
+  const expiresAtMs = clock.now() + limits.requestDeadlineMs;
+  for (const party of partiesOf(plan)) {
+    bus
+      .publish(agentQueue(party), { type: MESSAGE_TYPES.cancel, body: encodeJson({ requestId, reason }), expiresAtMs })
+      .catch((thrown: unknown) => {
+        logger.warn({ error: toAppError(thrown), party, dataRequest: requestId }, "a cancel could not be sent");
+      });
+  }
+}

@@ -1,0 +1,100 @@
+/** An answer whose responses are gathered, so that they can be pooled. Every body is bounded: an algorithm's results are small. */
+import { AppError, toAppError } from "../lib/errors.ts";
+import { isOptionOn } from "../lib/model/data-request.ts";
+import { errorOfProblem, readAtMost } from "./agent-calls.ts";
+import type { DataRequestOrder } from "./data-requests.ts";
+import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
+import { poolAnswers, pooledOfThirdParty, type AgentAnswer, type Pooled } from "./pooling.ts";
+
+type Gathered =
+  | { readonly party: string; readonly answer: AgentAnswer }
+  | { readonly party: string; readonly error: AppError; readonly answer?: AgentAnswer };
+
+/** The one piece of the answer; fails when no party has a result, or when the job moved in the middle. */
+export async function* gatheredAnswer(
+  order: DataRequestOrder,
+  calls: readonly Promise<Arrival>[],
+  keepsSummaries: boolean,
+  maxBytes: number,
+): AsyncGenerator<string, void, undefined> {
+  const { plan, requestId } = order;
+  const gathered = await Promise.all(calls.map(async (call) => gather(await call, maxBytes)));
+  const whole = gathered.flatMap((entry) => ("error" in entry ? [] : [entry.answer]));
+  const errors = gathered.flatMap((entry) => ("error" in entry ? [[entry.party, entry.error] as const] : []));
+  const moved = errors.some(([, { code }]) => code === "job_moved");
+  if (whole.length === 0 || moved) throw allFailed(plan, requestId, errors);
+  yield JSON.stringify({
+    ...headingOf(plan, requestId),
+    responses: gathered.map((entry) => responseOf(entry, keepsSummaries)),
+    ...(await pooledMembers(order, whole, errors)),
+    ...endingOf(plan, whole.length, gathered.length),
+  });
+}
+
+async function gather(arrival: Arrival, maxBytes: number): Promise<Gathered> {
+  const { party } = arrival;
+  if ("error" in arrival) return arrival;
+  try {
+    const bytes = await readAtMost(arrival.body, maxBytes);
+    if (bytes === undefined) throw tooLarge(party, maxBytes);
+    const answer = parseAnswer(party, bytes);
+    const { status, problem } = answer;
+    if (status === "ok") return { party, answer };
+    const error = isRecord(problem) ? errorOfProblem(problem) : new AppError("job_failed", `${party} did not finish.`);
+    return { party, error: error.withParty(party), answer };
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    if (error.code !== "internal") return { party, error: error.withParty(party) };
+    const broken = new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party, cause: thrown });
+    return { party, error: broken };
+  }
+}
+
+function parseAnswer(party: string, bytes: Buffer): AgentAnswer {
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString("utf8"));
+  } catch (thrown) {
+    throw new AppError("stream_interrupted", `The answer of ${party} is no JSON; it broke off.`, { party, cause: thrown });
+  }
+  if (!isRecord(value)) throw new AppError("job_failed", `The answer of ${party} is no JSON object.`, { party });
+  return { ...value, provider: party };
+}
+
+function responseOf(entry: Gathered, keepsSummaries: boolean): unknown {
+  if (entry.answer === undefined) return "error" in entry ? failedOutcome(entry.party, entry.error) : undefined;
+  const { summary, ...rest } = entry.answer;
+  const answer = keepsSummaries && summary !== undefined ? entry.answer : rest;
+  return "error" in entry ? { ...answer, ...failedOutcome(entry.party, entry.error) } : answer;
+}
+
+/** A pooled answer needs every party of the plan, unless the request allows a partial one (decision 17). */
+async function pooledMembers(
+  { plan, request }: DataRequestOrder,
+  whole: readonly AgentAnswer[],
+  errors: readonly (readonly [string, AppError])[],
+): Promise<{ readonly pooled?: Pooled; readonly notes?: readonly string[] }> {
+  const [first] = whole;
+  if (plan.computeProvider !== undefined && first !== undefined) {
+    return { pooled: pooledOfThirdParty(first, plan.providers) };
+  }
+  if (errors.length > 0 && !isOptionOn(request.options, "allowPartial")) {
+    const missing = errors.map(([party]) => party).join(", ");
+    return { notes: [`No pooled answer, since ${missing} has none. Send "options": {"allowPartial": true} to pool the others.`] };
+  }
+  const without = whole.filter(({ summary }) => summary === undefined).map(({ provider }) => provider);
+  if (without.length > 0) return { notes: [`No pooled answer, since ${without.join(", ")} sent no summary.`] };
+  return { pooled: await poolAnswers(whole) };
+}
+
+function tooLarge(party: string, maxBytes: number): AppError {
+  return new AppError(
+    "result_too_large",
+    `The answer of ${party} is larger than ${String(maxBytes)} bytes (DYNAMOS_MAX_POOLED_ANSWER_BYTES): group by fewer values, or ask the agent directly.`,
+    { party, details: { limit: maxBytes } },
+  );
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,92 @@
+/**
+ * An answer whose responses are piped as they come, one after the other, under back-pressure: of each at most one chunk and
+ * one row is held here. The party that answers first stands first; the others wait at their own sockets meanwhile.
+ */
+import type { IncomingMessage } from "node:http";
+import { AppError, toAppError } from "../lib/errors.ts";
+import { AnswerScanner } from "./answer-scanner.ts";
+import type { DataRequestOrder } from "./data-requests.ts";
+import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
+
+/** A row, or a member such as a picture, that is larger than this ends its party's answer. */
+const MAX_HELD_BYTES = 32 * 1024 * 1024;
+
+/** The pieces of the answer; fails before the first one when no party has a result. */
+export async function* pipedAnswer(
+  { plan, requestId }: DataRequestOrder,
+  calls: readonly Promise<Arrival>[],
+): AsyncGenerator<string | Uint8Array, void, undefined> {
+  const failures: (readonly [string, AppError])[] = [];
+  let begun = 0;
+  let whole = 0;
+  for await (const arrival of inOrderOfArrival(calls)) {
+    if ("error" in arrival) {
+      failures.push([arrival.party, arrival.error]);
+      continue;
+    }
+    yield begun++ === 0 ? `${JSON.stringify(headingOf(plan, requestId)).slice(0, -1)},"responses":[` : ",";
+    if (yield* pipeAnswer(arrival.party, arrival.body)) whole++;
+  }
+  if (begun === 0) throw allFailed(plan, requestId, failures);
+  for (const [party, error] of failures) yield `,${JSON.stringify(failedOutcome(party, error))}`;
+  yield `],${JSON.stringify(endingOf(plan, whole, calls.length)).slice(1)}`;
+}
+
+async function* inOrderOfArrival(calls: readonly Promise<Arrival>[]): AsyncGenerator<Arrival, void, undefined> {
+  const waiting = new Map(calls.map((call, index) => [index, call.then((arrival) => ({ index, arrival }))]));
+  while (waiting.size > 0) {
+    const { index, arrival } = await Promise.race(waiting.values());
+    waiting.delete(index);
+    yield arrival;
+  }
+}
+
+/**
+ * Passes on one agent's answer; returns whether it is whole. One that breaks off is closed where the last row ended, with
+ * status and problem, so that the answer stays valid JSON.
+ */
+async function* pipeAnswer(party: string, body: IncomingMessage): AsyncGenerator<Uint8Array | string, boolean, undefined> {
+  const scanner = new AnswerScanner();
+  let held: Uint8Array = new Uint8Array();
+  try {
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      const cut = scanner.scan(chunk);
+      if (cut < 0) {
+        held = Buffer.concat([held, chunk]);
+        if (held.length > MAX_HELD_BYTES) throw tooLarge(party);
+        continue;
+      }
+      if (held.length > 0) yield held;
+      if (cut > 0) yield chunk.subarray(0, cut);
+      // After the end only white space may follow.
+      held = scanner.isEnded ? new Uint8Array() : Buffer.from(chunk.subarray(cut));
+    }
+    if (!scanner.isEnded) throw new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party });
+    return scanner.member("status") === "ok";
+  } catch (thrown) {
+    yield closeBroken(party, scanner, breakOff(party, thrown));
+    return false;
+  } finally {
+    body.destroy();
+  }
+}
+
+function closeBroken(party: string, scanner: AnswerScanner, error: AppError): string {
+  const { provider, status, problem } = failedOutcome(party, error);
+  if (scanner.closing === "") return JSON.stringify({ provider, status, problem });
+  return `${scanner.closing}${JSON.stringify({ status, problem }).slice(1)}`;
+}
+
+/** A socket's error as what it means to the analyst. */
+function breakOff(party: string, thrown: unknown): AppError {
+  const error = toAppError(thrown);
+  if (error.code !== "internal") return error.withParty(party);
+  return new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party, cause: thrown });
+}
+
+function tooLarge(party: string): AppError {
+  return new AppError("result_too_large", `One row of ${party}'s answer is larger than ${String(MAX_HELD_BYTES)} bytes.`, {
+    party,
+  });
+}
+
