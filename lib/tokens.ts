@@ -4,7 +4,6 @@
  * agents verify with that.
  */
 import { randomUUID } from "node:crypto";
-import { link, open, readFile, unlink } from "node:fs/promises";
 import {
   calculateJwkThumbprint,
   createLocalJWKSet,
@@ -23,6 +22,7 @@ import { Type, type Static } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
 import type { Clock } from "./clock.ts";
 import { AppError, toAppError } from "./errors.ts";
+import { loadOrCreateSecretFile } from "./secret-files.ts";
 
 /** `iss` of every token. */
 export const TOKEN_ISSUER = "dynamos-orchestrator";
@@ -74,15 +74,23 @@ export interface VerifyOptions {
 /** Gives the public key that a token's header names: `remoteJwks` or {@link localJwks}. */
 export type KeyGetter = JWTVerifyGetKey;
 
-/** Issues an access token and a refresh token over the same claims, signed with a private JWK. */
-export async function issueTokens(claims: TokenClaims, signingKey: JWK, clock: Clock): Promise<IssuedTokens> {
+/**
+ * Issues an access token and a refresh token over the same claims, signed with a private JWK. Tokens made by refreshing end
+ * with the refresh token that they were made from (`refreshUntil`, seconds since the epoch): refreshing extends no approval.
+ */
+export async function issueTokens(
+  claims: TokenClaims,
+  signingKey: JWK,
+  clock: Clock,
+  refreshUntil = Number.POSITIVE_INFINITY,
+): Promise<IssuedTokens> {
   const issuedAt = Math.floor(clock.now() / 1000);
   const sign = async (typ: "access" | "refresh", seconds: number): Promise<string> =>
     new SignJWT({ ...claims, typ } satisfies JWTPayload)
       .setProtectedHeader({ alg: ALGORITHM, typ: "JWT", ...(signingKey.kid ? { kid: signingKey.kid } : {}) })
       .setIssuer(TOKEN_ISSUER)
       .setIssuedAt(issuedAt)
-      .setExpirationTime(issuedAt + seconds)
+      .setExpirationTime(Math.min(issuedAt + seconds, refreshUntil))
       .setJti(randomUUID())
       .sign(await importJWK(signingKey, ALGORITHM));
   return {
@@ -136,37 +144,31 @@ export function localJwks(keys: readonly JWK[]): KeyGetter {
  * file appears whole or not at all, and processes that start at once end with the same key.
  */
 export async function loadOrCreateSigningKey(path: string): Promise<JWK> {
-  const existing = await readKey(path);
-  if (existing !== undefined) return existing;
-  const { privateKey } = await generateKeyPair(ALGORITHM, { crv: "Ed25519", extractable: true });
-  const jwk = await exportJWK(privateKey);
-  const key: JWK = { ...jwk, alg: ALGORITHM, use: "sig", kid: await calculateJwkThumbprint(jwk) };
-  await createFileOnce(path, `${JSON.stringify(key)}\n`);
-  // Another process may have been first: what is in the file counts.
-  const stored = await readKey(path);
-  if (stored === undefined)
-    throw new AppError("configuration_invalid", `The key file ${path} vanished while it was made.`);
-  return stored;
+  const text = await loadOrCreateSecretFile(path, makeSigningKey).catch((cause: unknown) => {
+    throw new AppError("configuration_invalid", `The key file ${path} cannot be read or made.`, {
+      cause,
+      place: { file: path },
+    });
+  });
+  try {
+    const key = JSON.parse(text) as JWK;
+    await importJWK(key, ALGORITHM);
+    if (key.crv !== "Ed25519" || key.d === undefined || key.kid === undefined) {
+      throw new Error("not a private Ed25519 JWK with a kid");
+    }
+    return key;
+  } catch (cause) {
+    throw new AppError("configuration_invalid", `The key file ${path} holds no private Ed25519 key as a JWK.`, {
+      cause,
+      place: { file: path },
+    });
+  }
 }
 
-/**
- * Writes a secret's file with mode 0600 unless there is one: complete from its first moment (written beside, then hard
- * linked), and exactly one of several processes at once succeeds; the others leave its file alone.
- */
-export async function createFileOnce(path: string, content: string): Promise<void> {
-  const beside = `${path}.${randomUUID()}.new`;
-  const file = await open(beside, "wx", 0o600);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-    await file.close();
-    await link(beside, path);
-  } catch (thrown) {
-    if (!isNodeError(thrown, "EEXIST")) throw thrown;
-  } finally {
-    await file.close();
-    await unlink(beside);
-  }
+async function makeSigningKey(): Promise<string> {
+  const { privateKey } = await generateKeyPair(ALGORITHM, { crv: "Ed25519", extractable: true });
+  const jwk = await exportJWK(privateKey);
+  return `${JSON.stringify({ ...jwk, alg: ALGORITHM, use: "sig", kid: await calculateJwkThumbprint(jwk) })}\n`;
 }
 
 /** How {@link remoteJwks} fetches. */
@@ -286,33 +288,4 @@ async function verifyJwt(
     }
     throw thrown;
   }
-}
-
-async function readKey(path: string): Promise<JWK | undefined> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (thrown) {
-    if (isNodeError(thrown, "ENOENT")) return undefined;
-    throw new AppError("configuration_invalid", `The key file ${path} cannot be read.`, {
-      cause: thrown,
-      place: { file: path },
-    });
-  }
-  try {
-    const key = JSON.parse(text) as JWK;
-    await importJWK(key, ALGORITHM);
-    if (key.crv !== "Ed25519" || key.d === undefined || key.kid === undefined)
-      throw new Error("not a private Ed25519 JWK with a kid");
-    return key;
-  } catch (thrown) {
-    throw new AppError("configuration_invalid", `The key file ${path} holds no private Ed25519 key as a JWK.`, {
-      cause: thrown,
-      place: { file: path },
-    });
-  }
-}
-
-function isNodeError(thrown: unknown, code: string): boolean {
-  return thrown instanceof Error && (thrown as NodeJS.ErrnoException).code === code;
 }

@@ -74,14 +74,26 @@ async function problemOf(response: IncomingMessage, party: string): Promise<AppE
   const text = (await readAtMost(response, MAX_PROBLEM_BYTES))?.toString("utf8") ?? "";
   const problem = parseProblem(text);
   if (problem === undefined) {
-    return new AppError("job_failed", `The agent of ${party} answered with status ${String(response.statusCode)}.`, { party });
+    return new AppError("job_failed", `The agent of ${party} answered with status ${String(response.statusCode)}.`, {
+      party,
+    });
   }
   return errorOfProblem(problem).withParty(party);
 }
 
 /** An agent's problem document as the error that it was. */
 export function errorOfProblem(problem: Readonly<Record<string, unknown>>): AppError {
-  const { code, detail, party, retryable, type: _type, title: _title, status: _status, requestId: _id, ...details } = problem;
+  const {
+    code,
+    detail,
+    party,
+    retryable,
+    type: _type,
+    title: _title,
+    status: _status,
+    requestId: _id,
+    ...details
+  } = problem;
   const known: ErrorCode = typeof code === "string" && isErrorCode(code) ? code : "internal";
   return new AppError(known, typeof detail === "string" ? detail : ERROR_KINDS[known].title, {
     details,

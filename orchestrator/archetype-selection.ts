@@ -33,8 +33,7 @@ export interface SelectedPlan {
 
 /** A plan, or the typed refusal: `archetype_conflict` or `compute_provider_unavailable`, which names who allows what. */
 export type Selection =
-  | { readonly kind: "plan"; readonly plan: SelectedPlan }
-  | { readonly kind: "refused"; readonly error: AppError };
+  { readonly kind: "plan"; readonly plan: SelectedPlan } | { readonly kind: "refused"; readonly error: AppError };
 
 /** Chooses; see the file comment. */
 export function selectPlan(input: SelectionInput): Selection {
@@ -95,14 +94,20 @@ function archetypeConflict(input: SelectionInput, reasons: readonly string[]): A
     {
       details: {
         allowedArchetypes: allowed,
-        allowedComputeProviders: byStewardName(input.providers, ({ allowedComputeProviders }) => allowedComputeProviders),
+        allowedComputeProviders: byStewardName(
+          input.providers,
+          ({ allowedComputeProviders }) => allowedComputeProviders,
+        ),
         reasons,
       },
     },
   );
 }
 
-function computeProviderUnavailable(archetype: string, choice: { reason: string; accepted: readonly string[] }): AppError {
+function computeProviderUnavailable(
+  archetype: string,
+  choice: { reason: string; accepted: readonly string[] },
+): AppError {
   return new AppError("compute_provider_unavailable", `${archetype} needs a third party: ${choice.reason}.`, {
     details: { archetype, accepted: choice.accepted },
   });
@@ -118,4 +123,3 @@ function byStewardName<Value>(
       .map((provider) => [provider.steward, [...value(provider)].sort()]),
   );
 }
-

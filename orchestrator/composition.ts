@@ -102,7 +102,11 @@ export async function leaveJob(
 }
 
 /** {@link leaveJob} for callers whose own outcome does not depend on it; its failures are its own log lines. */
-export function leaveInBackground(parties: readonly string[], update: PolicyUpdate, context: OrchestratorContext): void {
+export function leaveInBackground(
+  parties: readonly string[],
+  update: PolicyUpdate,
+  context: OrchestratorContext,
+): void {
   void leaveJob(parties, update, context);
 }
 
@@ -124,16 +128,21 @@ async function tell(
     const answer = await rpc.call(agentQueue(party), type, encodeJson(body), {
       timeoutMs,
       timeoutError: () =>
-        new AppError("agent_timeout", `The agent of ${party} did not acknowledge within ${String(timeoutMs)} ms.`, { party }),
+        new AppError("agent_timeout", `The agent of ${party} did not acknowledge within ${String(timeoutMs)} ms.`, {
+          party,
+        }),
       ...(trace === undefined ? {} : { headers: traceHeaders(trace) }),
       ...(signal === undefined ? {} : { signal }),
     });
     const { failure } = decodeJson(answer, CompositionAcknowledgement);
-    if (failure !== undefined) throw fromFailure(failure as Failure);
+    if (failure !== undefined) throw fromFailure(failure);
   } catch (thrown) {
     const error = toAppError(thrown);
     if (error.code !== "not_found") throw error.withParty(party);
-    throw new AppError("agent_offline", `The agent of ${party} has no queue: it never started.`, { party, cause: error });
+    throw new AppError("agent_offline", `The agent of ${party} has no queue: it never started.`, {
+      party,
+      cause: error,
+    });
   }
 }
 

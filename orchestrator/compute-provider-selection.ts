@@ -35,7 +35,8 @@ export function selectComputeProvider(
   const accepted = acceptedComputeProviders(providers);
   if (accepted.length === 0) {
     const each = providers.map(
-      ({ steward, allowedComputeProviders }) => `${steward} accepts ${[...allowedComputeProviders].sort().join(", ") || "none"}`,
+      ({ steward, allowedComputeProviders }) =>
+        `${steward} accepts ${[...allowedComputeProviders].sort().join(", ") || "none"}`,
     );
     return { kind: "none", reason: `no third party is accepted by all (${each.sort().join("; ")})` };
   }

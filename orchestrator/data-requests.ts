@@ -43,15 +43,16 @@ export async function* answerDataRequest(
   context: OrchestratorContext,
 ): AsyncGenerator<string | Uint8Array, void, undefined> {
   const call = new CallScope(order, context);
-  let isDone = false;
+  let ending: "left" | "failed" | "complete" = "left";
   try {
     yield* followPlan(order, context, call);
-    isDone = true;
+    ending = "complete";
   } catch (thrown) {
+    ending = "failed";
     throw call.reasonOf(thrown);
   } finally {
+    if ((ending === "left" || call.signal.aborted) && call.isWorthCancelling) cancelAtParties(order, context);
     call.close();
-    if (!isDone && call.isWorthCancelling) cancelAtParties(order, context);
   }
 }
 
@@ -67,7 +68,12 @@ async function* followPlan(
     const arrivals = answeringParties(plan).map((party) => open(party, asked, context, call.signal));
     try {
       yield* isGathered
-        ? gatheredAnswer(asked, arrivals, isOptionOn(order.request.options, "summary"), context.limits.maxPooledAnswerBytes)
+        ? gatheredAnswer(
+            asked,
+            arrivals,
+            isOptionOn(order.request.options, "summary"),
+            context.limits.maxPooledAnswerBytes,
+          )
         : pipedAnswer(asked, arrivals);
       return;
     } catch (thrown) {
@@ -123,9 +129,9 @@ class CallScope {
     }, ms);
   }
 
-  /** Whether agents may still be at work that nobody will read. */
+  /** Whether agents may be at work that nobody will read: not so where a caller went who may ask again. */
   get isWorthCancelling(): boolean {
-    return !this.#order.isRepeatable || !this.#order.signal.aborted;
+    return !(this.#order.isRepeatable && this.#order.signal.aborted);
   }
 
   /** What ended the calls, where something did; else what was thrown. */
@@ -140,7 +146,10 @@ class CallScope {
 }
 
 /** Cancels at every party (decision 22). Nobody waits for it, and a party that does not hear it ends at its own deadline. */
-function cancelAtParties({ plan, requestId }: DataRequestOrder, { bus, clock, limits, logger }: OrchestratorContext): void {
+function cancelAtParties(
+  { plan, requestId }: DataRequestOrder,
+  { bus, clock, limits, logger }: OrchestratorContext,
+): void {
   const reason = toFailure(new AppError("cancelled", "Nobody waits for this request any more."));
   const expiresAtMs = clock.now() + limits.requestDeadlineMs;
   for (const party of partiesOf(plan)) {

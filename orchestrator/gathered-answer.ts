@@ -1,10 +1,17 @@
 /** An answer whose responses are gathered, so that they can be pooled. Every body is bounded: an algorithm's results are small. */
-import { AppError, toAppError } from "../lib/errors.ts";
+import { AppError, toAppError, toProblem, type Problem } from "../lib/errors.ts";
 import { isOptionOn } from "../lib/model/data-request.ts";
 import { errorOfProblem, readAtMost } from "./agent-calls.ts";
 import type { DataRequestOrder } from "./data-requests.ts";
 import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
 import { poolAnswers, pooledOfThirdParty, type AgentAnswer, type Pooled } from "./pooling.ts";
+
+/** What an answer says about all parties together. */
+interface PooledMembers {
+  readonly pooled?: Pooled;
+  readonly notes?: readonly string[];
+  readonly poolingProblem?: Problem;
+}
 
 type Gathered =
   | { readonly party: string; readonly answer: AgentAnswer }
@@ -55,7 +62,10 @@ function parseAnswer(party: string, bytes: Buffer): AgentAnswer {
   try {
     value = JSON.parse(bytes.toString("utf8"));
   } catch (thrown) {
-    throw new AppError("stream_interrupted", `The answer of ${party} is no JSON; it broke off.`, { party, cause: thrown });
+    throw new AppError("stream_interrupted", `The answer of ${party} is no JSON; it broke off.`, {
+      party,
+      cause: thrown,
+    });
   }
   if (!isRecord(value)) throw new AppError("job_failed", `The answer of ${party} is no JSON object.`, { party });
   return { ...value, provider: party };
@@ -73,18 +83,28 @@ async function pooledMembers(
   { plan, request }: DataRequestOrder,
   whole: readonly AgentAnswer[],
   errors: readonly (readonly [string, AppError])[],
-): Promise<{ readonly pooled?: Pooled; readonly notes?: readonly string[] }> {
+): Promise<PooledMembers> {
   const [first] = whole;
   if (plan.computeProvider !== undefined && first !== undefined) {
     return { pooled: pooledOfThirdParty(first, plan.providers) };
   }
   if (errors.length > 0 && !isOptionOn(request.options, "allowPartial")) {
     const missing = errors.map(([party]) => party).join(", ");
-    return { notes: [`No pooled answer, since ${missing} has none. Send "options": {"allowPartial": true} to pool the others.`] };
+    return {
+      notes: [
+        `No pooled answer, since ${missing} has none. Send "options": {"allowPartial": true} to pool the others.`,
+      ],
+    };
   }
   const without = whole.filter(({ summary }) => summary === undefined).map(({ provider }) => provider);
   if (without.length > 0) return { notes: [`No pooled answer, since ${without.join(", ")} sent no summary.`] };
-  return { pooled: await poolAnswers(whole) };
+  try {
+    return { pooled: await poolAnswers(whole) };
+  } catch (thrown) {
+    // The stewards' own answers stand; why they do not pool (types that differ, say) is part of the answer.
+    const error = toAppError(thrown);
+    return { notes: [`No pooled answer: ${error.message}`], poolingProblem: toProblem(error) };
+  }
 }
 
 function tooLarge(party: string, maxBytes: number): AppError {

@@ -5,8 +5,7 @@ import type { Plan } from "./plans.ts";
 
 /** A party's answer, its body unread, or why there is none. */
 export type Arrival =
-  | { readonly party: string; readonly body: IncomingMessage }
-  | { readonly party: string; readonly error: AppError };
+  { readonly party: string; readonly body: IncomingMessage } | { readonly party: string; readonly error: AppError };
 
 /** `ok`: a result; `refused`: by its agreement; `no_answer`: not online, or not in time; `failed`: anything else. */
 export type OutcomeStatus = "ok" | "failed" | "refused" | "no_answer";
@@ -35,7 +34,11 @@ function statusOf(code: string): FailedOutcome["status"] {
  * The error when no party has a result: the first failed party's (a job that moved before all others, since it can be
  * followed), with every party's outcome in `responses`.
  */
-export function allFailed(plan: Plan, requestId: string, errors: readonly (readonly [party: string, error: AppError])[]): AppError {
+export function allFailed(
+  plan: Plan,
+  requestId: string,
+  errors: readonly (readonly [party: string, error: AppError])[],
+): AppError {
   const sorted = [...errors].sort(([left], [right]) => (left < right ? -1 : 1));
   const [, first] = sorted.find(([, error]) => error.code === "job_moved") ?? sorted[0] ?? [];
   if (first === undefined) return new AppError("internal", "A plan without parties was asked.");

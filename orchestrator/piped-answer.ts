@@ -45,7 +45,10 @@ async function* inOrderOfArrival(calls: readonly Promise<Arrival>[]): AsyncGener
  * Passes on one agent's answer; returns whether it is whole. One that breaks off is closed where the last row ended, with
  * status and problem, so that the answer stays valid JSON.
  */
-async function* pipeAnswer(party: string, body: IncomingMessage): AsyncGenerator<Uint8Array | string, boolean, undefined> {
+async function* pipeAnswer(
+  party: string,
+  body: IncomingMessage,
+): AsyncGenerator<Uint8Array | string, boolean, undefined> {
   const scanner = new AnswerScanner();
   let held: Uint8Array = new Uint8Array();
   try {
@@ -85,8 +88,11 @@ function breakOff(party: string, thrown: unknown): AppError {
 }
 
 function tooLarge(party: string): AppError {
-  return new AppError("result_too_large", `One row of ${party}'s answer is larger than ${String(MAX_HELD_BYTES)} bytes.`, {
-    party,
-  });
+  return new AppError(
+    "result_too_large",
+    `One row of ${party}'s answer is larger than ${String(MAX_HELD_BYTES)} bytes.`,
+    {
+      party,
+    },
+  );
 }
-

@@ -105,7 +105,10 @@ async function onlineNames({ knowledge }: OrchestratorContext): Promise<Readonly
 }
 
 async function chainDocuments({ knowledge }: OrchestratorContext) {
-  const [microservices, archetypes] = await Promise.all([knowledge.list("microservices"), knowledge.list("archetypes")]);
+  const [microservices, archetypes] = await Promise.all([
+    knowledge.list("microservices"),
+    knowledge.list("archetypes"),
+  ]);
   return {
     microservices: microservices.documents.map(({ document }) => document),
     archetypes: archetypes.documents.map(({ document }) => document),
@@ -114,9 +117,7 @@ async function chainDocuments({ knowledge }: OrchestratorContext) {
 
 /** One query runs at all stewards, so a request that names no data set is about those that all of them grant. */
 function commonDataSets([first, ...others]: readonly StewardValidation[]): readonly string[] {
-  return [...(first?.dataSets ?? [])]
-    .filter((name) => others.every(({ dataSets }) => dataSets.includes(name)))
-    .sort();
+  return [...(first?.dataSets ?? [])].filter((name) => others.every(({ dataSets }) => dataSets.includes(name))).sort();
 }
 
 function noProviders({ authorized, refused, offline }: ProviderOutcomes): Selection | undefined {
@@ -140,8 +141,12 @@ function noDataSet(authorized: readonly StewardValidation[], dataSets: readonly 
   const granted = Object.fromEntries(authorized.map(({ steward, dataSets: names }) => [steward, names]));
   return {
     kind: "refused",
-    error: new AppError("no_authorized_providers", "The stewards grant no data set in common; ask those apart that share one.", {
-      details: { dataSets: granted },
-    }),
+    error: new AppError(
+      "no_authorized_providers",
+      "The stewards grant no data set in common; ask those apart that share one.",
+      {
+        details: { dataSets: granted },
+      },
+    ),
   };
 }

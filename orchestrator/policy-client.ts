@@ -23,7 +23,7 @@ export async function askPolicyEnforcer(
   signal?: AbortSignal,
 ): Promise<readonly StewardValidation[]> {
   const answer = await call(rpc, question, trace, signal);
-  if (answer.failure !== undefined) throw fromFailure(answer.failure as Failure).withParty(PARTY);
+  if (answer.failure !== undefined) throw fromFailure(answer.failure).withParty(PARTY);
   return question.dataProviders.map((steward) => {
     const validation = answer.stewards.find((candidate) => candidate.steward === steward);
     if (validation === undefined) throw unavailable(`The policy enforcer said nothing about ${steward}.`);

@@ -108,15 +108,16 @@ function keyOf(change: StoreChange): string {
 function touchedByAgreement(key: string): IsTouched | undefined {
   const steward = documentName("agreements", key);
   if (steward === undefined) return undefined;
-  return (plan) =>
-    [...plan.approved, ...plan.acceptedComputeProviders, ...partiesOf(plan)].includes(steward);
+  return (plan) => [...plan.approved, ...plan.acceptedComputeProviders, ...partiesOf(plan)].includes(steward);
 }
 
 /** An agent that goes away moves nothing: it may be back in a moment. One that comes back may join, or save, a job. */
 function touchedByArrival(change: StoreChange): IsTouched | undefined {
   const party = onlineKeys.parse(keyOf(change))?.party;
   if (change.type === "delete" || party === undefined) return undefined;
-  return (plan) => plan.offline.includes(party) || (plan.state === "stopped" && plan.approved.includes(party)) ||
+  return (plan) =>
+    plan.offline.includes(party) ||
+    (plan.state === "stopped" && plan.approved.includes(party)) ||
     (plan.state === "stopped" && plan.acceptedComputeProviders.includes(party));
 }
 

@@ -102,7 +102,8 @@ async function tellLeavers(before: Plan, next: Plan, context: OrchestratorContex
 /** While composing was interrupted, anybody who could have been told may have been. */
 function leaversOf(before: Plan, next: Plan): string[] {
   const staying = new Set(partiesOf(next));
-  const were = before.state === "composing" ? [...before.approved, ...before.acceptedComputeProviders] : partiesOf(before);
+  const were =
+    before.state === "composing" ? [...before.approved, ...before.acceptedComputeProviders] : partiesOf(before);
   return [...new Set(were)].filter((party) => !staying.has(party));
 }
 

@@ -38,40 +38,50 @@ export async function approveRequest(
   context: OrchestratorContext,
   seed?: JobSeed,
 ): Promise<Versioned<Plan>> {
-  return withSpan("orchestrator.approve", question.trace, { "dynamos.request_type": question.requestType }, async (trace) => {
-    const traced = { ...question, trace };
-    const { selection, ...decision } = await decidePlan(traced, context);
-    if (selection.kind === "refused") throw selection.error;
-    const { jobName, lease } = seed ?? (await seedJob(question.user.userName, context));
-    const plan: Plan = {
-      jobName,
-      user: question.user,
-      requestType: question.requestType,
-      options: question.options,
-      dataSets: [...decision.dataSets],
-      approved: [...selection.plan.providers],
-      version: 1,
-      state: "ready",
-      archetype: selection.plan.archetype,
-      providers: [...selection.plan.providers],
-      ...(selection.plan.computeProvider === undefined ? {} : { computeProvider: selection.plan.computeProvider }),
-      acceptedComputeProviders: [...decision.acceptedComputeProviders],
-      agreements: decision.agreements,
-      refused: [...decision.outcomes.refused],
-      offline: [...decision.outcomes.offline],
-      lease: lease.id,
-    };
-    try {
-      await composeParties(plan, context, trace, question.signal);
-      const stored = await context.plans.put(plan, 0);
-      context.logger.info(
-        { job: jobNameForLogs(jobName), archetype: plan.archetype, parties: plan.providers, thirdParty: plan.computeProvider },
-        "request approved",
-      );
-      return stored;
-    } catch (thrown) {
-      await lease.release();
-      throw thrown;
-    }
-  });
+  return withSpan(
+    "orchestrator.approve",
+    question.trace,
+    { "dynamos.request_type": question.requestType },
+    async (trace) => {
+      const traced = { ...question, trace };
+      const { selection, ...decision } = await decidePlan(traced, context);
+      if (selection.kind === "refused") throw selection.error;
+      const { jobName, lease } = seed ?? (await seedJob(question.user.userName, context));
+      const plan: Plan = {
+        jobName,
+        user: question.user,
+        requestType: question.requestType,
+        options: question.options,
+        dataSets: [...decision.dataSets],
+        approved: [...selection.plan.providers],
+        version: 1,
+        state: "ready",
+        archetype: selection.plan.archetype,
+        providers: [...selection.plan.providers],
+        ...(selection.plan.computeProvider === undefined ? {} : { computeProvider: selection.plan.computeProvider }),
+        acceptedComputeProviders: [...decision.acceptedComputeProviders],
+        agreements: decision.agreements,
+        refused: [...decision.outcomes.refused],
+        offline: [...decision.outcomes.offline],
+        lease: lease.id,
+      };
+      try {
+        await composeParties(plan, context, trace, question.signal);
+        const stored = await context.plans.put(plan, 0);
+        context.logger.info(
+          {
+            job: jobNameForLogs(jobName),
+            archetype: plan.archetype,
+            parties: plan.providers,
+            thirdParty: plan.computeProvider,
+          },
+          "request approved",
+        );
+        return stored;
+      } catch (thrown) {
+        await lease.release();
+        throw thrown;
+      }
+    },
+  );
 }

@@ -42,6 +42,9 @@ export const orchestratorRequestKeys = keyPattern("/orchestrator/requests/{userN
 /** The orchestrator's plan for a job: who takes part, in which role. */
 export const planKeys = keyPattern("/orchestrator/jobs/{jobName}");
 
+/** How far the seeding of an empty store has come. */
+export const seedKeys = keyPattern("/orchestrator/seed/{name}");
+
 /** Archetypes. */
 export const archetypeKeys = keyPattern("/archetypes/{name}");
 

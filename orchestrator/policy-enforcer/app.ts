@@ -76,7 +76,11 @@ export async function answerQuestion(delivery: Delivery, context: EnforcerContex
     answer = { type: "validationResponse", stewards: await validateStewards(question, context) };
   } catch (thrown) {
     if (toAppError(thrown).retryable) throw thrown;
-    answer = { type: "validationResponse", stewards: [], failure: toFailure(thrown) as NonNullable<ValidationResponse["failure"]> };
+    answer = {
+      type: "validationResponse",
+      stewards: [],
+      failure: toFailure(thrown) as NonNullable<ValidationResponse["failure"]>,
+    };
   }
   await reply(context.bus, delivery, { type: MESSAGE_TYPES.validationResponse, body: encodeJson(answer) });
   return answer.failure === undefined ? "accept" : "reject";

@@ -1,0 +1,128 @@
+/** Wiring of the orchestrator: opens the ports, builds the parts, serves, and watches for policy updates. */
+import { randomBytes, randomUUID } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { openMessageBus } from "../lib/bus/open.ts";
+import { instanceReplyQueue } from "../lib/bus/queues.ts";
+import { RpcClient } from "../lib/bus/rpc.ts";
+import { systemClock } from "../lib/clock.ts";
+import { createHttpServer } from "../lib/http/server.ts";
+import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
+import { openKnowledgeStore } from "../lib/knowledge/open.ts";
+import type { ProgramContext } from "../lib/lifecycle.ts";
+import { loadOrCreateSecretFile } from "../lib/secret-files.ts";
+import { startTracing } from "../lib/telemetry/tracing.ts";
+import { loadOrCreateSigningKey, localJwks } from "../lib/tokens.ts";
+import type { OrchestratorSettings } from "./config.ts";
+import type { OrchestratorContext, OrchestratorLimits } from "./context.ts";
+import { Callers } from "./http/caller.ts";
+import { addChainRoutes } from "./http/chains.ts";
+import type { HttpContext } from "./http/context.ts";
+import { addKnowledgeRoutes } from "./http/knowledge.ts";
+import { addRequestRoutes } from "./http/requests.ts";
+import { addTokenRoutes } from "./http/tokens.ts";
+import { JobTokens } from "./job-tokens.ts";
+import { KeptAnswers } from "./kept-answers.ts";
+import { PlanStore } from "./plans.ts";
+import { PolicyUpdates } from "./policy-updates.ts";
+import { dependencyStatus } from "./readiness.ts";
+import { seedIfEmpty } from "./seed.ts";
+
+/** An agent that reaches its own deadline has this long to say so before its caller gives it up. */
+const DEADLINE_GRACE_MS = 5_000;
+
+/** Starts an orchestrator; its releases go on the program's stack. */
+export async function startOrchestrator(
+  settings: OrchestratorSettings,
+  program: Pick<ProgramContext, "releases" | "logger">,
+): Promise<{ readonly url: string }> {
+  const { releases, logger } = program;
+  const folder = settings.DYNAMOS_STATE_FOLDER;
+  await mkdir(folder, { recursive: true });
+  const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
+  releases.push("tracing", await startTracing("orchestrator", otlpEndpoint === undefined ? {} : { otlpEndpoint }));
+
+  const orchestrator = await openPorts(settings, program);
+  if (settings.DYNAMOS_SEED_FOLDER !== undefined) {
+    const stored = await seedIfEmpty(orchestrator.knowledge, settings.DYNAMOS_SEED_FOLDER);
+    if (stored > 0) logger.info({ documents: stored }, "seeded the empty knowledge store");
+  }
+  const http = await openHttpContext(settings, orchestrator);
+  releases.push("kept answers", () => http.answers.close());
+
+  const watching = new AbortController();
+  const updates = new PolicyUpdates(orchestrator, watching.signal).run();
+  releases.push("policy updates", async () => {
+    watching.abort();
+    await updates;
+  });
+
+  const server = createHttpServer({
+    logger,
+    maxBodyBytes: settings.DYNAMOS_MAX_BODY_BYTES,
+    readiness: () => dependencyStatus({ store: orchestrator.knowledge.store, bus: orchestrator.bus }),
+  });
+  addRequestRoutes(server, http);
+  addTokenRoutes(server, http);
+  addKnowledgeRoutes(server, http);
+  addChainRoutes(server, http);
+  releases.push("HTTP server", () => server.close());
+  const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  logger.info({ url }, "orchestrator is ready");
+  return { url };
+}
+
+async function openPorts(
+  settings: OrchestratorSettings,
+  { releases, logger }: Pick<ProgramContext, "releases" | "logger">,
+): Promise<OrchestratorContext> {
+  const clock = systemClock;
+  const store = await openKnowledgeStore(settings.DYNAMOS_STORE);
+  releases.push("knowledge store", () => store.close());
+  const bus = await openMessageBus(settings.DYNAMOS_BUS);
+  releases.push("message bus", () => bus.close());
+  const replyQueue = instanceReplyQueue("orchestrator", randomUUID().slice(0, 8));
+  const rpc = new RpcClient(bus, { replyQueue, clock });
+  releases.push("bus calls", () => rpc.close());
+  const knowledge = new KnowledgeBase(store);
+  return { knowledge, plans: new PlanStore(store), bus, rpc, clock, logger, limits: limitsOf(settings) };
+}
+
+async function openHttpContext(
+  settings: OrchestratorSettings,
+  orchestrator: OrchestratorContext,
+): Promise<HttpContext> {
+  const { clock, logger, limits } = orchestrator;
+  const folder = settings.DYNAMOS_STATE_FOLDER;
+  const signingKey = await loadOrCreateSigningKey(join(folder, "signing-key.json"));
+  const adminKey = await loadOrCreateSecretFile(
+    join(folder, "admin-key"),
+    () => `${randomBytes(24).toString("hex")}\n`,
+  );
+  return {
+    orchestrator,
+    callers: new Callers(localJwks([signingKey]), adminKey.trim(), clock),
+    tokens: new JobTokens(signingKey, clock),
+    signingKeys: [signingKey],
+    answers: await KeptAnswers.open({
+      folder: join(folder, "answers"),
+      maxBytes: limits.maxKeptAnswerBytes,
+      keepMs: limits.keptAnswerMs,
+      maxRunning: settings.DYNAMOS_MAX_ASYNC_REQUESTS,
+      clock,
+      logger,
+    }),
+  };
+}
+
+function limitsOf(settings: OrchestratorSettings): OrchestratorLimits {
+  return {
+    jobLeaseMs: settings.DYNAMOS_JOB_LEASE_MS,
+    compositionTimeoutMs: settings.DYNAMOS_COMPOSITION_TIMEOUT_MS,
+    requestDeadlineMs: settings.DYNAMOS_REQUEST_DEADLINE_MS,
+    deadlineGraceMs: DEADLINE_GRACE_MS,
+    maxPooledAnswerBytes: settings.DYNAMOS_MAX_POOLED_ANSWER_BYTES,
+    maxKeptAnswerBytes: settings.DYNAMOS_MAX_KEPT_ANSWER_BYTES,
+    keptAnswerMs: settings.DYNAMOS_KEPT_ANSWER_MS,
+  };
+}

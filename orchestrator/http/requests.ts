@@ -1,0 +1,241 @@
+/**
+ * The front door: approvals, data requests in one go, asynchronous ones.
+ *
+ * - `POST /api/v1/requestApproval`: an approval, with its tokens and endpoints; or, with `data_request`, the answer;
+ * - `POST /api/v1/<requestType>`: a data request of an approved job, by token, under its plan as it is now;
+ * - `GET` and `DELETE /api/v1/requests/<id>`: the answer of an asynchronous request, or its end;
+ * - `tokens.ts` has the tokens' routes, `knowledge.ts` and `chains.ts` the documents'.
+ */
+import { Readable } from "node:stream";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { AppError } from "../../lib/errors.ts";
+import type { DataRequest, RequestApproval, RequestOptions } from "../../lib/model/data-request.ts";
+import type { User } from "../../lib/model/names.ts";
+import { currentPlan } from "../current-plan.ts";
+import { answerDataRequest, type DataRequestOrder } from "../data-requests.ts";
+import { endpointsOf } from "../endpoints.ts";
+import type { PlanQuestion } from "../planning.ts";
+import { answeringParties, type Plan } from "../plans.ts";
+import { approveRequest, type JobSeed } from "../request-approval.ts";
+import { fingerprintOf, requestIdOf } from "../request-ids.ts";
+import { approveOnce, noteRequest } from "../request-records.ts";
+import { parseApproval, parseDataRequest } from "./bodies.ts";
+import type { HttpContext } from "./context.ts";
+
+/** Adds the routes. */
+export function addRequestRoutes(server: FastifyInstance, context: HttpContext): void {
+  for (const path of ["/api/v1/requestApproval", "/api/v1/requestapproval"]) {
+    server.post(path, (request, reply) => requestApproval(request, reply, context));
+  }
+  server.post<{ Params: { requestType: string } }>("/api/v1/:requestType", (request, reply) =>
+    dataRequest(request.params.requestType, request, reply, context),
+  );
+  server.get<{ Params: { id: string } }>("/api/v1/requests/:id", (request, reply) =>
+    keptAnswer(request.params.id, request, reply, context),
+  );
+  server.delete<{ Params: { id: string } }>("/api/v1/requests/:id", async (request, reply) => {
+    const { sub } = await context.callers.ofToken(request);
+    const reason = new AppError("cancelled", "The caller cancelled the request.");
+    if (!(await context.answers.remove(sub, request.params.id, reason))) throw unknownRequest(request.params.id);
+    return reply.code(204).send();
+  });
+}
+
+async function requestApproval(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  context: HttpContext,
+): Promise<FastifyReply> {
+  const approval = parseApproval(request.body);
+  const user = context.callers.ofApproval(request, approval.user);
+  const question = questionOf(approval, user, request);
+  const { data_request: asked } = approval;
+  const approve = async (seed?: JobSeed): Promise<Plan> =>
+    (await approveRequest(question, context.orchestrator, seed)).document;
+  if (asked === undefined) return reply.send(await approvalAnswer(await approve(), context));
+  const id = requestIdOf(request.headers["idempotency-key"]);
+  const plan = id.isRepeatable
+    ? await approvedOnce(approval, user, id.requestId, approve, request, context)
+    : await approve();
+  const { accessToken, refreshToken } = await context.tokens.issue(plan);
+  const options = { ...approval.options, ...asked.options };
+  return answer(
+    { plan, request: { ...asked, options }, accessToken, ...id },
+    { auth: { accessToken, refreshToken } },
+    request,
+    reply,
+    context,
+  );
+}
+
+/** A repeat finds the job of the first request, under its plan as it is now. */
+async function approvedOnce(
+  approval: RequestApproval,
+  user: User,
+  requestId: string,
+  approve: (seed: JobSeed) => Promise<Plan>,
+  request: FastifyRequest,
+  { orchestrator }: HttpContext,
+): Promise<Plan> {
+  const name = { userName: user.userName, requestId, fingerprint: fingerprintOf("approval", { ...approval, user }) };
+  const { jobName } = await approveOnce(name, approve, orchestrator, request.callerGone);
+  return currentPlan(jobName, orchestrator, request.callerGone);
+}
+
+async function dataRequest(
+  requestType: string,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  context: HttpContext,
+): Promise<FastifyReply> {
+  const caller = await context.callers.ofToken(request);
+  if (caller.requestType !== requestType) {
+    throw new AppError(
+      "request_denied",
+      `The token is for request type "${caller.requestType}", not "${requestType}".`,
+    );
+  }
+  const asked = parseDataRequest(request.body, requestType);
+  const id = requestIdOf(request.headers["idempotency-key"]);
+  const plan = await currentPlan(caller.job, context.orchestrator, request.callerGone);
+  if (id.isRepeatable) {
+    const fingerprint = fingerprintOf("request", caller.job, asked);
+    await noteRequest({ userName: caller.sub, requestId: id.requestId, fingerprint }, plan, context.orchestrator);
+  }
+  return answer({ plan, request: asked, accessToken: caller.accessToken, ...id }, {}, request, reply, context);
+}
+
+/** Answers with the gathered results; at once, or later where the caller prefers that (RFC 7240, section 4.1). */
+async function answer(
+  order: Omit<DataRequestOrder, "trace" | "signal">,
+  members: Readonly<Record<string, unknown>>,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  context: HttpContext,
+): Promise<FastifyReply> {
+  const trace = request.traceContext;
+  const log = { dataRequest: order.requestId, archetype: order.plan.archetype };
+  void reply.header("x-dynamos-request", order.requestId);
+  if (prefersAsync(request)) {
+    const { userName } = order.plan.user;
+    if (!(await context.answers.has(userName, order.requestId))) {
+      context.answers.start(userName, order.requestId, (signal) =>
+        answerDataRequest({ ...order, trace, signal }, context.orchestrator),
+      );
+    }
+    request.log.info(log, "data request accepted");
+    return accepted(order, members, reply);
+  }
+  request.log.info(log, "data request");
+  const pieces = answerDataRequest({ ...order, trace, signal: request.callerGone }, context.orchestrator);
+  const first = await pieces.next();
+  return reply
+    .header("content-type", "application/json; charset=utf-8")
+    .send(Readable.from(prepend(first, pieces), { objectMode: false, highWaterMark: 64 * 1024 }));
+}
+
+function accepted(
+  { plan, requestId }: Pick<DataRequestOrder, "plan" | "requestId">,
+  members: Readonly<Record<string, unknown>>,
+  reply: FastifyReply,
+): FastifyReply {
+  const location = `/api/v1/requests/${requestId}`;
+  return reply
+    .code(202)
+    .header("location", location)
+    .header("preference-applied", "respond-async")
+    .header("retry-after", "1")
+    .send({ status: "running", requestId, location, jobId: plan.jobName, archetype: plan.archetype, ...members });
+}
+
+async function keptAnswer(
+  id: string,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  context: HttpContext,
+): Promise<FastifyReply> {
+  const { sub } = await context.callers.ofToken(request);
+  const { requestId } = requestIdOf(id);
+  const found = await context.answers.find(sub, requestId);
+  switch (found?.state) {
+    case "running":
+      return reply.code(202).header("retry-after", "1").send({ status: "running", requestId });
+    case "failed":
+      throw found.error;
+    case "done":
+      return reply
+        .header("content-type", "application/json; charset=utf-8")
+        .header("content-length", found.bytes)
+        .send(found.body);
+    case undefined:
+      throw unknownRequest(id);
+  }
+}
+
+function unknownRequest(id: string): AppError {
+  return new AppError(
+    "not_found",
+    `There is no asynchronous request "${id}" of yours here, or its answer was kept no longer.`,
+  );
+}
+
+function questionOf(approval: RequestApproval, user: User, request: FastifyRequest): PlanQuestion {
+  const { data_request: asked } = approval;
+  const algorithms = (asked?.algorithm ?? "")
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+  return {
+    requestType: approval.type,
+    user,
+    candidates: [...approval.dataProviders].sort(),
+    ...(approval.dataSets === undefined ? {} : { dataSets: [...approval.dataSets].sort() }),
+    options: mergedOptions(approval.options, asked),
+    ...(algorithms.length === 0 ? {} : { algorithms }),
+    trace: request.traceContext,
+    signal: request.callerGone,
+  };
+}
+
+function mergedOptions(options: RequestOptions | undefined, asked: DataRequest | undefined): RequestOptions {
+  return { ...options, ...asked?.options };
+}
+
+async function approvalAnswer(plan: Plan, { orchestrator, tokens }: HttpContext): Promise<unknown> {
+  return {
+    type: "requestApproved",
+    user: plan.user,
+    auth: await tokens.issue(plan),
+    authorizedProviders: await endpointsOf(answeringParties(plan), plan.requestType, orchestrator),
+    jobId: plan.jobName,
+    archetype: plan.archetype,
+    dataProviders: plan.providers,
+    ...(plan.computeProvider === undefined ? {} : { computeProvider: plan.computeProvider }),
+    dataSets: plan.dataSets,
+    refused: plan.refused,
+    offline: plan.offline,
+  };
+}
+
+function prefersAsync(request: FastifyRequest): boolean {
+  const header = request.headers["prefer"];
+  const text = Array.isArray(header) ? header.join(",") : (header ?? "");
+  return text.split(/[,;]/).some((preference) => preference.trim().toLowerCase() === "respond-async");
+}
+
+async function* prepend(
+  first: IteratorResult<string | Uint8Array, void>,
+  rest: AsyncGenerator<string | Uint8Array, void>,
+): AsyncGenerator<Uint8Array, void> {
+  try {
+    if (first.done === true) return;
+    yield toBytes(first.value);
+    for await (const piece of rest) yield toBytes(piece);
+  } finally {
+    await rest.return();
+  }
+}
+
+function toBytes(piece: string | Uint8Array): Uint8Array {
+  return typeof piece === "string" ? Buffer.from(piece) : piece;
+}

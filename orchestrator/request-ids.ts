@@ -1,0 +1,32 @@
+/** Ids of data requests (decision 1). An agent makes the same id of the same key. */
+import { createHash, randomUUID } from "node:crypto";
+import { AppError } from "../lib/errors.ts";
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** The id of a request: of its `Idempotency-Key`, or a new one. A key has 1 to 128 visible ASCII characters, else `bad_request`. */
+export function requestIdOf(idempotencyKey: string | readonly string[] | undefined): {
+  readonly requestId: string;
+  readonly isRepeatable: boolean;
+} {
+  if (idempotencyKey === undefined) return { requestId: randomUUID(), isRepeatable: false };
+  if (typeof idempotencyKey !== "string" || !/^[\x21-\x7e]{1,128}$/.test(idempotencyKey)) {
+    throw new AppError("bad_request", "Idempotency-Key has 1 to 128 visible ASCII characters without spaces.");
+  }
+  if (UUID.test(idempotencyKey)) return { requestId: idempotencyKey.toLowerCase(), isRepeatable: true };
+  // Ids name queues and jobs, so any other key becomes a UUID by its hash.
+  const hex = createHash("sha256").update(idempotencyKey).digest("hex");
+  const groups = [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    `5${hex.slice(13, 16)}`,
+    `8${hex.slice(17, 20)}`,
+    hex.slice(20, 32),
+  ];
+  return { requestId: groups.join("-"), isRepeatable: true };
+}
+
+/** What a body is told apart by: the same id must mean the same question. */
+export function fingerprintOf(...parts: readonly unknown[]): string {
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
+}

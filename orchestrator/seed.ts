@@ -1,0 +1,154 @@
+/**
+ * Fills an empty knowledge store from a folder of documents: `archetypes/`, `microservices/`, `requestTypes/`, `datasets/`,
+ * `agreements/`, `forcedServices/`, one JSON file each. All of it is read and checked before anything is stored; a fault is
+ * named with its file and place.
+ */
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { AppError, toAppError } from "../lib/errors.ts";
+import {
+  DOCUMENT_KINDS,
+  nameOf,
+  requireDocument,
+  type DocumentKind,
+  type DocumentOf,
+  type KnowledgeBase,
+} from "../lib/knowledge/knowledge-base.ts";
+import { seedKeys } from "../lib/knowledge/keys.ts";
+import { readDocuments } from "./knowledge-admin.ts";
+import { checkDocuments, RuleBreach, type Documents } from "./knowledge-rules.ts";
+
+interface FileDocument {
+  readonly kind: DocumentKind;
+  readonly name: string;
+  readonly document: DocumentOf<DocumentKind>;
+  readonly file: string;
+}
+
+/**
+ * Seeds, and says how many documents were stored: none when the store has documents already, unless they are of a seeding
+ * that was interrupted. Replicas that start at once seed the same together.
+ */
+export async function seedIfEmpty(knowledge: KnowledgeBase, folder: string): Promise<number> {
+  const files = await readFolder(folder);
+  checkTogether(files);
+  const marker = seedKeys.key({ name: "documents" });
+  const isUnderWay = (await knowledge.store.get(marker))?.value === "under way";
+  if (!isUnderWay && (await hasDocuments(knowledge))) return 0;
+  await knowledge.store.put(marker, "under way");
+  let stored = 0;
+  for (const { kind, document } of files) {
+    try {
+      await knowledge.put(kind, document, { ifRevision: 0 });
+      stored++;
+    } catch (thrown) {
+      // Another replica seeds too, or the interrupted seeding had come so far.
+      if (toAppError(thrown).code !== "precondition_failed") throw thrown;
+    }
+  }
+  await knowledge.store.put(marker, "done");
+  return stored;
+}
+
+async function hasDocuments(knowledge: KnowledgeBase): Promise<boolean> {
+  const documents = await readDocuments(knowledge);
+  return DOCUMENT_KINDS.some((kind) => documents[kind].length > 0);
+}
+
+async function readFolder(folder: string): Promise<readonly FileDocument[]> {
+  const documents: FileDocument[] = [];
+  for (const kind of DOCUMENT_KINDS) {
+    for (const file of await jsonFiles(join(folder, kind))) {
+      const document = parseDocument(kind, await readFile(file, "utf8"), file);
+      const name = nameOf(kind, document);
+      const twin = documents.find((other) => other.kind === kind && other.name === name);
+      if (twin !== undefined) throw fault(file, "/name", `it names "${name}", as ${twin.file} does`);
+      documents.push({ kind, name, document, file });
+    }
+  }
+  if (documents.length === 0) {
+    throw fault(folder, "", `it has no documents; expected are the folders ${DOCUMENT_KINDS.join(", ")}`);
+  }
+  return documents;
+}
+
+async function jsonFiles(folder: string): Promise<string[]> {
+  try {
+    const names = await readdir(folder);
+    return names
+      .filter((name) => name.endsWith(".json"))
+      .sort()
+      .map((name) => join(folder, name));
+  } catch (thrown) {
+    if (thrown instanceof Error && (thrown as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw thrown;
+  }
+}
+
+function parseDocument(kind: DocumentKind, text: string, file: string): DocumentOf<DocumentKind> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch (thrown) {
+    const message = thrown instanceof Error ? thrown.message : String(thrown);
+    const { line, column } = placeOf(text, message);
+    throw new AppError(
+      "configuration_invalid",
+      `${file}:${String(line)}:${String(column)}: not valid JSON: ${message}`,
+      {
+        cause: thrown,
+        place: { file, line, column },
+      },
+    );
+  }
+  try {
+    requireDocument(kind, value);
+    return value;
+  } catch (thrown) {
+    throw inFile(toAppError(thrown), file);
+  }
+}
+
+/** Line and column of a JSON syntax error: V8 names them or the position, or means the end. */
+function placeOf(text: string, message: string): { readonly line: number; readonly column: number } {
+  const position = /at position (\d+)/.exec(message)?.[1];
+  const before = text.slice(0, position === undefined ? text.length : Number(position)).split("\n");
+  return { line: before.length, column: (before.at(-1) ?? "").length + 1 };
+}
+
+function checkTogether(files: readonly FileDocument[]): void {
+  const documents = Object.fromEntries(
+    DOCUMENT_KINDS.map((kind) => [kind, files.filter((file) => file.kind === kind).map(({ document }) => document)]),
+  ) as unknown as Documents;
+  try {
+    checkDocuments(documents);
+  } catch (thrown) {
+    const error = toAppError(thrown);
+    const name = thrown instanceof RuleBreach ? thrown.document : undefined;
+    const breached = files.find(
+      (file) => thrown instanceof RuleBreach && file.kind === thrown.kind && file.name === name,
+    );
+    throw inFile(error, (breached ?? namedFile(files, error.message))?.file);
+  }
+}
+
+/** Faults of chains name the document that they begin with. */
+function namedFile(files: readonly FileDocument[], message: string): FileDocument | undefined {
+  const [, what, name] = /(Microservice|[Rr]equest type) "([^"]+)"/.exec(message) ?? [];
+  const kind: DocumentKind = what === "Microservice" ? "microservices" : "requestTypes";
+  return files.find((file) => file.kind === kind && file.name === name);
+}
+
+function inFile(error: AppError, file: string | undefined): AppError {
+  if (file === undefined) return error;
+  const pointer = error.place?.pointer ?? "";
+  return new AppError(error.code, `${file}${pointer === "" ? "" : ` at ${pointer}`}: ${error.message}`, {
+    cause: error,
+    details: error.details,
+    place: { ...error.place, file },
+  });
+}
+
+function fault(file: string, pointer: string, what: string): AppError {
+  return new AppError("configuration_invalid", `${file}: ${what}.`, { place: { file, pointer } });
+}
