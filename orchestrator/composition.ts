@@ -5,7 +5,7 @@
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import { MESSAGE_TYPES, type MessageType } from "../lib/bus/message-types.ts";
 import { agentQueue } from "../lib/bus/queues.ts";
-import { AppError, fromFailure, toAppError, toFailure, type Failure } from "../lib/errors.ts";
+import { AppError, fromFailure, toAppError, toFailure } from "../lib/errors.ts";
 import { CompositionAcknowledgement, type PolicyUpdate } from "../lib/messages.ts";
 import type { Role } from "../lib/model/archetype.ts";
 import type { CompositionRequest } from "../lib/model/composition.ts";

@@ -3,7 +3,7 @@ import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { POLICY_ENFORCER_QUEUE } from "../lib/bus/queues.ts";
 import type { RpcClient } from "../lib/bus/rpc.ts";
-import { AppError, fromFailure, toAppError, type Failure } from "../lib/errors.ts";
+import { AppError, fromFailure, toAppError } from "../lib/errors.ts";
 import { ValidationResponse, type RequestApprovalMessage, type StewardValidation } from "../lib/messages.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
 

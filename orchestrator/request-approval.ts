@@ -16,6 +16,9 @@ import { composeParties } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { decidePlan, type PlanQuestion } from "./planning.ts";
 import type { Plan } from "./plans.ts";
+import { reconsiderJob } from "./recomposition.ts";
+
+const NEVER = new AbortController().signal;
 
 /** A job's name and lease, taken before the approval by whoever must name it earlier. */
 export interface JobSeed {
@@ -67,7 +70,7 @@ export async function approveRequest(
       };
       try {
         await composeParties(plan, context, trace, question.signal);
-        const stored = await context.plans.put(plan, 0);
+        const stored = await followChangesSince(await context.plans.put(plan, 0), context, question.signal ?? NEVER);
         context.logger.info(
           {
             job: jobNameForLogs(jobName),
@@ -84,4 +87,23 @@ export async function approveRequest(
       }
     },
   );
+}
+
+/**
+ * An agreement that changed while the parties were being composed was seen by nobody: the plan was not there yet for the
+ * watchers to find. So the plan's agreements are compared once it is.
+ */
+async function followChangesSince(
+  stored: Versioned<Plan>,
+  context: OrchestratorContext,
+  signal: AbortSignal,
+): Promise<Versioned<Plan>> {
+  const { agreements, jobName } = stored.document;
+  const { documents } = await context.knowledge.list("agreements");
+  const stands = Object.entries(agreements).every(
+    ([steward, revision]) => documents.find(({ document }) => document.name === steward)?.revision === revision,
+  );
+  if (stands) return stored;
+  await reconsiderJob(jobName, context, signal);
+  return context.plans.get(jobName);
 }
