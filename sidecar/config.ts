@@ -20,7 +20,8 @@ export interface SidecarSettings {
   readonly exitWithParent: boolean;
 }
 
-const Settings = Type.Object({
+/** Names are environment variables. `docs/configuration.md` lists them; a test compares. */
+export const SidecarVariables = Type.Object({
   DYNAMOS_BUS: Type.String({ description: "URL of the message bus" }),
   DYNAMOS_RUN_NAME: Type.String({ description: "the run, whose name its queue has" }),
   DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
@@ -37,7 +38,7 @@ const ChainVariables = Type.Object(
 
 /** Reads the environment. Fails with `configuration_invalid`. */
 export function loadSidecarSettings(): SidecarSettings {
-  const settings = loadSettings(Settings);
+  const settings = loadSettings(SidecarVariables);
   const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
   return {
     position: readSidecarEnvironment(loadSettings(ChainVariables)),

@@ -16,7 +16,8 @@ export interface ChainSettings {
   readonly exitWithParent: boolean;
 }
 
-const ProgramSettings = Type.Object({
+/** Names are environment variables. `docs/configuration.md` lists them; a test compares. */
+export const ProgramSettings = Type.Object({
   DYNAMOS_GRANT_JWKS: Type.String({ description: 'JSON Web Key Set (RFC 7517) of this party\'s grants: {"keys":[…]}' }),
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false }),
