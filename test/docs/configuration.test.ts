@@ -12,6 +12,8 @@ import { Archetype } from "../../lib/model/archetype.ts";
 import { Anonymization, ColumnType, DataSet } from "../../lib/model/dataset.ts";
 import { Microservice } from "../../lib/model/microservice.ts";
 import { ForcedServices, RequestType } from "../../lib/model/request-type.ts";
+import { OrchestratorSettings } from "../../orchestrator/config.ts";
+import { PolicyEnforcerSettings } from "../../orchestrator/policy-enforcer/config.ts";
 import { ProgramSettings } from "../../sdk/typescript/chain-settings.ts";
 import { SidecarVariables } from "../../sidecar/config.ts";
 import { codeSpans, readPackageFile, sectionsOf, tableOf, type Table } from "../support/markdown.ts";
@@ -19,6 +21,8 @@ import { codeSpans, readPackageFile, sectionsOf, tableOf, type Table } from "../
 const document = await readPackageFile("docs/configuration.md");
 
 const SETTINGS: Readonly<Record<string, TObject>> = {
+  orchestrator: OrchestratorSettings,
+  "policy enforcer": PolicyEnforcerSettings,
   agent: AgentSettings,
   sidecar: SidecarVariables,
   "every microservice": ProgramSettings,
