@@ -8,6 +8,7 @@ import type { Delivery, Settlement } from "../lib/bus/message-bus.ts";
 import { reply } from "../lib/bus/rpc.ts";
 import { AppError, toAppError, toFailure } from "../lib/errors.ts";
 import { ProviderDataRequest, type CompositionAcknowledgement } from "../lib/messages.ts";
+import { isRunOf, makeLocalJobName } from "../lib/model/names.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import { authenticate, evaluateGrant, findJob } from "./authorization.ts";
@@ -55,8 +56,10 @@ async function allow(
     throw new AppError("token_invalid", "The token is for another job or user than the request.");
   }
   const job = await findJob(context, caller, asked.request.type);
-  const { role, compute_provider: third, destination_queue: destination } = job.composition;
-  if (role !== "dataProvider" || third !== asked.computeProvider || !asked.returnAddress.startsWith(destination)) {
+  const { role, compute_provider: third, job_name: jobName } = job.composition;
+  // Rows go to a run of this job at the plan's third party, and nowhere else.
+  const isRunThere = isRunOf(asked.returnAddress, makeLocalJobName(jobName, asked.computeProvider));
+  if (role !== "dataProvider" || third !== asked.computeProvider || !isRunThere) {
     throw new AppError(
       "forbidden",
       `${asked.computeProvider} does not compute in this job's plan at ${context.steward}.`,

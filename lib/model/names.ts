@@ -48,3 +48,8 @@ export function makeLocalJobName(jobName: string, steward: string): string {
 export function makeRunName(localJobName: string, requestId: string, attempt: number): string {
   return `${localJobName.slice(0, 40)}-${requestId.replaceAll("-", "").slice(0, 12)}-${String(attempt)}`;
 }
+
+/** Whether a run is one of this local job's: its name begins as {@link makeRunName} makes it. */
+export function isRunOf(runName: string, localJobName: string): boolean {
+  return runName.startsWith(`${localJobName.slice(0, 40)}-`);
+}

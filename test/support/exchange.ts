@@ -31,7 +31,8 @@ export interface TestExchange extends Exchange {
 export type TestExchangeOptions = Partial<Omit<ExchangeOptions, "stateFolder" | "port">>;
 
 /**
- * Starts an exchange; after the tests of this file it is stopped, and no process of it may be left.
+ * Starts an exchange; after the tests of this file it is stopped, and no process of it may be left. To be awaited at the top
+ * level of the file: a hook's own `after` would end it with the hook.
  *
  * @param options its configuration folder; absent: a small sample (see {@link smallSample}).
  */

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { averageSalaryBySex } from "../../cli/demo/known-answer.ts";
-import { ANALYST, SALARY_QUERY, testExchange, type TestExchange } from "../support/exchange.ts";
+import { ANALYST, SALARY_QUERY, testExchange } from "../support/exchange.ts";
 
 const QUESTION = {
   type: "sqlDataRequest",
@@ -11,12 +11,9 @@ const QUESTION = {
   algorithmColumns: { Geslacht: "Aanst_22" },
 };
 
-describe("computeToData", () => {
-  let exchange: TestExchange;
-  before(async () => {
-    exchange = await testExchange();
-  });
+const exchange = await testExchange();
 
+describe("computeToData", () => {
   test("each steward answers for its own data, and the pooled answer is that of all rows", async () => {
     const answer = await exchange.client.ask({
       type: "sqlDataRequest",
