@@ -1,14 +1,9 @@
 /** sql-anonymize: makes sensitive columns safe before they go any further. */
 import { readFile } from "node:fs/promises";
-import { Type } from "@sinclair/typebox";
 import { onlyInput } from "../../sdk/typescript/only-input.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { planAnonymization } from "./anonymize.ts";
-
-/** Set by the agent. */
-export const SqlAnonymizeSettings = Type.Object({
-  DYNAMOS_ANONYMIZATION_KEY_FILE: Type.String({ description: "file with the steward's key, hexadecimal" }),
-});
+import { SqlAnonymizeSettings } from "./config.ts";
 
 await runMicroservice({
   name: "sql-anonymize",

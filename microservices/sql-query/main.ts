@@ -1,25 +1,12 @@
 /** sql-query: the first element of a data provider's chain. It runs the question's query over what the grant makes exist. */
 import { mkdir } from "node:fs/promises";
-import { Type } from "@sinclair/typebox";
 import { systemClock } from "../../lib/clock.ts";
 import { AppError } from "../../lib/errors.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { SqlQuerySettings } from "./config.ts";
 import { runQuery } from "./query.ts";
 import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
 import { openWorld, type DataSetSource } from "./world.ts";
-
-/** Set by the agent; `docs/configuration.md` lists them. */
-export const SqlQuerySettings = Type.Object({
-  DYNAMOS_DATA: Type.String({ description: "JSON: data set to {path, contentHash} of its loaded file" }),
-  DYNAMOS_WORLD_FOLDER: Type.String({
-    description: "folder for files that hold just what a grant grants, and for sorting",
-  }),
-  DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({ default: DEFAULT_QUERY_LIMITS.timeMs, minimum: 1 }),
-  DYNAMOS_QUERY_MAX_ROWS: Type.Integer({ default: DEFAULT_QUERY_LIMITS.rows, minimum: 1 }),
-  DYNAMOS_QUERY_MAX_BYTES: Type.Integer({ default: DEFAULT_QUERY_LIMITS.bytes, minimum: 1 }),
-  DYNAMOS_QUERY_MEMORY_BYTES: Type.Integer({ default: DEFAULT_QUERY_LIMITS.memoryBytes, minimum: 1 }),
-  DYNAMOS_QUERY_TEMP_BYTES: Type.Integer({ default: DEFAULT_QUERY_LIMITS.temporaryBytes, minimum: 0 }),
-});
 
 await runMicroservice({
   name: "sql-query",

@@ -14,6 +14,8 @@ import { Microservice } from "../../lib/model/microservice.ts";
 import { ForcedServices, RequestType } from "../../lib/model/request-type.ts";
 import { OrchestratorSettings } from "../../orchestrator/config.ts";
 import { PolicyEnforcerSettings } from "../../orchestrator/policy-enforcer/config.ts";
+import { SqlAnonymizeSettings } from "../../microservices/sql-anonymize/config.ts";
+import { SqlQuerySettings } from "../../microservices/sql-query/config.ts";
 import { ProgramSettings } from "../../sdk/typescript/chain-settings.ts";
 import { SidecarVariables } from "../../sidecar/config.ts";
 import { codeSpans, readPackageFile, sectionsOf, tableOf, type Table } from "../support/markdown.ts";
@@ -26,6 +28,8 @@ const SETTINGS: Readonly<Record<string, TObject>> = {
   agent: AgentSettings,
   sidecar: SidecarVariables,
   "every microservice": ProgramSettings,
+  "sql-query": SqlQuerySettings,
+  "sql-anonymize": SqlAnonymizeSettings,
 };
 
 const MEMBERS: Readonly<Record<string, TObject>> = {

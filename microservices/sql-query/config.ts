@@ -1,0 +1,36 @@
+/** The settings of sql-query, set by the agent. `docs/configuration.md` lists them; a test compares. */
+import { Type } from "@sinclair/typebox";
+import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
+
+/** Names are environment variables. */
+export const SqlQuerySettings = Type.Object({
+  DYNAMOS_DATA: Type.String({ description: "JSON: data set to {path, contentHash} of its loaded file" }),
+  DYNAMOS_WORLD_FOLDER: Type.String({
+    description: "folder for files that hold just what a grant grants, and for sorting",
+  }),
+  DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({
+    default: DEFAULT_QUERY_LIMITS.timeMs,
+    minimum: 1,
+    description: "longest time for the query",
+  }),
+  DYNAMOS_QUERY_MAX_ROWS: Type.Integer({
+    default: DEFAULT_QUERY_LIMITS.rows,
+    minimum: 1,
+    description: "most rows of the result",
+  }),
+  DYNAMOS_QUERY_MAX_BYTES: Type.Integer({
+    default: DEFAULT_QUERY_LIMITS.bytes,
+    minimum: 1,
+    description: "most bytes of the result",
+  }),
+  DYNAMOS_QUERY_MEMORY_BYTES: Type.Integer({
+    default: DEFAULT_QUERY_LIMITS.memoryBytes,
+    minimum: 1,
+    description: "memory of the query's process",
+  }),
+  DYNAMOS_QUERY_TEMP_BYTES: Type.Integer({
+    default: DEFAULT_QUERY_LIMITS.temporaryBytes,
+    minimum: 0,
+    description: "most disk that the query may use for sorting",
+  }),
+});
