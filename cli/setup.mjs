@@ -24,7 +24,7 @@ if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== lockHash) {
   mkdirSync(dirname(stamp), { recursive: true });
   writeFileSync(stamp, lockHash);
 }
-run(process.execPath, [join(root, "node_modules/typescript7/bin/tsc"), "-p", join(root, "tsconfig.json")]);
+run(process.execPath, [join(root, "cli/build.mjs")]);
 
 /** Runs a step with its output on standard error, and ends with its exit code where it fails. */
 function run(command, args) {

@@ -154,7 +154,10 @@ async function chart(story: Story): Promise<void> {
   await writeFile(path, png);
   await writeFile(path.replace(/png$/, "svg"), graph?.svg ?? "");
   story.write(`  ${path}`);
-  story.check("the chart is a picture", png.subarray(1, 4).toString("latin1") === "PNG" && (graph?.svg ?? "").includes("<svg"));
+  story.check(
+    "the chart is a picture",
+    png.subarray(1, 4).toString("latin1") === "PNG" && (graph?.svg ?? "").includes("<svg"),
+  );
 }
 
 async function refusal(story: Story): Promise<void> {
@@ -162,7 +165,10 @@ async function refusal(story: Story): Promise<void> {
   const refused = await failureOf(story.client.ask({ ...APPROVAL, dataProviders: ["RUG"], data_request: QUESTION }));
   const reasons = (refused?.details["refused"] ?? []) as GatheredAnswer["refused"];
   for (const { provider, code, detail } of reasons) story.write(`  ${provider} [${code}]: ${detail}`);
-  story.check("RUG is refused with a reason", reasons.some(({ provider, code }) => provider === "RUG" && code !== ""));
+  story.check(
+    "RUG is refused with a reason",
+    reasons.some(({ provider, code }) => provider === "RUG" && code !== ""),
+  );
 }
 
 async function switchArchetype(story: Story): Promise<void> {
@@ -173,7 +179,10 @@ async function switchArchetype(story: Story): Promise<void> {
   await story.client.put("policyEnforcer", { ...agreement, archetypes: ["dataThroughTtp"] }, { token: story.adminKey });
   const after = await askUntilSwitched(story, approval.auth.accessToken);
   story.write(`  before: ${before.archetype}; after: ${after.archetype}`);
-  story.check("the archetype switched under the same token", before.archetype === "computeToData" && after.archetype === "dataThroughTtp");
+  story.check(
+    "the archetype switched under the same token",
+    before.archetype === "computeToData" && after.archetype === "dataThroughTtp",
+  );
   checkAverages(story, after);
 }
 
@@ -196,7 +205,10 @@ function checkAverages(story: Story, answer: GatheredAnswer): void {
   for (const [sex, average] of story.known) {
     const found = averageOf(answer.pooled?.rows ?? [], sex);
     const label = sex === "" ? "(unknown)" : sex;
-    story.check(`the pooled average for ${label} is ${average.toFixed(2)}`, Math.abs(found - average) <= 1e-9 * average);
+    story.check(
+      `the pooled average for ${label} is ${average.toFixed(2)}`,
+      Math.abs(found - average) <= 1e-9 * average,
+    );
   }
 }
 

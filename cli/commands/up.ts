@@ -68,8 +68,5 @@ async function instructions(url: string, adminKeyFile: string, isSample: boolean
 
 async function readExample(url: string): Promise<string> {
   const body = await readFile(join(packageRoot, "configuration", "examples", "average-salary-by-sex.json"), "utf8");
-  return [
-    `curl -s ${url}/api/v1/requestApproval -H 'Content-Type: application/json' -d '`,
-    `${body.trim()}'`,
-  ].join("");
+  return [`curl -s ${url}/api/v1/requestApproval -H 'Content-Type: application/json' -d '`, `${body.trim()}'`].join("");
 }

@@ -46,7 +46,7 @@ async function runFiles(some: readonly string[], concurrency: number): Promise<v
     if (skip !== undefined && skip !== false) skipped.push(`${describe(name, file)} (${String(skip)})`);
   });
   const finished = new Promise<void>((resolve, reject) => stream.on("end", resolve).on("error", reject));
-  stream.compose(new spec()).pipe(process.stdout, { end: false });
+  stream.pipe(new spec()).pipe(process.stdout, { end: false });
   await finished;
 }
 
