@@ -1,7 +1,7 @@
 /** The sidecar's settings in a job, set by the job runner. */
 import { Type } from "@sinclair/typebox";
 import { loadSettings } from "../lib/config/env.ts";
-import { CHAIN_VARIABLES, readSidecarEnvironment, type SidecarPosition } from "../lib/jobs/chain-environment.ts";
+import { readSidecarEnvironment, type SidecarPosition } from "../lib/jobs/chain-environment.ts";
 import type { TracingSettings } from "../lib/telemetry/tracing.ts";
 
 /** See {@link loadSidecarSettings}. */
@@ -31,17 +31,12 @@ export const SidecarVariables = Type.Object({
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String()),
 });
 
-/** The chain's variables as texts; `readSidecarEnvironment` checks them. */
-const ChainVariables = Type.Object(
-  Object.fromEntries(Object.values(CHAIN_VARIABLES).map((name) => [name, Type.Optional(Type.String())])),
-);
-
 /** Reads the environment. Fails with `configuration_invalid`. */
 export function loadSidecarSettings(): SidecarSettings {
   const settings = loadSettings(SidecarVariables);
   const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
   return {
-    position: readSidecarEnvironment(loadSettings(ChainVariables)),
+    position: readSidecarEnvironment(),
     busUrl: settings.DYNAMOS_BUS,
     runName: settings.DYNAMOS_RUN_NAME,
     requestTimeoutMs: settings.DYNAMOS_RUN_REQUEST_TIMEOUT_MS,

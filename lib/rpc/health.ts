@@ -16,10 +16,15 @@ import {
 const SERVING_STATUS = { serving: 1, notServing: 2, serviceUnknown: 3 } as const;
 type ServingStatus = (typeof SERVING_STATUS)[keyof typeof SERVING_STATUS];
 
+/** An object, because grpc-js takes a falsy message (the empty name, which asks for the whole server) for none. */
+interface HealthCheckRequest {
+  readonly service: string;
+}
+
 /** Answers for the whole server (service name "") and for each service by its full name. */
 export class HealthService {
   readonly #names: ReadonlySet<string>;
-  readonly #watchers = new Set<ServerWritableStream<string, ServingStatus>>();
+  readonly #watchers = new Set<ServerWritableStream<HealthCheckRequest, ServingStatus>>();
   #isServing = true;
 
   constructor(serviceNames: readonly string[]) {
@@ -28,8 +33,8 @@ export class HealthService {
 
   /** Registers Check and Watch. */
   addTo(server: Server): void {
-    server.register("/grpc.health.v1.Health/Check", this.#check, encodeStatus, decodeServiceName, "unary");
-    server.register("/grpc.health.v1.Health/Watch", this.#watch, encodeStatus, decodeServiceName, "serverStream");
+    server.register("/grpc.health.v1.Health/Check", this.#check, encodeStatus, decodeRequest, "unary");
+    server.register("/grpc.health.v1.Health/Watch", this.#watch, encodeStatus, decodeRequest, "serverStream");
   }
 
   /** From now on NOT_SERVING; watchers are told, and let go. */
@@ -42,15 +47,15 @@ export class HealthService {
     this.#watchers.clear();
   }
 
-  readonly #check: handleUnaryCall<string, ServingStatus> = (call, callback) => {
-    if (this.#names.has(call.request)) return callback(null, this.#status(call.request));
+  readonly #check: handleUnaryCall<HealthCheckRequest, ServingStatus> = (call, callback) => {
+    if (this.#names.has(call.request.service)) return callback(null, this.#status(call.request.service));
     callback({ code: GrpcStatus.NOT_FOUND, details: "unknown service", metadata: new Metadata() });
   };
 
-  readonly #watch: handleServerStreamingCall<string, ServingStatus> = (call) => {
+  readonly #watch: handleServerStreamingCall<HealthCheckRequest, ServingStatus> = (call) => {
     this.#watchers.add(call);
     call.on("cancelled", () => this.#watchers.delete(call));
-    call.write(this.#status(call.request));
+    call.write(this.#status(call.request.service));
   };
 
   #status(name: string): ServingStatus {
@@ -60,15 +65,15 @@ export class HealthService {
 }
 
 /** HealthCheckRequest{string service = 1}. */
-function decodeServiceName(bytes: Buffer): string {
+function decodeRequest(bytes: Buffer): HealthCheckRequest {
   const reader = new BinaryReader(bytes);
-  let name = "";
+  let service = "";
   while (reader.pos < reader.len) {
     const [field, wireType] = reader.tag();
-    if (field === 1) name = reader.string();
+    if (field === 1) service = reader.string();
     else reader.skip(wireType);
   }
-  return name;
+  return { service };
 }
 
 /** HealthCheckResponse{ServingStatus status = 1}: field 1 as a varint. */

@@ -31,7 +31,12 @@ export interface CallContext {
   readonly trace: TraceContext | undefined;
 }
 
-/** Takes a stream of requests, pulling each when it is ready for it, and answers once. */
+/**
+ * Takes a stream of requests, pulling each when it is ready for it, and answers once.
+ *
+ * A caller that cancels while its messages are still in the sockets may look, by Node's HTTP/2, like one whose stream ended:
+ * streams need an end mark of their own, as frames have.
+ */
 export type ClientStreamingHandler<Input extends DescMessage, Output extends DescMessage> = (
   requests: AsyncIterable<MessageShape<Input>>,
   context: CallContext,

@@ -33,7 +33,8 @@ const GRPC_STATUS_OF_HTTP: Readonly<Record<number, GrpcStatus>> = {
 
 /** What gRPC itself, not a program of ours, ends calls with. */
 const OWN_FAILURES: ReadonlyMap<GrpcStatus, { readonly code: ErrorCode; readonly says: string }> = new Map([
-  [GrpcStatus.CANCELLED, { code: "cancelled", says: "cancelled the call" }],
+  // Not by us: then the caller knows why. A server that is torn down resets its streams so.
+  [GrpcStatus.CANCELLED, { code: "job_failed", says: "cut the call off" }],
   [GrpcStatus.DEADLINE_EXCEEDED, { code: "deadline_exceeded", says: "did not answer before the deadline" }],
   [GrpcStatus.RESOURCE_EXHAUSTED, { code: "message_too_large", says: "refused a message" }],
   [GrpcStatus.UNAVAILABLE, { code: "job_failed", says: "stopped before it had answered" }],

@@ -3,7 +3,7 @@ import { Type } from "@sinclair/typebox";
 import type { JWK } from "jose";
 import { loadSettings } from "../../lib/config/env.ts";
 import { AppError } from "../../lib/errors.ts";
-import { CHAIN_VARIABLES, readChainEnvironment, type MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
+import { readChainEnvironment, type MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
 import type { TracingSettings } from "../../lib/telemetry/tracing.ts";
 
 /** See {@link loadChainSettings}. */
@@ -24,17 +24,12 @@ export const ProgramSettings = Type.Object({
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String()),
 });
 
-/** The chain's variables as texts; `readChainEnvironment` checks them. */
-const ChainVariables = Type.Object(
-  Object.fromEntries(Object.values(CHAIN_VARIABLES).map((name) => [name, Type.Optional(Type.String())])),
-);
-
 /** Reads the environment. Fails with `configuration_invalid`. */
 export function loadChainSettings(): ChainSettings {
   const settings = loadSettings(ProgramSettings);
   const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
   return {
-    position: readChainEnvironment(loadSettings(ChainVariables)),
+    position: readChainEnvironment(),
     grantKeys: parseKeySet(settings.DYNAMOS_GRANT_JWKS),
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
     logLevel: settings.DYNAMOS_LOG_LEVEL,
