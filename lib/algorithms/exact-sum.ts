@@ -8,7 +8,7 @@
  * Values so large or small that these transformations would overflow or underflow go into a bigint instead.
  */
 import { Type, type Static } from "@sinclair/typebox";
-import { binaryParts, nearestDouble, rationalOfBinary, type Rational } from "./exact-rational.ts";
+import { binaryParts, nearestDouble, rationalOfBinary, type BinaryParts, type Rational } from "./exact-rational.ts";
 
 /** The exact, canonical JSON form: a sum is mantissa (hexadecimal) · 2^exponent, the mantissa odd or 0. */
 export const ExactFloatSumJson = Type.Object(
@@ -29,14 +29,13 @@ const LARGEST_SQUARED = 2 ** 480;
 const SMALLEST_SQUARED = 2 ** -480;
 /** Dekker's splitting constant for 53 bits: 2^27 + 1. */
 const SPLITTER = 134_217_729;
-/** The exponent that exact parts are held at: that of the smallest square of a double. */
-const EXACT_EXPONENT = -2148;
 
 /** A mergeable exact sum of doubles, or of their squares. NaN and infinities take over as IEEE 754 says, in any order. */
 export class ExactFloatSum {
   #expansion: number[] = [];
-  /** What the expansion cannot hold, as a multiple of 2^EXACT_EXPONENT. */
-  #exact = 0n;
+  /** What the expansion cannot hold: #mantissa · 2^#exponent. */
+  #mantissa = 0n;
+  #exponent = 0;
   #hasNaN = false;
   #hasInfinity = false;
   #hasMinusInfinity = false;
@@ -66,7 +65,7 @@ export class ExactFloatSum {
   /** Adds all of another sum. */
   merge(other: ExactFloatSum): void {
     for (const part of other.#expansion) this.#grow(part);
-    this.#exact += other.#exact;
+    this.#addParts(other.#mantissa, other.#exponent);
     this.#hasNaN ||= other.#hasNaN;
     this.#hasInfinity ||= other.#hasInfinity;
     this.#hasMinusInfinity ||= other.#hasMinusInfinity;
@@ -118,9 +117,9 @@ export class ExactFloatSum {
     let kept = 0;
     for (let i = 0; i < expansion.length; i++) {
       const part = expansion[i] as number;
-      const [large, small] = Math.abs(carried) < Math.abs(part) ? [part, carried] : [carried, part];
-      const sum = large + small;
-      const error = small - (sum - large);
+      const sum = carried + part;
+      // FAST-TWO-SUM: what rounding lost, exactly, if the larger magnitude comes first.
+      const error = Math.abs(carried) < Math.abs(part) ? carried - (sum - part) : part - (sum - carried);
       if (error !== 0) expansion[kept++] = error;
       carried = sum;
     }
@@ -129,7 +128,12 @@ export class ExactFloatSum {
   }
 
   #addParts(mantissa: bigint, exponent: number): void {
-    this.#exact += mantissa << BigInt(exponent - EXACT_EXPONENT);
+    ({ mantissa: this.#mantissa, exponent: this.#exponent } = added(
+      this.#mantissa,
+      this.#exponent,
+      mantissa,
+      exponent,
+    ));
   }
 
   #addSpecial(value: number): void {
@@ -139,16 +143,25 @@ export class ExactFloatSum {
   }
 
   /** The one form of this value, whatever order it came about in. */
-  #canonical(): { mantissa: bigint; exponent: number } {
-    let mantissa = this.#exact;
+  #canonical(): BinaryParts {
+    let total: BinaryParts = { mantissa: this.#mantissa, exponent: this.#exponent };
     for (const part of this.#expansion) {
-      const parts = binaryParts(part);
-      mantissa += parts.mantissa << BigInt(parts.exponent - EXACT_EXPONENT);
+      const { mantissa, exponent } = binaryParts(part);
+      total = added(total.mantissa, total.exponent, mantissa, exponent);
     }
-    if (mantissa === 0n) return { mantissa, exponent: 0 };
-    const zeros = trailingZeros(mantissa);
-    return { mantissa: mantissa >> BigInt(zeros), exponent: EXACT_EXPONENT + zeros };
+    if (total.mantissa === 0n) return { mantissa: 0n, exponent: 0 };
+    const zeros = trailingZeros(total.mantissa);
+    return { mantissa: total.mantissa >> BigInt(zeros), exponent: total.exponent + zeros };
   }
+}
+
+/** The sum of two numbers mantissa · 2^exponent, at the smaller exponent. */
+function added(mantissa: bigint, exponent: number, otherMantissa: bigint, otherExponent: number): BinaryParts {
+  if (otherMantissa === 0n) return { mantissa, exponent };
+  if (mantissa === 0n) return { mantissa: otherMantissa, exponent: otherExponent };
+  return exponent <= otherExponent
+    ? { mantissa: mantissa + (otherMantissa << BigInt(otherExponent - exponent)), exponent }
+    : { mantissa: otherMantissa + (mantissa << BigInt(exponent - otherExponent)), exponent: otherExponent };
 }
 
 /** value² − square, exactly, where `square` is value² as rounded (Dekker 1971; Shewchuk 1997, TWO-PRODUCT). */

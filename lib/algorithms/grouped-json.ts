@@ -2,7 +2,7 @@
 import { Type, type Static } from "@sinclair/typebox";
 import { AppError } from "../errors.ts";
 import { CellJson, cellAsJson, cellFromJson, FieldTypeJson } from "./cell-json.ts";
-import { GroupedSummary, isWithheld, type Group, type GroupedSummaryOptions } from "./grouped.ts";
+import { isWithheld, startSummaries, type Group, type GroupedSummary } from "./grouped.ts";
 import { algorithmsFor, type GroupingPlan, type PlannedColumn, type ValueColumn } from "./grouping-plan.ts";
 import { algorithmsNamed } from "./registry.ts";
 import { checkState } from "./state-check.ts";
@@ -47,7 +47,8 @@ export type GroupedSummaryJson = Static<typeof GroupedSummaryJson>;
 /** Writes the state down, without groups and bins of fewer than `minimumGroupSize` rows. */
 export function groupedToJson(summary: GroupedSummary, minimumGroupSize: number): GroupedSummaryJson {
   const plan = summary.plan;
-  let { groups: withheldGroups, bins: withheldBins } = summary.withheldBefore;
+  let withheldGroups = 0;
+  let withheldBins = 0;
   const groups: GroupedSummaryJson["groups"] = [];
   for (const [index, grouping] of plan.groupings.entries()) {
     for (const group of summary.groupsOf(index)) {
@@ -99,26 +100,30 @@ export function planOfJson(json: GroupedSummaryJson): GroupingPlan {
   }
 }
 
-/** The summary that a checked document stands for. `data_invalid` when its states are malformed. */
-export function groupedFromJson(json: GroupedSummaryJson, options: GroupedSummaryOptions = {}): GroupedSummary {
-  const summary = new GroupedSummary(planOfJson(json), options);
-  for (const [place, [index, rows, cells, states]] of json.groups.entries()) {
-    const grouping = summary.plan.groupings[index];
-    if (grouping === undefined || cells.length !== grouping.groupColumns.length) throw malformedGroup(place);
-    const group = summary.groupAt(
-      index,
-      grouping.groupColumns.map((column, i) => cellFromJson(column.type, cells[i] ?? null)),
-    );
-    if (group.rows !== 0n) throw malformedGroup(place);
-    group.rows = BigInt(rows);
-    loadStates(group, states, place);
-  }
-  summary.withheldBefore = { groups: json.withheldGroups, bins: json.withheldBins };
-  return summary;
+/** A group out of a document, and the place of its grouping. */
+export interface LoadedGroup {
+  readonly index: number;
+  readonly group: Group;
 }
 
-function columnToJson({ name, type, isTypeUnknown }: PlannedColumn): Static<typeof ColumnJson> {
-  return { name, type, ...(isTypeUnknown ? { isTypeUnknown } : {}) };
+/** The groups of a checked document, one at a time, for merging. `data_invalid` when their states are malformed. */
+export function* groupsOfJson(json: GroupedSummaryJson, plan: GroupingPlan): Generator<LoadedGroup> {
+  const seen = plan.groupings.map(() => new Set<string>());
+  for (const [place, [index, rows, cells, states]] of json.groups.entries()) {
+    const grouping = plan.groupings[index];
+    const key = JSON.stringify(cells);
+    if (grouping === undefined || cells.length !== grouping.groupColumns.length || seen[index]?.has(key)) {
+      throw malformedGroup(place);
+    }
+    seen[index]?.add(key);
+    const group: Group = {
+      cells: grouping.groupColumns.map((column, i) => cellFromJson(column.type, cells[i] ?? null)),
+      rows: BigInt(rows),
+      summaries: startSummaries(plan, grouping, {}),
+    };
+    loadStates(group, states, place);
+    yield { index, group };
+  }
 }
 
 function loadStates(group: Group, states: readonly (readonly unknown[])[], place: number): void {
@@ -128,6 +133,10 @@ function loadStates(group: Group, states: readonly (readonly unknown[])[], place
     if (columnOf.length !== summaries.length) throw malformedGroup(place);
     for (const [which, summary] of summaries.entries()) summary.load(columnOf[which]);
   }
+}
+
+function columnToJson({ name, type, isTypeUnknown }: PlannedColumn): Static<typeof ColumnJson> {
+  return { name, type, ...(isTypeUnknown ? { isTypeUnknown } : {}) };
 }
 
 function columnStates(column: ValueColumn, group: Group, place: number, minimumGroupSize: number): unknown[] {

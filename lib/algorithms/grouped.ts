@@ -11,19 +11,21 @@ import { AppError } from "../errors.ts";
 import type { Grouping, GroupingPlan } from "./grouping-plan.ts";
 import { ROWS } from "./grouping-plan.ts";
 import { SpillingValues, type SpillingValuesOptions } from "./spilling-values.ts";
-import type { Summary, SummaryContext } from "./summary.ts";
+import type { Summary, SummaryContext, ValueStore } from "./summary.ts";
 import { convertCell } from "./widening.ts";
 
 /** Limits of a {@link GroupedSummary}. */
 export interface GroupedSummaryOptions {
   /** Groups, and bins of histograms, that there may be. Default 100,000. */
   readonly maximumGroups?: number;
+  /** Summaries (groups times value columns times algorithms) that there may be: about half a KB each. Default 400,000. */
+  readonly maximumSummaries?: number;
   /** Where and when the values for a median go to disk. */
   readonly spilling?: SpillingValuesOptions;
 }
 
-/** The default of {@link GroupedSummaryOptions.maximumGroups}. */
-export const DEFAULT_MAXIMUM_GROUPS = 100_000;
+const DEFAULT_MAXIMUM_GROUPS = 100_000;
+const DEFAULT_MAXIMUM_SUMMARIES = 400_000;
 
 /** One group: its values of the group columns, its number of rows, and per value column a summary per algorithm. */
 export interface Group {
@@ -41,22 +43,23 @@ export interface Withheld {
 /** Summaries of all groups of a request. `close` it whatever happens: a median may hold a temporary file. */
 export class GroupedSummary {
   readonly plan: GroupingPlan;
-  /** What was withheld before this summary came about, at the parties that its parts are from. */
-  withheldBefore: Withheld = { groups: 0, bins: 0 };
   readonly #maximumGroups: number;
+  readonly #maximumSummaries: number;
   readonly #values: SpillingValues;
   /** Per grouping, the groups by their key. */
   readonly #groups: readonly Map<string, Group>[];
   #claimedRows = 0;
+  #summaryCount = 0;
 
   /** Without any group: for merging. {@link GroupedSummary.start} is for adding rows. */
   constructor(plan: GroupingPlan, options: GroupedSummaryOptions = {}) {
     this.plan = plan;
     this.#maximumGroups = options.maximumGroups ?? DEFAULT_MAXIMUM_GROUPS;
+    this.#maximumSummaries = options.maximumSummaries ?? DEFAULT_MAXIMUM_SUMMARIES;
     this.#values = new SpillingValues(options.spilling);
     this.#groups = plan.groupings.map(() => new Map());
     // Tried here, so that a request whose parameters do not fit fails before any row is read.
-    for (const grouping of plan.groupings) this.#startSummaries(grouping, () => undefined);
+    for (const grouping of plan.groupings) startSummaries(plan, grouping, { values: this.#values });
   }
 
   /** A summary of no rows yet. Where there are no group columns there is one group, also without rows (as in SQL). */
@@ -91,19 +94,19 @@ export class GroupedSummary {
    * of merges the result is the same, bit for bit.
    */
   merge(other: GroupedSummary): void {
-    for (const [index, grouping] of this.plan.groupings.entries()) {
-      const types = other.plan.groupings[index]?.groupColumns ?? [];
-      for (const group of other.groupsOf(index)) {
-        const cells = grouping.groupColumns.map((column, i) =>
-          convertCell(types[i]?.type ?? column.type, column.type, group.cells[i] ?? null),
-        );
-        mergeGroup(this.groupAt(index, cells), group);
-      }
+    for (const index of this.plan.groupings.keys()) {
+      for (const group of other.groupsOf(index)) this.mergeGroup(index, group, other.plan);
     }
-    this.withheldBefore = {
-      groups: this.withheldBefore.groups + other.withheldBefore.groups,
-      bins: this.withheldBefore.bins + other.withheldBefore.bins,
-    };
+  }
+
+  /** Adds all of one group of a summary with that plan; see {@link GroupedSummary.merge}. */
+  mergeGroup(index: number, group: Group, plan: GroupingPlan): void {
+    const columns = this.plan.groupings[index]?.groupColumns ?? [];
+    const types = plan.groupings[index]?.groupColumns ?? [];
+    const cells = columns.map((column, i) =>
+      convertCell(types[i]?.type ?? column.type, column.type, group.cells[i] ?? null),
+    );
+    mergeInto(this.groupAt(index, cells), group);
   }
 
   /** The groups of a grouping, in order of their appearance. */
@@ -122,7 +125,8 @@ export class GroupedSummary {
     let group = groups.get(key);
     if (group === undefined) {
       this.#claimRow();
-      group = { cells: normal, rows: 0n, summaries: this.#startSummaries(grouping, () => this.#claimRow()) };
+      this.#claimSummaries(grouping.valueColumns.reduce((count, column) => count + column.algorithms.length, 0));
+      group = { cells: normal, rows: 0n, summaries: this.#startSummaries(grouping) };
       groups.set(key, group);
     }
     return group;
@@ -154,16 +158,19 @@ export class GroupedSummary {
     }
   }
 
-  #startSummaries(grouping: Grouping, claimRow: () => void): readonly (readonly Summary[])[] {
-    return grouping.valueColumns.map((column) => {
-      const context: SummaryContext = {
-        type: column.type,
-        parameters: this.plan.parameters,
-        values: this.#values,
-        claimRow,
-      };
-      return column.algorithms.map((algorithm) => algorithm.start(context));
-    });
+  #startSummaries(grouping: Grouping): Group["summaries"] {
+    return startSummaries(this.plan, grouping, { values: this.#values, claimRow: () => this.#claimRow() });
+  }
+
+  #claimSummaries(count: number): void {
+    this.#summaryCount += count;
+    if (this.#summaryCount <= this.#maximumSummaries) return;
+    throw new AppError(
+      "result_too_large",
+      `The result has more than ${this.#maximumSummaries} values (groups times value columns times algorithms). Group by ` +
+        "fewer columns or by coarser values, or ask for fewer algorithms or value columns.",
+      { details: { limit: this.#maximumSummaries } },
+    );
   }
 
   #claimRow(): void {
@@ -178,6 +185,18 @@ export class GroupedSummary {
   }
 }
 
+/** Empty summaries for one group. */
+export function startSummaries(
+  plan: GroupingPlan,
+  grouping: Grouping,
+  { values, claimRow = () => undefined }: { readonly values?: ValueStore; readonly claimRow?: () => void },
+): Group["summaries"] {
+  return grouping.valueColumns.map(({ type, algorithms }) => {
+    const context: SummaryContext = { type, parameters: plan.parameters, claimRow, ...(values ? { values } : {}) };
+    return algorithms.map((algorithm) => algorithm.start(context));
+  });
+}
+
 /** Whether a group is too small to be shown. A minimum of 1 shows also the group of no rows that a sum over nothing is. */
 export function isWithheld(group: Group, minimumGroupSize: number): boolean {
   return minimumGroupSize > 1 && group.rows < minimumGroupSize;
@@ -190,7 +209,7 @@ export function hasBins(plan: GroupingPlan): boolean {
 
 const everyRow = { get: (): CellValue => 1n };
 
-function mergeGroup(target: Group, source: Group): void {
+function mergeInto(target: Group, source: Group): void {
   target.rows += source.rows;
   for (const [column, summaries] of target.summaries.entries()) {
     for (const [place, summary] of summaries.entries()) {

@@ -96,11 +96,11 @@ function gridBins(type: FieldType): Binning {
     type.kind === "float" ? { digits: 1n, exponent: SMALLEST_DECADE } : { digits: 1n, exponent: -scaleOf(type) };
   return {
     keyOf(value) {
+      if (type.kind === "float") return floatKey(value as number);
       const { digits, exponent } = decimalOfCell(type, value);
       const [sign, text] = digits < 0n ? ["-", (-digits).toString()] : ["", digits.toString()];
       const decade = text.length - 1 + exponent;
       if (digits === 0n) return "0";
-      if (decade < SMALLEST_DECADE && type.kind === "float") return `${sign}0`;
       const twoDigits = Number(text.slice(0, 2).padEnd(2, "0"));
       return `${sign}${twoDigits - (twoDigits % gridStep(twoDigits))}e${decade - 1}`;
     },
@@ -118,6 +118,17 @@ function gridBins(type: FieldType): Binning {
       return sign === "-" ? [-farNumber, nearNumber === 0 ? 0 : -nearNumber] : [nearNumber, farNumber];
     },
   };
+}
+
+/** Straight from the digits of the shortest decimal: floats are many, and bigints slow. */
+function floatKey(value: number): string {
+  const sign = value < 0 ? "-" : "";
+  const text = Math.abs(value).toExponential();
+  const decade = Number(text.slice(text.indexOf("e") + 1));
+  if (value === 0) return "0";
+  if (decade < SMALLEST_DECADE) return `${sign}0`;
+  const twoDigits = Number(text.charAt(0)) * 10 + (text.charAt(1) === "." ? Number(text.charAt(2)) : 0);
+  return `${sign}${twoDigits - (twoDigits % gridStep(twoDigits))}e${decade - 1}`;
 }
 
 /** Steps of the grid for numbers whose first two digits are these: 10 to 19, 20 to 49, 50 to 99. */

@@ -3,7 +3,7 @@ import type { RecordBatch, Schema } from "apache-arrow";
 import type { FieldSpec } from "../data/field-types.ts";
 import { AppError } from "../errors.ts";
 import { finishGrouped } from "./grouped-result.ts";
-import { checkGroupedJson, groupedFromJson, planOfJson, type GroupedSummaryJson } from "./grouped-json.ts";
+import { checkGroupedJson, groupsOfJson, planOfJson, type GroupedSummaryJson } from "./grouped-json.ts";
 import { GroupedSummary, type GroupedSummaryOptions } from "./grouped.ts";
 import { algorithmsFor, ROWS, type GroupingPlan, type PlannedColumn } from "./grouping-plan.ts";
 import { typeInWords, widenTypes } from "./widening.ts";
@@ -85,11 +85,17 @@ function mergeAll(documents: readonly Document[], minimumGroupSize: number, opti
   // Not `start`: the group of all rows, withheld by every steward, must not appear as one of no rows.
   const pooled = new GroupedSummary(widenedPlan(documents), options);
   try {
-    for (const { provider, json } of documents) ofParty(provider, () => pooled.merge(groupedFromJson(json, options)));
+    for (const { provider, json } of documents) ofParty(provider, () => mergeDocument(pooled, json));
     return finishGrouped(pooled, minimumGroupSize);
   } finally {
     pooled.close();
   }
+}
+
+/** Group by group, so that beside the document and the whole nothing is held. */
+function mergeDocument(pooled: GroupedSummary, json: GroupedSummaryJson): void {
+  const plan = planOfJson(json);
+  for (const { index, group } of groupsOfJson(json, plan)) pooled.mergeGroup(index, group, plan);
 }
 
 /** The plan whose types take the values of all parts. */

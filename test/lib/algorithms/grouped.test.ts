@@ -90,12 +90,13 @@ test("minima and maxima of every type, text by code points, NaN and minus zero i
     rows: [
       ["\u{1f642}", 1, true, 5, 7n, 0],
       ["\uffee", Number.NaN, false, -5, -7n, -0],
+      ["\u{10ffff}", 0, true, 0, 0n, 0],
     ] as CellValue[][],
   };
   const { rows: result } = run({ algorithm: "min,max", algorithmColumns: { "": "a,b,c,d,e,z" } }, 1, input);
   assert.deepEqual(result, [
     {
-      ...{ min_a: "\uffee", max_a: "\u{1f642}", min_b: Number.NaN, max_b: Number.NaN, min_c: false, max_c: true },
+      ...{ min_a: "\uffee", max_a: "\u{10ffff}", min_b: Number.NaN, max_b: Number.NaN, min_c: false, max_c: true },
       ...{ min_d: -5, max_d: 5, min_e: -7n, max_e: 7n, min_z: -0, max_z: 0 },
     },
   ]);
@@ -216,6 +217,15 @@ test("more groups than the limit are refused, with the limit", () => {
   assert.equal(failure(() => run(bins, 1, input, { maximumGroups: 10 })).code, "result_too_large");
 });
 
+test("more values than the limit are refused, since each takes memory", () => {
+  const input = { fields: columns({ n: "integer" }), rows: Array.from({ length: 11 }, (_, i) => [BigInt(i)]) };
+  const request = { algorithm: "count,sum", algorithmColumns: { n: "n" } };
+  assert.equal(run(request, 1, input, { maximumSummaries: 22 }).rows.length, 11);
+  const error = failure(() => run(request, 1, input, { maximumSummaries: 21 }));
+  assert.equal(error.code, "result_too_large");
+  assert.deepEqual(error.details, { limit: 21 });
+});
+
 test("a result of many groups comes in several batches", () => {
   const input = { fields: columns({ n: "integer" }), rows: Array.from({ length: 9000 }, (_, i) => [BigInt(i)]) };
   const { batches, rows: result } = run({ algorithm: "count", algorithmColumns: { n: "*" } }, 1, input);
@@ -227,12 +237,15 @@ test("groups of 0 and -0 are one; keys of several columns do not run together", 
   const input = {
     fields: columns({ a: "text", b: "text", z: "float" }),
     rows: [
-      ["1:x", "", 0],
-      ["1", ":x", -0],
+      ["1:x", "", -0],
+      ["1", ":x", 0],
       ["", null, Number.NaN],
       ["", null, Number.NaN],
     ] as CellValue[][],
   };
   assert.equal(run({ algorithm: "count", algorithmColumns: { "a,b": "*" } }, 1, input).rows.length, 3);
-  assert.equal(run({ algorithm: "count", algorithmColumns: { z: "*" } }, 1, input).rows.length, 2);
+  assert.deepEqual(run({ algorithm: "count", algorithmColumns: { z: "*" } }, 1, input).rows, [
+    { z: 0, count: 2n },
+    { z: Number.NaN, count: 2n },
+  ]);
 });

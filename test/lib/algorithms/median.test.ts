@@ -65,6 +65,21 @@ test("values beyond the limit go to a file that has no name, so nothing stays be
   assert.equal(openFilesIn(folder), 0);
 });
 
+test("long lists that lie behind each other in a run are each read from their own start", async () => {
+  const values = new SpillingValues({ maximumHeldValues: 60_000, folder: await temporaryFolder() });
+  try {
+    const lists = [values.open(INTEGER), values.open(FLOAT), values.open(INTEGER)];
+    for (let i = 0; i < 50_000; i++) {
+      for (const [place, list] of lists.entries()) values.add(list, i * 10 + place);
+    }
+    for (const [place, list] of lists.entries()) {
+      assert.deepEqual(values.middle(list)?.map(Number), [249_990 + place, 250_000 + place]);
+    }
+  } finally {
+    values.close();
+  }
+});
+
 test("more temporary space than the limit is refused, with the limit", async () => {
   const values = new SpillingValues({
     maximumHeldValues: 10,

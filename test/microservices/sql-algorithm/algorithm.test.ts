@@ -153,7 +153,8 @@ test("of several grants the strictest word counts; a third party without data on
     operations: ["AVG", "sum", "unheardOf"],
   };
   const other: Grant = { ...GRANT, operations: ["average", "count"] };
-  assert.deepEqual(rulesOf([thirdParty, other, strict]), {
+  const third: Grant = { ...GRANT, operations: ["mean", "sum", "count"] };
+  assert.deepEqual(rulesOf([thirdParty, other, strict, third]), {
     rawRows: false,
     minimumGroupSize: 5,
     operations: ["average"],
