@@ -69,7 +69,10 @@ module.exports = {
       from: { path: "^(microservices|sdk)/" },
       to: { path: "^lib/(knowledge|bus|http|policy|tokens|jobs/(?!chain-environment))" },
     },
-    vendor("better-sqlite3", "^(lib/(knowledge|bus)/|microservices/sql-query/|agent/data/|cli/|test/|bench/)"),
+    vendor(
+      "better-sqlite3",
+      "^(lib/(knowledge|bus)/|lib/data/make-file-once|microservices/sql-query/|agent/data/|cli/|test/|bench/)",
+    ),
     vendor("@grpc/grpc-js", "^lib/rpc/"),
     vendor("fastify", "^(lib/http/|orchestrator/http/|agent/http/|test/)"),
     vendor("graphlib", "^lib/chain/"),

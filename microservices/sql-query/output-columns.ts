@@ -1,7 +1,8 @@
 /** The columns of a result: their names, declared types, and where their values come from. */
 import { fieldTypeOfColumn, type FieldType } from "../../lib/data/field-types.ts";
+import { SOURCE_COLUMN, SOURCE_TABLE } from "../../lib/data/field-metadata.ts";
 import { AppError } from "../../lib/errors.ts";
-import type { Column, Table } from "../../lib/model/dataset.ts";
+import { findTable, type Column, type DataSet } from "../../lib/model/dataset.ts";
 import type { GuardedStatement } from "./guarded-statement.ts";
 
 /** A result column. */
@@ -17,7 +18,10 @@ export interface OutputColumn {
  * The result columns of a statement. Names that come twice get `:1`, `:2` and so on, as SQLite itself names them in a
  * subselect. The origin is what SQLite says, but nothing for a compound: there SQLite names one of several.
  */
-export function outputColumns({ statement, isCompound }: GuardedStatement, tables: readonly Table[]): OutputColumn[] {
+export function outputColumns(
+  { statement, isCompound }: GuardedStatement,
+  dataSets: readonly DataSet[],
+): OutputColumn[] {
   const names = new Set<string>();
   return statement.columns().map((column, index) => {
     if (column.name === "") {
@@ -27,12 +31,12 @@ export function outputColumns({ statement, isCompound }: GuardedStatement, table
       );
     }
     const name = uniqueName(column.name, names);
-    const origin = isCompound ? undefined : findOrigin(column, tables);
+    const origin = isCompound ? undefined : findOrigin(column, dataSets);
     if (origin === undefined) return { name, declaredType: undefined, metadata: {} };
     return {
       name,
       declaredType: fieldTypeOfColumn(origin.column.type),
-      metadata: { "dynamos.sourceTable": origin.table.name, "dynamos.sourceColumn": origin.column.name },
+      metadata: { [SOURCE_TABLE]: origin.table, [SOURCE_COLUMN]: origin.column.name },
     };
   });
 }
@@ -46,10 +50,10 @@ function uniqueName(name: string, taken: Set<string>): string {
 
 function findOrigin(
   { database, table, column }: { database: string | null; table: string | null; column: string | null },
-  tables: readonly Table[],
-): { table: Table; column: Column } | undefined {
+  dataSets: readonly DataSet[],
+): { readonly table: string; readonly column: Column } | undefined {
   if (database !== "main" || table === null || column === null) return undefined;
-  const declared = tables.find(({ name }) => name.toLowerCase() === table.toLowerCase());
+  const declared = dataSets.map((dataSet) => findTable(dataSet, table)).find((found) => found !== undefined);
   const found = declared?.columns.find(({ name }) => name.toLowerCase() === column.toLowerCase());
-  return declared && found ? { table: declared, column: found } : undefined;
+  return declared && found ? { table: declared.name, column: found } : undefined;
 }

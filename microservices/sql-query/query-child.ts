@@ -20,7 +20,7 @@ try {
   const guarded = guardStatement(database, request.sql);
   // Arrow takes longer to load than most statements take to be refused.
   const { streamResult } = await import("./result-stream.ts");
-  streamResult(database, guarded, request.tables, request.limits);
+  streamResult(database, guarded, request.dataSets, request.limits);
 } catch (error) {
   writeFrame(FRAME.failure, Buffer.from(JSON.stringify(toFailure(asAppError(error, request.limits)))));
 }
@@ -60,6 +60,7 @@ function asAppError(error: unknown, limits: QueryLimits): unknown {
   if (code.startsWith("SQLITE_CANTOPEN") || code.startsWith("SQLITE_BUSY")) {
     return new AppError("job_failed", `The query's data could not be opened: ${error.message}.`, { cause: error });
   }
-  // What is left is about this query: an overflow, malformed JSON, a missing parameter.
+  // Neither SQLite's word about this query (an overflow, malformed JSON) nor the binding's (a missing parameter): our fault.
+  if (code === "" && !(error instanceof RangeError)) return error;
   return new AppError("query_invalid", `The query cannot be run: ${error.message}.`, { cause: error });
 }

@@ -1,6 +1,6 @@
 /** What goes between sql-query and the process that runs one query: the request, and the verdict of its watchdog. */
 import type { ErrorCode } from "../../lib/errors.ts";
-import type { Table } from "../../lib/model/dataset.ts";
+import type { DataSet } from "../../lib/model/dataset.ts";
 
 /** Limits of one query. Each is named in the error that it causes. */
 export interface QueryLimits {
@@ -32,8 +32,8 @@ export const DEFAULT_QUERY_LIMITS: QueryLimits = {
 /** The query's process reads this from standard input. */
 export interface ChildRequest {
   readonly worldPath: string;
-  /** The granted tables, for the declared types. */
-  readonly tables: readonly Table[];
+  /** The granted data sets, for the declared types and what is sensitive. */
+  readonly dataSets: readonly DataSet[];
   readonly sql: string;
   readonly limits: QueryLimits;
   /** Whose death ends it. */

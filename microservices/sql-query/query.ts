@@ -11,15 +11,15 @@ import { fileURLToPath } from "node:url";
 import type { RecordBatch, Schema } from "apache-arrow";
 import { BatchDecoder } from "../../lib/data/ipc.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
-import type { Table } from "../../lib/model/dataset.ts";
+import type { DataSet } from "../../lib/model/dataset.ts";
 import { FRAME, readFrames, type Frame } from "./frames.ts";
 import { type ChildRequest, type QueryLimits, type Verdict } from "./query-protocol.ts";
 import { memoryDetail } from "./watchdog.ts";
 
-/** What a query can see: a database file with exactly the granted tables. */
+/** What a query can see: a database file with exactly the granted tables and columns, and their declaration. */
 export interface World {
   readonly path: string;
-  readonly tables: readonly Table[];
+  readonly dataSets: readonly DataSet[];
 }
 
 /** One query. */
@@ -176,7 +176,7 @@ function timeLimit(limits: QueryLimits): AppError {
 }
 
 function childRequest({ world, sql, limits }: QueryRequest): ChildRequest {
-  return { worldPath: world.path, tables: world.tables, sql, limits, parentPid: process.pid };
+  return { worldPath: world.path, dataSets: world.dataSets, sql, limits, parentPid: process.pid };
 }
 
 /** JavaScript's own share; batches and the rows that types are taken from. */

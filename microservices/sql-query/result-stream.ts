@@ -1,11 +1,12 @@
 /** From the rows of a guarded statement to frames: schema, batches, end. Runs in the query's process, synchronously. */
 import type Database from "better-sqlite3";
 import { BatchBuilder } from "../../lib/data/batch-builder.ts";
-import { TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
+import { SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import type { CellValue, FieldSpec, FieldType } from "../../lib/data/field-types.ts";
 import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { AppError } from "../../lib/errors.ts";
-import type { Table } from "../../lib/model/dataset.ts";
+import type { DataSet } from "../../lib/model/dataset.ts";
+import { readsNoSensitiveColumn } from "./columns-read.ts";
 import { FRAME, writeFrame } from "./frames.ts";
 import { asSubselect, type GuardedStatement } from "./guarded-statement.ts";
 import { outputColumns, type OutputColumn } from "./output-columns.ts";
@@ -31,52 +32,61 @@ const BATCH_BYTES = 224 * 1024;
 export function streamResult(
   database: Database.Database,
   guarded: GuardedStatement,
-  tables: readonly Table[],
+  dataSets: readonly DataSet[],
   limits: QueryLimits,
 ): void {
-  const columns = outputColumns(guarded, tables);
+  const columns = outputColumns(guarded, dataSets);
+  const metadata = new Map<string, string>();
+  if (readsNoSensitiveColumn(database, guarded.program, dataSets)) metadata.set(SENSITIVE_COLUMNS_READ, "none");
   const rows = guarded.statement.safeIntegers(true).raw(true).iterate() as IterableIterator<SqliteValue[]>;
   const head = takeHead(rows, limits);
-  const types = columns.map((column, index) => columnType(column, index, head, database, guarded));
+  const types = columns.map(
+    (column, index) => column.declaredType ?? expressionType(column, index, head, database, guarded),
+  );
   const fields = columns.map((column, index) => fieldSpec(column, types[index]));
   const readers = columns.map((column, index) => cellReader(column, types[index] ?? NULLS_ONLY));
-  const writer = new BatchWriter(fields, readers, limits);
-  for (const row of head) writer.append(row);
+  const writer = new BatchWriter(new BatchBuilder(fields, { metadata }), readers, limits);
+  for (const row of head.rows) writer.append(row);
   for (const row of rows) writer.append(row);
   writer.end();
 }
 
 /** The first rows, which are held until the types are known. */
-function takeHead(rows: IterableIterator<SqliteValue[]>, limits: QueryLimits): SqliteValue[][] {
+interface Head {
+  readonly rows: readonly SqliteValue[][];
+  /** Whether the result has no more. */
+  readonly isAll: boolean;
+}
+
+function takeHead(rows: IterableIterator<SqliteValue[]>, limits: QueryLimits): Head {
   const head: SqliteValue[][] = [];
   let bytes = 0;
   while (head.length < ROWS_FOR_TYPES && bytes < BYTES_FOR_TYPES) {
     const next = rows.next();
-    if (next.done === true) break;
+    if (next.done === true) return { rows: head, isAll: true };
     bytes += checkedRowBytes(next.value, limits);
     head.push(next.value);
   }
-  return head;
+  return { rows: head, isAll: false };
 }
 
 /** What a column of nulls is sent as; its field says that this is a guess. */
 const NULLS_ONLY: FieldType = { kind: "text" };
 
 /** Undefined when there is no value to tell it by. */
-function columnType(
+function expressionType(
   column: OutputColumn,
   index: number,
-  head: readonly SqliteValue[][],
+  head: Head,
   database: Database.Database,
   guarded: GuardedStatement,
 ): FieldType | undefined {
-  if (column.declaredType !== undefined) return column.declaredType;
   const seen: SeenKinds = { integer: false, float: false, text: false };
-  for (const row of head) noteKind(seen, row[index] ?? null, column.name);
+  for (const row of head.rows) noteKind(seen, row[index] ?? null, column.name);
   const type = typeOfKinds(seen, column.name);
   if (type !== undefined) return type;
-  // Only nulls so far: as long as all rows are here, that is all; else the first other value decides.
-  if (head.length >= ROWS_FOR_TYPES) noteKind(seen, firstNonNull(database, guarded, index), column.name);
+  // Only nulls so far. If there are more rows, the first other value decides, wherever it is.
+  if (!head.isAll) noteKind(seen, firstNonNull(database, guarded, index), column.name);
   return typeOfKinds(seen, column.name);
 }
 
@@ -108,8 +118,8 @@ class BatchWriter {
   #rows = 0;
   #bytes = 0;
 
-  constructor(fields: readonly FieldSpec[], readers: readonly CellReader[], limits: QueryLimits) {
-    this.#builder = new BatchBuilder(fields);
+  constructor(builder: BatchBuilder, readers: readonly CellReader[], limits: QueryLimits) {
+    this.#builder = builder;
     this.#readers = readers;
     this.#limits = limits;
     this.#cells = readers.map(() => null);

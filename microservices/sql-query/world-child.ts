@@ -1,6 +1,5 @@
 /** The process of `world-file.ts`: copies granted tables and columns into a new database, and ends. */
-import { readFileSync } from "node:fs";
-import { pathToFileURL } from "node:url";
+import { accessSync, readFileSync } from "node:fs";
 import Database from "better-sqlite3";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
 import type { Table } from "../../lib/model/dataset.ts";
@@ -12,7 +11,9 @@ const world = new Database(target);
 world.pragma("journal_mode = OFF");
 world.pragma("synchronous = OFF");
 for (const part of parts) {
-  world.prepare("ATTACH ? AS source").run(`${pathToFileURL(part.path).href}?mode=ro`);
+  // ATTACH would make a file that is not there.
+  accessSync(part.path);
+  world.prepare("ATTACH ? AS source").run(part.path);
   for (const table of part.tables) copyTable(world, table);
   world.exec("DETACH source");
 }

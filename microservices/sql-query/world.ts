@@ -45,10 +45,11 @@ export async function openWorld(
   options: WorldOptions,
 ): Promise<World> {
   const parts = granted.map((dataSet) => ({ dataSet, source: findSource(dataSet, sources) }));
-  const tables = granted.flatMap((dataSet) => dataSet.tables);
   refuseSameNames(granted);
   const [only] = parts;
-  if (parts.length === 1 && only && holdsExactly(only.source.path, tables)) return { path: only.source.path, tables };
+  if (parts.length === 1 && only && holdsExactly(only.source.path, only.dataSet.tables)) {
+    return { path: only.source.path, dataSets: granted };
+  }
   const key = parts.map(({ dataSet, source }) => [source.contentHash, dataSet.tables]);
   const hash = createHash("sha256").update(JSON.stringify(key)).digest("hex").slice(0, 32);
   await mkdir(options.cacheFolder, { recursive: true });
@@ -56,7 +57,7 @@ export async function openWorld(
   const copies = parts.map(({ dataSet, source }) => ({ path: source.path, tables: dataSet.tables }));
   await makeFileOnce(path, (temporaryPath) => makeWorldFile(temporaryPath, copies, options.signal), options);
   await removeUnused(path, options);
-  return { path, tables };
+  return { path, dataSets: granted };
 }
 
 function findSource(dataSet: DataSet, sources: readonly DataSetSource[]): DataSetSource {
@@ -85,7 +86,10 @@ function refuseSameNames(granted: readonly DataSet[]): void {
   }
 }
 
-/** Whether a file has these tables with these columns, and nothing else at all: no view, no index, no hidden column. */
+/**
+ * Whether a file has these tables with these columns, and nothing else at all: no view, no index, no hidden column. Nor a
+ * primary key, so that a table's values can be read in one way only (`columns-read.ts`).
+ */
 function holdsExactly(path: string, tables: readonly Table[]): boolean {
   const database = new Database(path, { readonly: true, fileMustExist: true });
   try {
@@ -97,10 +101,17 @@ function holdsExactly(path: string, tables: readonly Table[]): boolean {
     if (objects.length !== tables.length || objects.some(({ type }) => type !== "table")) return false;
     return tables.every((table) => {
       if (!objects.some(({ name }) => sameName(name, table.name))) return false;
-      const columns = database.pragma(`table_xinfo(${quoteName(table.name)})`) as { name: string; hidden: number }[];
+      const columns = database.pragma(`table_xinfo(${quoteName(table.name)})`) as {
+        name: string;
+        hidden: number;
+        pk: number;
+      }[];
       return (
         columns.length === table.columns.length &&
-        columns.every(({ name, hidden }) => hidden === 0 && table.columns.some((column) => sameName(column.name, name)))
+        columns.every(
+          ({ name, hidden, pk }) =>
+            hidden === 0 && pk === 0 && table.columns.some((column) => sameName(column.name, name)),
+        )
       );
     });
   } finally {
@@ -128,6 +139,7 @@ async function removeUnused(
   await utimes(used, now / 1000, now / 1000);
   const files: { path: string; size: number; usedMs: number }[] = [];
   for (const name of await readdir(cacheFolder)) {
+    if (name.startsWith("query-")) await removeAbandoned(join(cacheFolder, name), now);
     if (!/^world-[0-9a-f]{32}\.sqlite$/.test(name)) continue;
     const path = join(cacheFolder, name);
     const entry = await stat(path).catch(ignoreAbsent);
@@ -140,6 +152,15 @@ async function removeUnused(
     const isOver = index >= maxFiles || bytes > maxBytes;
     if (isOver && file.path !== used && now - file.usedMs > IN_USE_MS) await rm(file.path, { force: true });
   }
+}
+
+/** No query lives longer (decision 7). */
+const LONGEST_QUERY_MS = 24 * 3600_000;
+
+/** The folder for sorting of a query whose process was killed with its parent; SQLite's files in it are gone already. */
+async function removeAbandoned(folder: string, now: number): Promise<void> {
+  const entry = await stat(folder).catch(ignoreAbsent);
+  if (entry && now - entry.mtimeMs > LONGEST_QUERY_MS) await rm(folder, { recursive: true, force: true });
 }
 
 /** Another query tidied it up first. */

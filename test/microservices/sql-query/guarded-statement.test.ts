@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import Database from "better-sqlite3";
 import { createTableSql } from "../../../lib/data/sqlite-tables.ts";
-import type { Table } from "../../../lib/model/dataset.ts";
+import type { DataSet, Table } from "../../../lib/model/dataset.ts";
 import { guardStatement } from "../../../microservices/sql-query/guarded-statement.ts";
 import { outputColumns } from "../../../microservices/sql-query/output-columns.ts";
 
@@ -13,6 +13,7 @@ const people: Table = {
     { name: "age", type: { type: "integer" } },
   ],
 };
+const dataSet: DataSet = { name: "test", type: "sqlite", tables: [people], sensitive_columns: {} };
 const database = new Database(":memory:");
 database.exec(createTableSql(people));
 database.exec("INSERT INTO People VALUES ('007', 42)");
@@ -22,7 +23,7 @@ function rowsOf(sql: string): unknown[] {
 }
 
 function sourcesOf(sql: string): unknown[] {
-  return outputColumns(guardStatement(database, sql), [people]).map(
+  return outputColumns(guardStatement(database, sql), [dataSet]).map(
     (column) => column.metadata["dynamos.sourceColumn"],
   );
 }

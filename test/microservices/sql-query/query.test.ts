@@ -9,7 +9,7 @@ import { columnReaders } from "../../../lib/data/column-reader.ts";
 import { fieldsOf, formatCell, type CellValue, type FieldSpec } from "../../../lib/data/field-types.ts";
 import { createTableSql } from "../../../lib/data/sqlite-tables.ts";
 import { AppError, type ErrorCode } from "../../../lib/errors.ts";
-import type { Table } from "../../../lib/model/dataset.ts";
+import type { DataSet, Table } from "../../../lib/model/dataset.ts";
 import { runQuery, type QueryResult, type World } from "../../../microservices/sql-query/query.ts";
 import { DEFAULT_QUERY_LIMITS, type QueryLimits } from "../../../microservices/sql-query/query-protocol.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -29,10 +29,14 @@ const people: Table = {
 };
 const numbers: Table = { name: "Numbers", columns: [{ name: "n", type: { type: "integer" } }] };
 
+function dataSetOf(...tables: Table[]): DataSet {
+  return { name: "test", type: "sqlite", tables, sensitive_columns: {} };
+}
+
 const worldFolder = await temporaryFolder();
 const temporary = join(await temporaryFolder(), "temporary");
 await mkdir(temporary);
-const world: World = { path: join(worldFolder, "world.sqlite"), tables: [people, numbers] };
+const world: World = { path: join(worldFolder, "world.sqlite"), dataSets: [dataSetOf(people, numbers)] };
 const database = new Database(world.path);
 database.exec(createTableSql(people) + ";" + createTableSql(numbers));
 const insert = database.prepare("INSERT INTO People VALUES (?, ?, ?, ?, ?, ?, ?)");
@@ -106,7 +110,7 @@ test("every day from 1890 to 2110 is read as the day that it is", async () => {
   days_.exec(`CREATE TABLE Days (d TEXT); INSERT INTO Days ${days}`);
   days_.close();
   const tables: Table[] = [{ name: "Days", columns: [{ name: "d", type: { type: "date" } }] }];
-  const { rows } = await ask("SELECT d FROM Days ORDER BY d", { world: { path, tables } });
+  const { rows } = await ask("SELECT d FROM Days ORDER BY d", { world: { path, dataSets: [dataSetOf(...tables)] } });
   assert.equal(rows.length, 80_718);
   assert.ok(rows.every(([value], index) => value === index + Date.UTC(1890, 0, 1) / 86_400_000));
 });
@@ -162,12 +166,15 @@ test("values in a SQLite file that are not what is declared are errors that do n
   ] as const;
   for (const column of declared) {
     const tables: Table[] = [{ name: "T", columns: [column] }];
-    await assert.rejects(ask(`SELECT ${column.name} FROM T`, { world: { path, tables } }), (error: AppError) => {
-      assert.equal(error.code, "type_mismatch");
-      assert.match(error.message, new RegExp(`column ${column.name} is not what is declared`));
-      assert.ok(!/secret-text|1\.005|02-30/.test(error.message));
-      return true;
-    });
+    await assert.rejects(
+      ask(`SELECT ${column.name} FROM T`, { world: { path, dataSets: [dataSetOf(...tables)] } }),
+      (error: AppError) => {
+        assert.equal(error.code, "type_mismatch");
+        assert.match(error.message, new RegExp(`column ${column.name} is not what is declared`));
+        assert.ok(!/secret-text|1\.005|02-30/.test(error.message));
+        return true;
+      },
+    );
   }
 });
 
