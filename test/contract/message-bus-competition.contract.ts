@@ -3,7 +3,16 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
-import { closeAll, deadLettersOf, message, nameOf, newQueue, startHangingConsumer, take } from "../support/bus.ts";
+import {
+  closeAll,
+  deadLettersOf,
+  message,
+  nameOf,
+  newGate,
+  newQueue,
+  startHangingConsumer,
+  take,
+} from "../support/bus.ts";
 import { eventually } from "../support/eventually.ts";
 
 /** How a suite gets at one adapter. */
@@ -48,11 +57,11 @@ export function testCompetingConsumers(
       );
     });
 
-    test("deliveries of a process killed in mid-handler come again at their old places, counted", async () => {
+    test("deliveries of a process killed in mid-handler come again at their old places, counted", async (context) => {
       const { underTest, bus, otherBus } = get();
       const queue = await newQueue(bus);
       for (const each of ["a", "b", "c"]) await bus.publish(queue, { ...message(each), messageId: each });
-      const child = startHangingConsumer(underTest.url, queue, 2);
+      const child = startHangingConsumer(context, underTest.url, queue, 2);
       assert.deepEqual(await child.nextDeliveries(2), [
         { messageId: "a", redeliveryCount: 0 },
         { messageId: "b", redeliveryCount: 0 },
@@ -77,12 +86,12 @@ export function testCompetingConsumers(
       assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
     });
 
-    test("a message that kills its consumers becomes a dead letter", async () => {
+    test("a message that kills its consumers becomes a dead letter", async (context) => {
       const { underTest, bus } = get();
       const queue = await newQueue(bus, { kind: "service", maxDeliveries: 2 });
       await bus.publish(queue, { ...message("killer"), messageId: "killer" });
       for (const redeliveryCount of [0, 1]) {
-        const child = startHangingConsumer(underTest.url, queue, 1);
+        const child = startHangingConsumer(context, underTest.url, queue, 1);
         assert.deepEqual(await child.nextDeliveries(1), [{ messageId: "killer", redeliveryCount }]);
         await child.kill();
       }
@@ -93,12 +102,21 @@ export function testCompetingConsumers(
       assert.equal(letter?.reason, "max_deliveries");
     });
 
-    test("a dead process's run queue is unused from then on", async () => {
+    test("a dead process's run queue is unused from then on", async (context) => {
       const { underTest, bus } = get();
-      const queue = await newQueue(bus, { kind: "run", expiresMs: 500 });
-      await bus.publish(queue, message("held"));
-      const child = startHangingConsumer(underTest.url, queue, 1);
+      const queue = await newQueue(bus, { kind: "run", expiresMs: 1000 });
+      // Until the other process is there, a consumer of our own with its one slot taken keeps the queue in use.
+      const gate = newGate(context);
+      const stall = async (): Promise<Settlement> => gate.opened.then(() => "accept");
+      const keeper = await bus.consume(queue, stall, { prefetch: 1 });
+      await bus.publish(queue, message("for the keeper"));
+      await eventually(async () => (await bus.queueStatus(queue))?.unsettled === 1);
+      await bus.publish(queue, message("for the child"));
+      const child = startHangingConsumer(context, underTest.url, queue, 1);
       await child.nextDeliveries(1);
+      gate.open();
+      await keeper.close();
+      assert.equal((await bus.queueStatus(queue))?.consumers, 1);
       await child.kill();
       await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
     });

@@ -82,15 +82,15 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
       });
 
       test("a run queue without consumer goes away after its time, with what it holds", async () => {
-        const queue = await newQueue(bus, { kind: "run", expiresMs: 300 });
+        const queue = await newQueue(bus, { kind: "run", expiresMs: 1000 });
         await bus.publish(queue, message("gone"));
         await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
         await assert.rejects(bus.publish(queue, message("late")), withCode("not_found"));
       });
 
       test("a run queue with a consumer stays, and its time begins when the last consumer ends", async () => {
-        const queue = await newQueue(bus, { kind: "run", expiresMs: 300 });
-        const shortLived = await newQueue(bus, { kind: "run", expiresMs: 900 });
+        const queue = await newQueue(bus, { kind: "run", expiresMs: 700 });
+        const shortLived = await newQueue(bus, { kind: "run", expiresMs: 1500 });
         const consumer = await otherBus.consume(queue, accept);
         await eventually(async () => (await bus.queueStatus(shortLived)) === undefined, {
           describe: "a yardstick to expire",
@@ -191,9 +191,9 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         assert.deepEqual(seen, ["before", "other", "own"]);
       });
 
-      test("no more than prefetch deliveries are unsettled while handlers stall", async () => {
+      test("no more than prefetch deliveries are unsettled while handlers stall", async (context) => {
         const queue = await newQueue(bus);
-        const gate = newGate();
+        const gate = newGate(context);
         const started: string[] = [];
         const consumer = await otherBus.consume(
           queue,
@@ -312,10 +312,10 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         assert.deepEqual((await take(otherBus, queue, 1)).map(nameOf), ["fresh"]);
       });
 
-      test("a message that expires while it is being handled can still be accepted", async () => {
+      test("a message that expires while it is being handled can still be accepted", async (context) => {
         const queue = await newQueue(bus);
-        const expiresAtMs = Date.now() + 400;
-        const outcome = newGate();
+        const expiresAtMs = Date.now() + 1000;
+        const outcome = newGate(context);
         const consumer = await bus.consume(queue, async () => {
           await eventually(() => Date.now() > expiresAtMs + 1500, { describe: "some sweeps to pass" });
           outcome.open();
@@ -330,9 +330,9 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
     });
 
     describe("closing", () => {
-      test("closing a consumer waits for its handlers, stores their settlements, and takes nothing new", async () => {
+      test("closing a consumer waits for its handlers, stores their settlements, and takes nothing new", async (context) => {
         const queue = await newQueue(bus);
-        const gate = newGate();
+        const gate = newGate(context);
         const started: string[] = [];
         const consumer = await bus.consume(
           queue,
@@ -357,12 +357,12 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         assert.deepEqual(await bus.queueStatus(queue), { ready: 1, unsettled: 0, consumers: 0 });
       });
 
-      test("closing a bus lets handlers end, publish included; afterwards every call is unavailable", async () => {
+      test("closing a bus lets handlers end, publish included; afterwards every call is unavailable", async (context) => {
         const queue = await newQueue(bus);
         const results = await newQueue(bus);
         const closing = await underTest.open();
-        const gate = newGate();
-        const started = newGate();
+        const gate = newGate(context);
+        const started = newGate(context);
         await closing.consume(queue, async () => {
           started.open();
           await gate.opened;

@@ -4,6 +4,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import type { TestContext } from "node:test";
 import type {
   Consumer,
   DeadLetter,
@@ -73,10 +74,11 @@ export async function closeAll(consumers: readonly Consumer[]): Promise<void> {
   await Promise.all(consumers.map((consumer) => consumer.close()));
 }
 
-/** Something to wait for, opened once by the test. */
-export function newGate(): { readonly opened: Promise<void>; open(): void } {
+/** Something that handlers wait for; the test opens it, at the latest when it ends. */
+export function newGate(context: TestContext): { readonly opened: Promise<void>; open(): void } {
   let open = (): void => undefined;
   const opened = new Promise<void>((resolve) => (open = resolve));
+  context.after(() => open());
   return { opened, open: () => open() };
 }
 
@@ -96,11 +98,13 @@ export interface SeenDelivery {
 }
 
 /** A process of its own that takes up to `prefetch` messages and never decides. */
-export function startHangingConsumer(url: string, queue: string, prefetch: number) {
+export function startHangingConsumer(context: TestContext, url: string, queue: string, prefetch: number) {
   const program = new URL("hanging-consumer.js", import.meta.url).pathname;
   const child: ChildProcess = spawn(process.execPath, [program, url, queue, String(prefetch)], {
     stdio: ["ignore", "pipe", "inherit"],
   });
+  const exited = once(child, "exit");
+  context.after(() => child.kill("SIGKILL"));
   const seen: SeenDelivery[] = [];
   createInterface({ input: child.stdout! }).on("line", (line) => seen.push(JSON.parse(line) as SeenDelivery));
   return {
@@ -109,7 +113,6 @@ export function startHangingConsumer(url: string, queue: string, prefetch: numbe
         describe: "the child's deliveries",
       }),
     kill: async (): Promise<void> => {
-      const exited = once(child, "exit");
       child.kill("SIGKILL");
       await exited;
     },

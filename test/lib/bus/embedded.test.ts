@@ -4,21 +4,29 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import Database from "better-sqlite3";
-import { openEmbeddedBus } from "../../../lib/bus/embedded.ts";
+import { openEmbeddedBus, type EmbeddedBusOptions } from "../../../lib/bus/embedded.ts";
 import { QueueTables } from "../../../lib/bus/embedded-tables.ts";
-import type { Settlement } from "../../../lib/bus/message-bus.ts";
+import type { MessageBus, Settlement } from "../../../lib/bus/message-bus.ts";
 import { systemClock, type Clock } from "../../../lib/clock.ts";
 import { accept, message, nameOf, newGate, newQueue, take, withCode } from "../../support/bus.ts";
 import { eventually } from "../../support/eventually.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
+/** A bus that is closed at the latest when the test ends. */
+async function openBus(context: TestContext, options: EmbeddedBusOptions): Promise<MessageBus> {
+  const bus = await openEmbeddedBus(options);
+  // Not waited for: hooks run in the order of registration, and handlers may wait for gates that open after this.
+  context.after(() => void bus.close());
+  return bus;
+}
+
 const CHUNK = Buffer.alloc(256 * 1024, 1);
 
-test("the file and its folder are made, readable by their owner only", async () => {
+test("the file and its folder are made, readable by their owner only", async (context) => {
   const path = join(await temporaryFolder(), "new", "bus.sqlite");
-  const bus = await openEmbeddedBus({ path });
+  const bus = await openBus(context, { path });
   await newQueue(bus);
   for (const file of [path, `${path}-wal`]) assert.equal(statSync(file).mode & 0o077, 0, file);
   await bus.close();
@@ -43,7 +51,7 @@ test("a file of another format is refused by name", async () => {
   });
 });
 
-test("four processes that make one new file at once all publish into it", async () => {
+test("four processes that make one new file at once all publish into it", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
   const program = new URL("../../support/publishing-process.js", import.meta.url).pathname;
   const exits = Array.from({ length: 4 }, () =>
@@ -53,7 +61,7 @@ test("four processes that make one new file at once all publish into it", async 
     (await Promise.all(exits)).map(([code]) => code as number),
     [0, 0, 0, 0],
   );
-  const bus = await openEmbeddedBus({ path });
+  const bus = await openBus(context, { path });
   const names = (await take(bus, "shared", 200)).map(nameOf);
   await bus.close();
   const ordersByProcess = new Map<string, number[]>();
@@ -65,9 +73,9 @@ test("four processes that make one new file at once all publish into it", async 
   assert.deepEqual([...ordersByProcess.values()], [inOrder, inOrder, inOrder, inOrder]);
 });
 
-test("the file does not grow with what goes through it", async () => {
+test("the file does not grow with what goes through it", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openEmbeddedBus({ path });
+  const bus = await openBus(context, { path });
   const queue = await newQueue(bus);
   let received = 0;
   const consumer = await bus.consume(queue, async () => {
@@ -84,9 +92,9 @@ test("the file does not grow with what goes through it", async () => {
   assert.ok(megabytes < 40, `64 MiB went through; file and log have ${megabytes.toFixed(1)} MiB`);
 });
 
-test("what a burst left free can be given back to the file system", async () => {
+test("what a burst left free can be given back to the file system", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openEmbeddedBus({ path });
+  const bus = await openBus(context, { path });
   const queue = await newQueue(bus);
   await Promise.all(Array.from({ length: 40 }, () => bus.publish(queue, { type: "frame", body: CHUNK })));
   await bus.deleteQueue(queue);
@@ -100,9 +108,9 @@ test("what a burst left free can be given back to the file system", async () => 
   assert.ok(statSync(path).size < before / 10);
 });
 
-test("a full disk is unavailable to publishers, loses nothing confirmed, and leaves room to settle", async () => {
+test("a full disk is unavailable to publishers, loses nothing confirmed, and leaves room to settle", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openEmbeddedBus({ path, maxFileBytes: 4 * 2 ** 20 });
+  const bus = await openBus(context, { path, maxFileBytes: 4 * 2 ** 20 });
   const queue = await newQueue(bus);
   const outcomes = await Promise.allSettled(
     Array.from({ length: 30 }, (_, index) => bus.publish(queue, { type: "frame", body: CHUNK, messageId: `${index}` })),
@@ -124,14 +132,15 @@ test("a full disk is unavailable to publishers, loses nothing confirmed, and lea
   await bus.close();
 });
 
-test("while another process holds the lock a call waits without blocking this one, up to its deadline", async () => {
+test("while another process holds the lock a call waits without blocking this one, up to its deadline", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openEmbeddedBus({ path, deadlineMs: 150 });
+  const bus = await openBus(context, { path, deadlineMs: 150 });
   const queue = await newQueue(bus);
   const holder = new Database(path);
   holder.exec("BEGIN IMMEDIATE");
   let ticks = 0;
   const ticker = setInterval(() => (ticks += 1), 5);
+  context.after(() => clearInterval(ticker));
   await assert.rejects(bus.publish(queue, message("too late")), withCode("unavailable"));
   clearInterval(ticker);
   assert.ok(ticks > 3, `${ticks} ticks of the event loop while waiting`);
@@ -143,17 +152,16 @@ test("while another process holds the lock a call waits without blocking this on
   await bus.close();
 });
 
-test("a bus that others took for dead loses what it held, and goes on under a new name", async () => {
+test("a bus that others took for dead loses what it held, and goes on under a new name", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openEmbeddedBus({ path });
+  const bus = await openBus(context, { path });
   const queue = await newQueue(bus);
-  const first = newGate();
+  const gates = [newGate(context), newGate(context)];
   const counts: number[] = [];
   const consumer = await bus.consume(queue, async ({ redeliveryCount }): Promise<Settlement> => {
     counts.push(redeliveryCount);
-    if (redeliveryCount > 0) return "accept";
-    await first.opened;
-    return "reject";
+    await gates[redeliveryCount]?.opened;
+    return redeliveryCount === 0 ? "reject" : "accept";
   });
   await bus.publish(queue, message("disputed"));
   await eventually(() => counts.length === 1);
@@ -162,7 +170,11 @@ test("a bus that others took for dead loses what it held, and goes on under a ne
   const tables = new QueueTables(other);
   for (const { id } of tables.instances()) tables.removeInstance(id, Date.now());
   await eventually(() => counts.length === 2, { describe: "the message to come again" });
-  first.open();
+  gates[0]?.open();
+  // A later call is stored after the first handler's settlement.
+  await newQueue(bus);
+  assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 1, consumers: 1 });
+  gates[1]?.open();
   await consumer.close();
   assert.deepEqual(counts, [0, 1]);
   assert.deepEqual(await bus.deadLetters(10), [], "the first handler's word came too late");
@@ -171,11 +183,11 @@ test("a bus that others took for dead loses what it held, and goes on under a ne
   other.close();
 });
 
-test("consumers of a bus that stays out of reach are told that it is unavailable", async () => {
+test("consumers of a bus that stays out of reach are told that it is unavailable", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
   let aheadMs = 0;
   const clock: Clock = { now: () => Date.now() + aheadMs, sleep: (ms, signal) => systemClock.sleep(ms, signal) };
-  const bus = await openEmbeddedBus({ path, clock });
+  const bus = await openBus(context, { path, clock });
   const queue = await newQueue(bus);
   const lost: unknown[] = [];
   await bus.consume(queue, accept, { onLost: (error) => lost.push(error) });
@@ -183,8 +195,8 @@ test("consumers of a bus that stays out of reach are told that it is unavailable
   holder.exec("BEGIN IMMEDIATE");
   // Minutes pass while the lock is held.
   const minutes = setInterval(() => (aheadMs += 11_000), 50);
+  context.after(() => clearInterval(minutes));
   await eventually(() => lost.length > 0, { describe: "the consumer to hear of it" });
-  clearInterval(minutes);
   assert.ok(withCode("unavailable")(lost[0]));
   await assert.rejects(bus.ping(), withCode("unavailable"));
   await bus.close();
@@ -192,9 +204,9 @@ test("consumers of a bus that stays out of reach are told that it is unavailable
   holder.close();
 });
 
-test("dead letters are kept up to a bound of number and bytes; the oldest go", async () => {
+test("dead letters are kept up to a bound of number and bytes; the oldest go", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openEmbeddedBus({ path });
+  const bus = await openBus(context, { path });
   const queue = await newQueue(bus);
   for (const name of ["one", "two", "three", "four"]) await bus.publish(queue, message(name));
   await take(bus, queue, 4, 1, "reject");
