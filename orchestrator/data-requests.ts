@@ -8,28 +8,15 @@ import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { agentQueue } from "../lib/bus/queues.ts";
 import { AppError, toAppError, toFailure } from "../lib/errors.ts";
 import { isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
-import type { TraceContext } from "../lib/telemetry/trace-context.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import { askAgent } from "./agent-calls.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { currentPlan } from "./current-plan.ts";
+import type { DataRequestOrder } from "./data-request-order.ts";
 import { gatheredAnswer } from "./gathered-answer.ts";
 import type { Arrival } from "./outcomes.ts";
 import { pipedAnswer } from "./piped-answer.ts";
 import { answeringParties, partiesOf, type Plan } from "./plans.ts";
-
-/** A data request for an approved job. */
-export interface DataRequestOrder {
-  readonly plan: Plan;
-  readonly request: DataRequest;
-  readonly requestId: string;
-  readonly accessToken: string;
-  readonly trace: TraceContext;
-  /** Aborted when nobody waits for the answer any more. */
-  readonly signal: AbortSignal;
-  /** The caller chose the id and may ask again under it: then agents may finish though the caller went. */
-  readonly isRepeatable: boolean;
-}
 
 /** How often a job that moves in the middle is followed. */
 const MAX_MOVES = 3;

@@ -2,7 +2,7 @@
 import { AppError, toAppError, toProblem, type Problem } from "../lib/errors.ts";
 import { isOptionOn } from "../lib/model/data-request.ts";
 import { errorOfProblem, readAtMost } from "./agent-calls.ts";
-import type { DataRequestOrder } from "./data-requests.ts";
+import type { DataRequestOrder } from "./data-request-order.ts";
 import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
 import { poolAnswers, pooledOfThirdParty, type AgentAnswer, type Pooled } from "./pooling.ts";
 

@@ -5,7 +5,7 @@
 import type { IncomingMessage } from "node:http";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { AnswerScanner } from "./answer-scanner.ts";
-import type { DataRequestOrder } from "./data-requests.ts";
+import type { DataRequestOrder } from "./data-request-order.ts";
 import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
 
 /** A row, or a member such as a picture, that is larger than this ends its party's answer. */
