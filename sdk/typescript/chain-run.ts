@@ -31,7 +31,7 @@ import type { MicroserviceContext, MicroserviceDefinition } from "./microservice
 import { verifyGrants } from "./verified-grants.ts";
 
 /** How long a Failure frame may take to be read downstream before the call is cut off. */
-const FAILURE_DELIVERY_LIMIT_MS = 5000;
+const FAILURE_DELIVERY_LIMIT_MS = 2000;
 
 /** What a run needs. */
 export interface ChainRunOptions {
@@ -90,6 +90,8 @@ export class ChainRun {
     call.signal.addEventListener("abort", () => this.#fail(this.#brokenOff(call.signal)), { once: true });
     try {
       await input.open();
+      // Told upstream at once: what comes after may be gone already, and take its time to be missed.
+      if (input.failure !== undefined && !this.#isJoiner) this.#fail(input.failure);
       if (++this.#openInputs === this.#expectedInputs) void this.#run(call);
     } catch (error) {
       this.#fail(toAppError(error));
