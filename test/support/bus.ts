@@ -101,7 +101,7 @@ export interface SeenDelivery {
 export function startHangingConsumer(context: TestContext, url: string, queue: string, prefetch: number) {
   const program = new URL("hanging-consumer.js", import.meta.url).pathname;
   const child: ChildProcess = spawn(process.execPath, [program, url, queue, String(prefetch)], {
-    stdio: ["ignore", "pipe", "inherit"],
+    stdio: ["pipe", "pipe", "inherit"],
   });
   const exited = once(child, "exit");
   context.after(() => child.kill("SIGKILL"));
