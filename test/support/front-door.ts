@@ -292,7 +292,7 @@ export async function call(
   url: string,
   body?: unknown,
   headers: Readonly<Record<string, string>> = {},
-): Promise<{ readonly status: number; readonly headers: Headers; readonly body: AnswerBody }> {
+): Promise<{ readonly status: number; readonly headers: Headers; readonly body: AnswerBody; readonly text: string }> {
   const response = await fetch(url, {
     method,
     headers: { ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
@@ -300,5 +300,10 @@ export async function call(
   });
   const text = await response.text();
   const isJson = (response.headers.get("content-type") ?? "").includes("json");
-  return { status: response.status, headers: response.headers, body: (isJson ? JSON.parse(text) : text) as AnswerBody };
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: (isJson ? JSON.parse(text) : {}) as AnswerBody,
+    text,
+  };
 }
