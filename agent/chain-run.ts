@@ -160,7 +160,6 @@ function sidecarEnvironment(context: AgentContext, runName: string): Record<stri
 function common({ settings }: AgentContext): Record<string, string> {
   return {
     DYNAMOS_LOG_LEVEL: settings.DYNAMOS_LOG_LEVEL,
-    DYNAMOS_EXIT_WITH_PARENT: "true",
     ...(settings.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
       ? {}
       : { OTEL_EXPORTER_OTLP_ENDPOINT: settings.OTEL_EXPORTER_OTLP_ENDPOINT }),

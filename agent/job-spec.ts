@@ -58,10 +58,18 @@ export function makeJobSpec(input: JobSpecInput): JobSpec {
 function toContainer(microservice: Microservice, input: JobSpecInput): ContainerSpec {
   const limitMiB = microservice.resources?.memoryLimitMiB ?? input.memoryLimitMiB;
   return {
-    name: microservice.name,
+    name: containerName(microservice.name),
     command: microservice.command ?? input.programOf(microservice.name),
     ...(microservice.image === undefined ? {} : { image: microservice.image }),
     environment: input.microserviceEnvironment,
     memoryLimitBytes: limitMiB * 1024 * 1024,
   };
+}
+
+/** A microservice's name as a DNS label, which containers' names are; documents' names allow more. */
+function containerName(microservice: string): string {
+  return microservice
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/-+$/, "");
 }

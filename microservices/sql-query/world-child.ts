@@ -17,7 +17,6 @@ for (const part of parts) {
   for (const table of part.tables) copyTable(world, table);
   world.exec("DETACH source");
 }
-world.exec("ANALYZE");
 world.close();
 
 /** With the source's own column types: how SQLite stores and compares values is then as in the source itself. */
