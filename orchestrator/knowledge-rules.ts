@@ -7,7 +7,8 @@ import { rolesOf, validateChainMetadata } from "../lib/chain/metadata.ts";
 import { AppError, type ErrorCode } from "../lib/errors.ts";
 import type { DocumentKind, DocumentOf } from "../lib/knowledge/knowledge-base.ts";
 import type { Agreement } from "../lib/model/agreement.ts";
-import { findTable, type DataSet, type Table } from "../lib/model/dataset.ts";
+import { anonymizationFault } from "../lib/model/anonymization.ts";
+import { findTable, type Column, type DataSet, type Table } from "../lib/model/dataset.ts";
 import type { ForcedServices } from "../lib/model/request-type.ts";
 
 /** All documents, by kind. */
@@ -67,8 +68,10 @@ function checkDataSet(dataSet: DataSet): void {
   }
   for (const [tableName, methods] of Object.entries(dataSet.anonymization ?? {})) {
     const table = requireTable(dataSet, tableName, `/anonymization/${tableName}`, breach);
-    for (const column of Object.keys(methods)) {
-      requireColumn(table, column, `/anonymization/${tableName}/${column}`, breach);
+    for (const [column, method] of Object.entries(methods)) {
+      const pointer = `/anonymization/${tableName}/${column}`;
+      const fault = anonymizationFault(requireColumn(table, column, pointer, breach).type, method);
+      if (fault !== undefined) throw breach(pointer, `${tableName}.${column}: ${method.method} ${fault}`);
     }
   }
 }
@@ -173,8 +176,9 @@ function requireTable(dataSet: DataSet, name: string, pointer: string, breach: M
   throw breach(pointer, `data set "${dataSet.name}" has no table "${name}"`, { known });
 }
 
-function requireColumn(table: Table, name: string, pointer: string, breach: MakeBreach): void {
-  if (table.columns.some((column) => column.name.toLowerCase() === name.toLowerCase())) return;
+function requireColumn(table: Table, name: string, pointer: string, breach: MakeBreach): Column {
+  const found = table.columns.find((column) => column.name.toLowerCase() === name.toLowerCase());
+  if (found !== undefined) return found;
   const known = table.columns.map((column) => column.name);
   throw breach(pointer, `table "${table.name}" has no column "${name}"`, { known });
 }

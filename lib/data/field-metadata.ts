@@ -11,8 +11,8 @@ export const TYPE_UNKNOWN = "dynamos.typeUnknown";
 export const ANONYMIZED = "dynamos.anonymized";
 
 /**
- * Of a schema, `none` when the statement provably reads no sensitive column (docs/decisions/0006): it also prepares against
- * tables that lack them.
+ * Of a schema, `none` when the statement provably reads no sensitive column: its compiled program does not
+ * (docs/decisions/0006 and 0007).
  */
 export const SENSITIVE_COLUMNS_READ = "dynamos.sensitiveColumnsRead";
 

@@ -112,6 +112,10 @@ test("a column of nulls of unknown type pools with any type", () => {
   assert.deepEqual(rowsOfPooled({ A: unknown, B: summaryOf(columns({ x: "float" }), [[0.5]], request) }), [
     { average_x: 0.5, min_x: 0.5 },
   ]);
+  const texts = { algorithm: "min", algorithmColumns: { "": "x" } };
+  const [text] = [summaryOf(columns({ x: "text" }), [["a"]], texts)];
+  assert.deepEqual(rowsOfPooled({ A: summaryOf(nulls, [[null]], texts), B: text }), [{ min_x: "a" }]);
+  assert.deepEqual(rowsOfPooled({ A: text, B: summaryOf(nulls, [[null]], texts) }), [{ min_x: "a" }]);
   assert.deepEqual(rowsOfPooled({ A: unknown, B: unknown }), [{ average_x: null, min_x: null }]);
 });
 
