@@ -45,3 +45,16 @@ export interface Verdict {
   readonly code: ErrorCode;
   readonly detail: string;
 }
+
+/** The error's text when memory is over its limit. */
+export function memoryDetail(bytes: number): string {
+  return `The query needs more memory than its limit of ${String(bytes)} bytes. Ask for fewer or smaller intermediate values.`;
+}
+
+/** The error's text when the disk for intermediate results is over its limit. */
+export function temporaryDetail(bytes: number): string {
+  return (
+    `The query needs more temporary space for sorting and intermediate results than its limit of ${String(bytes)} bytes. ` +
+    "Sort, join or group fewer rows."
+  );
+}

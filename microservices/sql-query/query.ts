@@ -13,8 +13,7 @@ import { BatchDecoder } from "../../lib/data/ipc.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 import { FRAME, readFrames, type Frame } from "./frames.ts";
-import { type ChildRequest, type QueryLimits, type Verdict } from "./query-protocol.ts";
-import { memoryDetail } from "./watchdog.ts";
+import { memoryDetail, type ChildRequest, type QueryLimits, type Verdict } from "./query-protocol.ts";
 
 /** What a query can see: a database file with exactly the granted tables and columns, and their declaration. */
 export interface World {

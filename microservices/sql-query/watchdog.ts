@@ -4,22 +4,28 @@
  * that always works. `PRAGMA hard_heap_limit` does not: better-sqlite3's SQLite is built without memory accounting.
  */
 import { readdirSync, readlinkSync, statSync, writeSync } from "node:fs";
-import { isMainThread, workerData } from "node:worker_threads";
-import type { Verdict } from "./query-protocol.ts";
+import { workerData } from "node:worker_threads";
+import { memoryDetail, temporaryDetail, type Verdict } from "./query-protocol.ts";
 
 /** What the thread is told. */
 export interface WatchdogData {
   readonly parentPid: number;
   readonly memoryBytes: number;
   readonly temporaryBytes: number;
+  /** One 32-bit integer, which becomes 1 when the watchdog is at work. */
+  readonly isWatching: SharedArrayBuffer;
 }
 
 const LOOK_EVERY_MS = 20;
 const STANDARD_ERROR = 2;
 
-if (!isMainThread) watch(workerData as WatchdogData);
+watch(workerData as WatchdogData);
 
 function watch(data: WatchdogData): void {
+  // A watchdog that fails must not leave its query unwatched.
+  process.on("uncaughtException", (error) =>
+    kill({ code: "internal", detail: `The query's watchdog failed: ${error.message}` }),
+  );
   let looks = 0;
   setInterval(() => {
     if (process.ppid !== data.parentPid) process.kill(process.pid, "SIGKILL");
@@ -30,19 +36,9 @@ function watch(data: WatchdogData): void {
       kill({ code: "memory_limit_exceeded", detail: temporaryDetail(data.temporaryBytes) });
     }
   }, LOOK_EVERY_MS);
-}
-
-/** The error's text when memory is over its limit. */
-export function memoryDetail(bytes: number): string {
-  return `The query needs more memory than its limit of ${String(bytes)} bytes. Ask for fewer or smaller intermediate values.`;
-}
-
-/** The error's text when the disk for intermediate results is over its limit. */
-export function temporaryDetail(bytes: number): string {
-  return (
-    `The query needs more temporary space for sorting and intermediate results than its limit of ${String(bytes)} bytes. ` +
-    "Sort, join or group fewer rows."
-  );
+  const isWatching = new Int32Array(data.isWatching);
+  Atomics.store(isWatching, 0, 1);
+  Atomics.notify(isWatching, 0);
 }
 
 function kill(verdict: Verdict): void {
