@@ -1,0 +1,72 @@
+/** `dynamos up` with a folder of one's own. */
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ExchangeClient } from "../../cli/client.ts";
+import { dynamos } from "../support/command.ts";
+import { ANALYST, writeConfiguration } from "../support/exchange.ts";
+import { assertNoProcessLeft } from "../support/leaks.ts";
+import { startUp } from "../support/running-command.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+/** The configuration of an exchange that has nothing of the sample's data. */
+async function configurationOfMyOwn(): Promise<string> {
+  const columns = [
+    { name: "team", type: { type: "text" as const } },
+    { name: "points", type: { type: "integer" as const } },
+  ];
+  return writeConfiguration({
+    dataSet: { name: "league", type: "csv", tables: [{ name: "Results", columns }], sensitive_columns: {} },
+    providers: { NORTH: { Results: "team;points\nA;3\nB;1\n" }, SOUTH: { Results: "team;points\nA;2\n" } },
+  });
+}
+
+test("an exchange runs from any folder of documents and data files, and ends without a trace", async () => {
+  const [configuration, folder] = [await configurationOfMyOwn(), await temporaryFolder()];
+  const running = await startUp(folder, "--configuration", configuration);
+  try {
+    const answer = await new ExchangeClient(running.url).ask({
+      type: "sqlDataRequest",
+      user: ANALYST,
+      dataProviders: ["NORTH", "SOUTH"],
+      data_request: {
+        type: "sqlDataRequest",
+        query: "SELECT team, points FROM Results",
+        algorithm: "sum",
+        algorithmColumns: { team: "points" },
+      },
+    });
+    assert.deepEqual(answer.pooled?.rows, [
+      { team: "A", sum_points: 5 },
+      { team: "B", sum_points: 1 },
+    ]);
+  } finally {
+    const { code, stderr } = await running.interrupt();
+    assert.equal(code, 0, stderr);
+  }
+  await assertNoProcessLeft(folder);
+});
+
+test("a fault in a document is named with file and place, and nothing is left running", async () => {
+  const [configuration, state] = [await configurationOfMyOwn(), await temporaryFolder()];
+  const file = join(configuration, "agreements", "NORTH.json");
+  const agreement = JSON.parse(await readFile(file, "utf8")) as { relations: Record<string, { dataSets: string[] }> };
+  for (const relation of Object.values(agreement.relations)) relation.dataSets = ["legaue"];
+  await writeFile(file, JSON.stringify(agreement));
+  const { code, stderr } = await dynamos("up", "--configuration", configuration, "--port", "0", "--state", state);
+  assert.equal(code, 1);
+  assert.ok(stderr.includes(file), stderr);
+  assert.match(stderr, /\/relations\/analyst@example\.org\/dataSets\/0/);
+  assert.match(stderr, /there is no data set "legaue"/);
+  await assertNoProcessLeft(state);
+});
+
+test("a fault in a party's file is named with file, line and column", async () => {
+  const configuration = await configurationOfMyOwn();
+  const file = join(configuration, "parties", "NORTH.json");
+  await writeFile(file, '{\n  "dataSets": {,}\n}\n');
+  const { code, stderr } = await dynamos("up", "--configuration", configuration, "--port", "0");
+  assert.equal(code, 1);
+  assert.ok(stderr.startsWith(`${file}:2:16: `), stderr);
+});
