@@ -95,6 +95,7 @@ function readyUrl(
   log: NodeJS.WritableStream,
 ): Promise<string> {
   return new Promise((resolve, reject) => {
+    let fault: AppError | undefined;
     const fail = (what: string): void => {
       const tail = lastLines.length === 0 ? "" : ` Its last lines:\n${lastLines.join("\n")}`;
       reject(new AppError("unavailable", `${spec.name} ${what}. Its log is ${spec.logFile}.${tail}`));
@@ -102,11 +103,13 @@ function readyUrl(
     const timer = setTimeout(() => fail(`was not ready after ${String(spec.readyMs)} ms`), spec.readyMs);
     void exited.then(({ code, signal }) => {
       clearTimeout(timer);
-      fail(`ended with ${signal ?? `code ${String(code)}`} before it was ready`);
+      if (fault !== undefined) reject(fault);
+      else fail(`ended with ${signal ?? `code ${String(code)}`} before it was ready`);
     });
     if (child.stdout === null) return fail("has no output");
     createInterface({ input: child.stdout }).on("line", (line) => {
       log.write(`${line}\n`);
+      fault ??= configurationFault(line);
       lastLines.push(line.slice(0, 1000));
       if (lastLines.length > LAST_LINES) lastLines.shift();
       const ready = parseReadyLine(line);
@@ -119,13 +122,25 @@ function readyUrl(
 
 function parseReadyLine(line: string): ReadyLine | undefined {
   if (!line.includes("is ready")) return undefined;
+  const parsed = parseLogLine(line);
+  return "msg" in parsed && typeof parsed["url"] === "string" ? { url: parsed["url"] } : undefined;
+}
+
+/** A fault of the configuration is the reader's to mend, so it is shown as the program said it. */
+function configurationFault(line: string): AppError | undefined {
+  if (!line.includes('"fatal"')) return undefined;
+  const error = parseLogLine(line)["error"] as { readonly code?: string; readonly message?: string } | undefined;
+  if (error?.code !== "configuration_invalid" && error?.code !== "chain_invalid") return undefined;
+  return new AppError(error.code, error.message ?? "");
+}
+
+/** The members of a log line; none where it is no JSON object: not every line that a program writes is ours. */
+function parseLogLine(line: string): Readonly<Record<string, unknown>> {
   try {
     const parsed: unknown = JSON.parse(line);
-    if (typeof parsed !== "object" || parsed === null || !("msg" in parsed) || !("url" in parsed)) return undefined;
-    return typeof parsed.url === "string" ? { url: parsed.url } : undefined;
+    return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : {};
   } catch (error) {
-    // Not every line that a program writes is JSON of ours.
-    if (error instanceof SyntaxError) return undefined;
+    if (error instanceof SyntaxError) return {};
     throw error;
   }
 }

@@ -56,9 +56,8 @@ test("a fault in a document is named with file and place, and nothing is left ru
   await writeFile(file, JSON.stringify(agreement));
   const { code, stderr } = await dynamos("up", "--configuration", configuration, "--port", "0", "--state", state);
   assert.equal(code, 1);
-  assert.ok(stderr.includes(file), stderr);
-  assert.match(stderr, /\/relations\/analyst@example\.org\/dataSets\/0/);
-  assert.match(stderr, /there is no data set "legaue"/);
+  const place = "/relations/analyst@example.org/dataSets/0";
+  assert.ok(stderr.startsWith(`${file} at ${place}: The agreement of NORTH: there is no data set "legaue".`), stderr);
   await assertNoProcessLeft(state);
 });
 

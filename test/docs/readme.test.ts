@@ -54,7 +54,10 @@ function assertDocumented(value: object, firstColumn: string): void {
   const tables = sectionsOf(architecture).flatMap((section) => section.tables);
   const rows = tables.find(({ columns }) => columns[0] === firstColumn)?.rows ?? [];
   const listed = rows.flatMap((row) => codeSpans(row[firstColumn] ?? ""));
-  assert.deepEqual(Object.keys(value).filter((member) => !listed.includes(member)), []);
+  assert.deepEqual(
+    Object.keys(value).filter((member) => !listed.includes(member)),
+    [],
+  );
 }
 
 test("npm start says how to ask, and what it prints is an example that works", async () => {
@@ -67,7 +70,10 @@ test("npm start says how to ask, and what it prints is an example that works", a
 test("the question in one go is answered by both stewards, and pooled", async () => {
   const answer = JSON.parse(await run(readmeBlock("average-salary-by-sex"))) as GatheredAnswer;
   assert.deepEqual([answer.status, answer.archetype], ["ok", "computeToData"]);
-  assert.deepEqual(answer.pooled?.rows?.map(({ Geslacht }) => Geslacht), ["M", "V"]);
+  assert.deepEqual(
+    answer.pooled?.rows?.map(({ Geslacht }) => Geslacht),
+    ["M", "V"],
+  );
   assertDocumented(answer, "Member of the front door's answer");
   for (const response of answer.responses) assertDocumented(response, "Member of an agent's answer");
 });
@@ -105,12 +111,15 @@ test("the median through the third party comes with a chart", async () => {
 test("a chain is drawn, and an agreement is written with the admin key", async () => {
   const written = JSON.parse(await run(readmeBlock("chain.svg"))) as Agreement;
   assert.equal(written.name, "VU");
-  assert.match(await readFile(join(folder, "chain.svg"), "utf8"), /<svg[^]*sql-anonymize[^]*<\/svg>/);
+  assert.match(await readFile(join(folder, "chain.svg"), "utf8"), /<svg[^]*sql(?:-|&#45;)anonymize[^]*<\/svg>/);
 });
 
 test("every command block of the README is run by a test above", () => {
   const tested = ["average-salary-by-sex", "text/csv", "median", "chain.svg"].map(readmeBlock);
-  assert.deepEqual(readme.filter((block) => !tested.includes(block)), []);
+  assert.deepEqual(
+    readme.filter((block) => !tested.includes(block)),
+    [],
+  );
 });
 
 for (const name of (await readdir(join(packageRoot, "docs"))).filter((file) => file.endsWith(".md"))) {
