@@ -38,6 +38,7 @@ export const REFUSAL_CODES = [
   "data_set_not_allowed",
   "operation_not_allowed",
   "no_archetype_allowed",
+  "compute_provider_not_allowed",
 ] as const;
 export type RefusalCode = (typeof REFUSAL_CODES)[number];
 
