@@ -3,14 +3,17 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
+import type { MessageBus } from "../lib/bus/message-bus.ts";
 import { openMessageBus } from "../lib/bus/open.ts";
-import { agentQueue, instanceReplyQueue } from "../lib/bus/queues.ts";
+import { agentQueue, instanceReplyQueue, runQueue, runReplyQueue } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { baseEnvironment } from "../lib/config/env.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
+import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
+import { makeLife } from "../lib/model/names.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
@@ -56,6 +59,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     report: (error) => logger.error({ error }, "the job runner could not clean up"),
   });
   releases.push("job runner", () => runner.close());
+  await removeDeadRuns(runner, bus);
   const rpc = new RpcClient(bus, { replyQueue: instanceReplyQueue(steward, instance) });
   releases.push("bus calls", () => rpc.close());
 
@@ -64,6 +68,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const keys = await loadStewardKeys(join(folder, "keys"));
   const context: AgentContext = {
     steward,
+    life: makeLife(),
     settings,
     clock,
     logger,
@@ -84,7 +89,8 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     keepMs: KEEP_ANSWERS_MS,
     lingerMs: LINGER_MS,
     maxKept: MAX_KEPT_ANSWERS,
-    clock,
+    stallMs: settings.DYNAMOS_STALL_TIMEOUT_MS,
+    report: (error) => logger.error({ error }, "a kept answer could not be deleted"),
   });
   releases.push("answers", () => requests.close());
   releases.push("runs", () => {
@@ -129,6 +135,15 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   releases.push("registration", () => registration.close());
   logger.info({ url }, "agent is ready");
   return { url };
+}
+
+/** The queues of runs that ended with an earlier life of an agent of this party: nobody reads them any more. */
+async function removeDeadRuns(runner: JobRunner, bus: MessageBus): Promise<void> {
+  for (const { name, phase } of await runner.list()) {
+    if (phase !== "failed" && phase !== "succeeded") continue;
+    await bus.deleteQueue(runQueue(name));
+    await bus.deleteQueue(runReplyQueue(name));
+  }
 }
 
 async function readiness(context: AgentContext, registration: Registration | undefined): Promise<DependencyStatus[]> {

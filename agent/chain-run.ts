@@ -52,7 +52,7 @@ export async function* runChain(
   const attempts = withAttempts(
     allowed.firstAttempt,
     (attempt) => {
-      const runName = makeRunName(job.composition.local_job_name, requestId, attempt);
+      const runName = makeRunName(job.composition.local_job_name, requestId, attempt, context.life);
       const spec = makeJobSpec({
         runName,
         steward: context.steward,

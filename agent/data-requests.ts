@@ -6,17 +6,25 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import { agentQueue } from "../lib/bus/queues.ts";
-import { AppError, fromFailure, toAppError } from "../lib/errors.ts";
+import { AppError, fromFailure, toAppError, toFailure } from "../lib/errors.ts";
 import { CompositionAcknowledgement, type ProviderDataRequest } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
 import { toFailureMessage } from "../lib/rpc/frames.ts";
 import { FrameSchema, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
+import type { AdmissionSlot } from "./admission.ts";
 import { evaluateGrant, findJob, type Caller } from "./authorization.ts";
-import { algorithmsOf, runChain } from "./chain-run.ts";
+import { algorithmsOf, runChain, type AllowedRequest } from "./chain-run.ts";
 import type { AgentContext } from "./context.ts";
+import { withDeadline } from "./deadline.ts";
 import type { RegisteredJob } from "./jobs.ts";
+import type { ExecutionEvent } from "./runs/execution.ts";
+
+/** How often a third party looks whether its data providers are online. */
+const ONLINE_CHECK_MS = 1_000;
+/** A failure that this party states for a provider counts whichever attempt of it is under way. */
+const WHATEVER_ATTEMPT = 2 ** 31 - 1;
 
 /** A caller's question. */
 export interface CallerRequest {
@@ -71,75 +79,109 @@ export async function* answerRequest(
   const algorithms = algorithmsOf(request);
   const grant = await evaluateGrant(context, caller, job, { requestId, deadlineMs, algorithms });
   const isThirdParty = job.composition.role === "computeProvider";
-  const run = context.live.enter(requestId, job.composition.job_name, signal);
-  const slot = await context.admission[isThirdParty ? "computing" : "reading"]
-    .enter(caller.claims.sub, run.signal)
-    .catch((error: unknown) => {
-      run.close();
-      throw error;
-    });
-  const asking = new AbortController();
+  const { job_name: jobName } = job.composition;
+  const deadline = withDeadline(signal, deadlineMs, context.clock);
+  const run = context.live.enter({ requestId, jobName }, deadline.signal);
+  let slot: AdmissionSlot | undefined;
   try {
-    const events = runChain(
-      context,
-      {
-        job,
-        grant,
-        request,
-        requestId,
-        trace: asked.trace,
-        credits: context.settings.DYNAMOS_CREDITS,
-        firstAttempt: 1,
-        ...(isThirdParty
-          ? {
-              onQueueReady: async (runQueue: string, attempt: number) => {
-                void askProviders(context, job, asked, { runQueue, attempt, deadlineMs, signal: asking.signal });
-              },
-            }
-          : {}),
-      },
-      run.signal,
-    );
+    slot = await context.admission[isThirdParty ? "computing" : "reading"].enter(caller.claims.sub, run.signal);
+    const { trace } = asked;
+    const { DYNAMOS_CREDITS: credits } = context.settings;
+    const allowed = { job, grant, request, requestId, trace, credits, firstAttempt: 1 };
+    const events = isThirdParty
+      ? runThirdParty(context, allowed, { job, asked, deadlineMs }, run.signal)
+      : runChain(context, allowed, run.signal);
     for await (const event of events) if (event.kind === "frame") yield event.frame;
-  } catch (error) {
-    if (isThirdParty) await tellProviders(context, job, requestId, toAppError(error));
-    throw error;
   } finally {
-    asking.abort();
-    slot.release();
+    slot?.release();
     run.close();
+    deadline.clear();
   }
 }
 
-/** Asks every data provider of the plan for its stream; a refusal or silence goes into the run as that provider's failure. */
-async function askProviders(
+/** A third party's question to the data providers of its plan. */
+interface ProviderQuestion {
+  readonly job: RegisteredJob;
+  readonly asked: CallerRequest;
+  readonly deadlineMs: number;
+}
+
+/** Runs the chain, and asks the data providers for their streams, anew for each attempt; however it ends early, they are told. */
+async function* runThirdParty(
   context: AgentContext,
-  job: RegisteredJob,
-  asked: CallerRequest,
-  run: {
-    readonly runQueue: string;
-    readonly attempt: number;
-    readonly deadlineMs: number;
-    readonly signal: AbortSignal;
-  },
-): Promise<void> {
+  allowed: AllowedRequest,
+  question: ProviderQuestion,
+  signal: AbortSignal,
+): AsyncGenerator<ExecutionEvent, void, undefined> {
+  const asking = new AbortController();
+  const broken = new AbortController();
+  const onQueueReady = async (runQueue: string, attempt: number): Promise<void> => {
+    askProviders(context, question, { runQueue, attempt, signal: asking.signal }).catch((error: unknown) => {
+      broken.abort(toAppError(error));
+    });
+  };
+  let isWhole = false;
+  try {
+    yield* runChain(context, { ...allowed, onQueueReady }, AbortSignal.any([signal, broken.signal]));
+    isWhole = true;
+  } finally {
+    asking.abort();
+    if (!isWhole) await tellProviders(context, question);
+  }
+}
+
+/** One attempt of a third party. */
+interface JoiningRun {
+  readonly runQueue: string;
+  readonly attempt: number;
+  /** Aborted when the request is over. */
+  readonly signal: AbortSignal;
+}
+
+/** Asks every data provider of the plan for its stream; a refusal or silence goes into the run as that provider's failure. */
+async function askProviders(context: AgentContext, question: ProviderQuestion, run: JoiningRun): Promise<void> {
   await Promise.all(
-    job.composition.data_providers.map(async (provider) => {
+    question.job.composition.data_providers.map(async (provider) => {
       try {
-        await askProvider(context, provider, asked, run);
+        await askProvider(context, provider, question, run);
+        await untilOffline(context, provider, run.signal);
       } catch (error) {
         if (run.signal.aborted) return;
-        await failProvider(context, provider, asked.requestId, run.runQueue, toAppError(error).withParty(provider));
+        const failure = toAppError(error).withParty(provider);
+        await failProvider(context, provider, question.asked.requestId, run.runQueue, failure, WHATEVER_ATTEMPT);
       }
     }),
   );
 }
 
+/**
+ * A provider that dies is asked again by redelivery of the request, as soon as it is back. One that does not come back is not
+ * waited for until the deadline: this fails with `agent_offline`. A stream that had ended before does not mind.
+ */
+async function untilOffline(context: AgentContext, provider: string, signal: AbortSignal): Promise<never> {
+  const { clock, knowledge, settings } = context;
+  const { DYNAMOS_PROVIDER_ACCEPT_MS: limitMs } = settings;
+  let lastSeenMs = clock.now();
+  for (;;) {
+    await clock.sleep(ONLINE_CHECK_MS, signal);
+    // A store that does not answer says nothing of the provider.
+    const isOnline = await knowledge.onlineInstances(provider).then(
+      (instances) => instances.length > 0,
+      () => true,
+    );
+    if (isOnline) lastSeenMs = clock.now();
+    else if (clock.now() - lastSeenMs > limitMs) {
+      const detail = `The agent of ${provider} went offline and was not back after ${String(limitMs)} ms.`;
+      throw new AppError("agent_offline", detail);
+    }
+  }
+}
+
 async function askProvider(
   context: AgentContext,
   provider: string,
-  asked: CallerRequest,
-  run: { readonly runQueue: string; readonly deadlineMs: number; readonly signal: AbortSignal },
+  { asked, deadlineMs }: ProviderQuestion,
+  run: JoiningRun,
 ): Promise<void> {
   const { settings } = context;
   const message: ProviderDataRequest = {
@@ -150,8 +192,9 @@ async function askProvider(
     request: asked.request,
     computeProvider: context.steward,
     returnAddress: run.runQueue,
+    attempt: run.attempt,
     credits: settings.DYNAMOS_CREDITS,
-    deadlineMs: run.deadlineMs,
+    deadlineMs,
   };
   const answer = await withSpan("ask data provider", asked.trace, { "dynamos.provider": provider }, (span) =>
     context.rpc
@@ -181,7 +224,7 @@ export async function failProvider(
   requestId: string,
   returnAddress: string,
   failure: AppError,
-  attempt = 1,
+  attempt: number,
 ): Promise<void> {
   const frame = create(FrameSchema, {
     provider,
@@ -198,23 +241,19 @@ export async function failProvider(
 }
 
 /** Tells the data providers that nobody waits any more (decision 22). */
-async function tellProviders(
-  context: AgentContext,
-  job: RegisteredJob,
-  requestId: string,
-  reason: AppError,
-): Promise<void> {
-  const message = {
-    requestId,
-    reason: { code: "cancelled", detail: `${context.steward} ended the request: ${reason.code}.`, retryable: false },
-  };
+async function tellProviders(context: AgentContext, { job, asked, deadlineMs }: ProviderQuestion): Promise<void> {
+  const { requestId } = asked;
+  const { job_name: jobName, data_providers: providers } = job.composition;
+  const reason = toFailure(new AppError("cancelled", `${context.steward} ended the request.`));
+  const body = encodeJson({ requestId, jobName, reason });
   await Promise.all(
-    job.composition.data_providers.map(async (provider) => {
+    providers.map(async (provider) => {
       try {
-        await context.bus.publish(agentQueue(provider), { type: MESSAGE_TYPES.cancel, body: encodeJson(message) });
+        const message = { type: MESSAGE_TYPES.cancel, body, expiresAtMs: deadlineMs };
+        await context.bus.publish(agentQueue(provider), message);
       } catch (error) {
-        if (toAppError(error).code !== "not_found")
-          context.logger.error({ error, provider }, "could not send a cancel");
+        // Why the run ended is what counts; without a cancel, the provider ends when its rows find no queue any more.
+        context.logger.warn({ error: toAppError(error), provider }, "a cancel could not be sent");
       }
     }),
   );

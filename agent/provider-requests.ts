@@ -15,8 +15,13 @@ import { authenticate, evaluateGrant, findJob } from "./authorization.ts";
 import { algorithmsOf, runChain } from "./chain-run.ts";
 import type { AgentContext } from "./context.ts";
 import { failProvider } from "./data-requests.ts";
+import { withDeadline } from "./deadline.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { MAX_ATTEMPTS } from "./runs/attempts.ts";
+import type { LiveRun } from "./runs/live-runs.ts";
+
+/** More than the times that a message is delivered at most. */
+const MAX_LIVES = 20;
 
 /**
  * Handles one request; the delivery is settled when the end of the stream, or its failure, has been confirmed at the return
@@ -24,7 +29,24 @@ import { MAX_ATTEMPTS } from "./runs/attempts.ts";
  */
 export async function handleProviderRequest(context: AgentContext, delivery: Delivery): Promise<Settlement> {
   const asked = decodeJson(delivery, ProviderDataRequest);
-  let allowed: { readonly job: RegisteredJob; readonly grant: Grant };
+  const deadline = withDeadline(new AbortController().signal, asked.deadlineMs, context.clock);
+  // Before anything is waited for: a cancel that comes behind the request must find it.
+  const live = context.live.enter(asked, deadline.signal);
+  try {
+    return await provide(context, asked, delivery, live);
+  } finally {
+    live.close();
+    deadline.clear();
+  }
+}
+
+async function provide(
+  context: AgentContext,
+  asked: ProviderDataRequest,
+  delivery: Delivery,
+  live: LiveRun,
+): Promise<Settlement> {
+  let allowed: Allowed;
   try {
     allowed = await allow(context, asked);
   } catch (error) {
@@ -33,11 +55,12 @@ export async function handleProviderRequest(context: AgentContext, delivery: Del
     return "accept";
   }
   await acknowledge(context, delivery, asked.jobName);
+  const again = new AppError("cancelled", `${asked.computeProvider} asked for this stream again.`);
+  context.live.cancelRequest(asked, again, live);
   const trace = parseTraceContext(delivery.headers) ?? newTraceContext();
-  // Each redelivery is another life of this request: its attempts count on, so that the third party can tell them apart.
-  const firstAttempt = delivery.redeliveryCount * MAX_ATTEMPTS + 1;
+  const firstAttempt = firstAttemptOf(asked, delivery);
   try {
-    await run(context, asked, allowed, trace, firstAttempt);
+    await run(context, asked, { ...allowed, trace, firstAttempt }, live.signal);
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
     context.logger.warn({ requestId: asked.requestId, code: failure.code }, "a provided stream failed");
@@ -47,10 +70,20 @@ export async function handleProviderRequest(context: AgentContext, delivery: Del
   return "accept";
 }
 
-async function allow(
-  context: AgentContext,
-  asked: ProviderDataRequest,
-): Promise<{ readonly job: RegisteredJob; readonly grant: Grant }> {
+/**
+ * Each attempt of the third party, and in it each redelivery after a crash here, is another life of the request: attempts count
+ * on from one to the next, so that the third party can tell them apart.
+ */
+function firstAttemptOf(asked: ProviderDataRequest, delivery: Delivery): number {
+  return ((asked.attempt - 1) * MAX_LIVES + delivery.redeliveryCount) * MAX_ATTEMPTS + 1;
+}
+
+interface Allowed {
+  readonly job: RegisteredJob;
+  readonly grant: Grant;
+}
+
+async function allow(context: AgentContext, asked: ProviderDataRequest): Promise<Allowed> {
   const caller = await authenticate(context, asked.accessToken);
   if (caller.claims.job !== asked.jobName || caller.claims.sub !== asked.user.userName) {
     throw new AppError("token_invalid", "The token is for another job or user than the request.");
@@ -80,27 +113,16 @@ async function allow(
 async function run(
   context: AgentContext,
   asked: ProviderDataRequest,
-  { job, grant }: { readonly job: RegisteredJob; readonly grant: Grant },
-  trace: TraceContext,
-  firstAttempt: number,
+  allowed: Allowed & { readonly trace: TraceContext; readonly firstAttempt: number },
+  signal: AbortSignal,
 ): Promise<void> {
-  const deadline = AbortSignal.timeout(Math.max(0, asked.deadlineMs - context.clock.now()));
-  const live = context.live.enter(asked.requestId, asked.jobName, deadline);
+  const slot = await context.admission.reading.enter(asked.user.userName, signal);
   try {
-    const slot = await context.admission.reading.enter(asked.user.userName, live.signal);
-    try {
-      const { request, requestId, returnAddress, credits } = asked;
-      const events = runChain(
-        context,
-        { job, grant, request, requestId, trace, returnAddress, credits, firstAttempt },
-        live.signal,
-      );
-      for await (const _event of events);
-    } finally {
-      slot.release();
-    }
+    const { request, requestId, returnAddress, credits } = asked;
+    const events = runChain(context, { ...allowed, request, requestId, returnAddress, credits }, signal);
+    for await (const _event of events);
   } finally {
-    live.close();
+    slot.release();
   }
 }
 

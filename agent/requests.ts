@@ -6,8 +6,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { randomUUID } from "node:crypto";
-import type { Clock } from "../lib/clock.ts";
-import { AppError } from "../lib/errors.ts";
+import { AppError, toAppError } from "../lib/errors.ts";
 import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { KeptAnswer } from "./runs/kept-answer.ts";
 
@@ -16,13 +15,16 @@ export interface RequestsOptions {
   /** Folder for kept answers; emptied at the start, since what was kept belongs to runs that are gone. */
   readonly folder: string;
   readonly maxBytesPerAnswer: number;
+  /** How long a run waits for a reader that takes nothing. */
+  readonly stallMs: number;
   /** How long an answer is kept after its end. */
   readonly keepMs: number;
   /** A run that nobody reads is ended after this long. */
   readonly lingerMs: number;
   /** Most answers kept at a time; the oldest that has ended goes first. */
   readonly maxKept: number;
-  readonly clock: Clock;
+  /** Hears of a kept answer that could not be deleted. */
+  readonly report: (error: AppError) => void;
 }
 
 /** A request as its caller names it. */
@@ -68,7 +70,7 @@ export class Requests {
    *
    * @throws AppError `idempotency_key_reused` when the name stands for another question.
    */
-  async attachOrStart(name: RequestName, start: StartRun, signal: AbortSignal): Promise<AsyncIterable<Frame>> {
+  attachOrStart(name: RequestName, start: StartRun, signal: AbortSignal): AsyncIterable<Frame> {
     const key = keyOf(name.user, name.requestId);
     const known = this.#entries.get(key);
     if (known !== undefined && known.fingerprint !== name.fingerprint) {
@@ -78,12 +80,14 @@ export class Requests {
       );
     }
     if (known !== undefined && !known.answer.hasFailed) return this.#read(key, known, signal);
-    if (known !== undefined) await this.#forget(key, known);
-    // Entered before anything is awaited, so that two at once do not both start.
-    const maxBytes = name.isRepeatable ? this.#options.maxBytesPerAnswer : 0;
-    const answer = KeptAnswer.atPath(join(this.#options.folder, randomUUID()), maxBytes);
+    if (known !== undefined) this.#discard(key, known);
+    // Nothing is awaited before it is entered, so that two at once do not both start.
+    const { folder, maxBytesPerAnswer, stallMs } = this.#options;
+    const maxBytes = name.isRepeatable ? maxBytesPerAnswer : 0;
+    const answer = KeptAnswer.atPath(join(folder, randomUUID()), { maxBytes, stallMs });
     const entry = this.#enter(key, name, answer);
-    void answer.record(start(entry.abort.signal)).then(() => this.#ended(key, entry));
+    const { signal: ending } = entry.abort;
+    void answer.record(start(ending), ending).then(() => this.#ended(key, entry));
     return this.#read(key, entry, signal);
   }
 
@@ -125,7 +129,8 @@ export class Requests {
     } finally {
       entry.readers -= 1;
       if (entry.readers === 0 && !entry.answer.hasEnded) {
-        const lingerMs = entry.isRepeatable ? this.#options.lingerMs : 0;
+        // What was passed to this reader nobody else can have.
+        const lingerMs = entry.isRepeatable && !entry.answer.isPassing ? this.#options.lingerMs : 0;
         const reason = new AppError("cancelled", `Nobody has read this answer for ${String(lingerMs)} ms.`);
         this.#setTimer(entry, lingerMs, () => entry.abort.abort(reason));
       }
@@ -134,7 +139,7 @@ export class Requests {
 
   #ended(key: string, entry: Entry): void {
     clearTimeout(entry.timer);
-    this.#setTimer(entry, entry.isRepeatable ? this.#options.keepMs : 0, () => void this.#forget(key, entry));
+    this.#setTimer(entry, entry.isRepeatable ? this.#options.keepMs : 0, () => this.#discard(key, entry));
   }
 
   #setTimer(entry: Entry, ms: number, act: () => void): void {
@@ -147,7 +152,7 @@ export class Requests {
     if (this.#entries.size < this.#options.maxKept) return;
     for (const [key, entry] of this.#entries) {
       if (!entry.answer.hasEnded || entry.readers > 0) continue;
-      void this.#forget(key, entry);
+      this.#discard(key, entry);
       return;
     }
     throw new AppError(
@@ -157,6 +162,10 @@ export class Requests {
         details: { retryAfterSeconds: 5, limit: this.#options.maxKept },
       },
     );
+  }
+
+  #discard(key: string, entry: Entry): void {
+    this.#forget(key, entry).catch((error: unknown) => this.#options.report(toAppError(error)));
   }
 
   async #forget(key: string, entry: Entry): Promise<void> {

@@ -66,14 +66,14 @@ async function handlePolicyUpdate(context: AgentContext, delivery: Delivery): Pr
 }
 
 function handleCancel(context: AgentContext, delivery: Delivery): Settlement {
-  const { requestId, reason } = decodeJson(delivery, CancelMessage);
+  const { requestId, jobName, reason } = decodeJson(delivery, CancelMessage);
   const { place: _place, party, details, ...rest } = reason;
   const failure = fromFailure({
     ...rest,
     ...(party === undefined ? {} : { party }),
     ...(details === undefined ? {} : { details }),
   });
-  context.live.cancelRequest(requestId, failure);
+  context.live.cancelRequest({ requestId, jobName }, failure);
   return "accept";
 }
 

@@ -108,13 +108,15 @@ export const ProviderDataRequest = Type.Object({
   /** The third party, and the run queue there that takes the frames. */
   computeProvider: StewardName,
   returnAddress: Type.String(),
+  /** The third party's own attempt at the request: each asks for the stream anew. */
+  attempt: Type.Integer({ minimum: 1 }),
   credits: Type.Integer({ minimum: 1 }),
   deadlineMs: Type.Integer(),
 });
 export type ProviderDataRequest = Static<typeof ProviderDataRequest>;
 
-/** `cancel`: to `<STEWARD>-in` of every party of a plan. */
-export const CancelMessage = Type.Object({ requestId: Type.String(), reason: FailureBody });
+/** `cancel`: to `<STEWARD>-in` of every party of a plan. Clients choose request ids, so only job and id together are unique. */
+export const CancelMessage = Type.Object({ requestId: Type.String(), jobName: Type.String(), reason: FailureBody });
 export type CancelMessage = Static<typeof CancelMessage>;
 
 /** Who is online: `/agents/online/<NAME>/<instance>`. */

@@ -138,12 +138,11 @@ function cancelAtParties(
   { bus, clock, limits, logger }: OrchestratorContext,
 ): void {
   const reason = toFailure(new AppError("cancelled", "Nobody waits for this request any more."));
+  const body = encodeJson({ requestId, jobName: plan.jobName, reason });
   const expiresAtMs = clock.now() + limits.requestDeadlineMs;
   for (const party of partiesOf(plan)) {
-    bus
-      .publish(agentQueue(party), { type: MESSAGE_TYPES.cancel, body: encodeJson({ requestId, reason }), expiresAtMs })
-      .catch((thrown: unknown) => {
-        logger.warn({ error: toAppError(thrown), party, dataRequest: requestId }, "a cancel could not be sent");
-      });
+    bus.publish(agentQueue(party), { type: MESSAGE_TYPES.cancel, body, expiresAtMs }).catch((thrown: unknown) => {
+      logger.warn({ error: toAppError(thrown), party, dataRequest: requestId }, "a cancel could not be sent");
+    });
   }
 }

@@ -58,8 +58,8 @@ export class ProviderInput {
     if (this.#state === "over") return;
     const place = this.#order.judge(frame);
     if (place === "duplicate" || place === "stale") return;
-    if (place === "newAttempt") this.#startAgain(frame);
     if (frame.body.case === "failure") return this.#takeFailure(frame);
+    if (place === "newAttempt") this.#startAgain(frame);
     if (frame.body.case === "start") return this.#holdBack(frame.body.value);
     if (this.#state === "waiting") this.#open(frame);
     await this.#frames.push({ ...frame, attempt: this.#options.run.attempt });

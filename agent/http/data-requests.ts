@@ -33,7 +33,7 @@ export function addDataRequestRoutes(server: FastifyInstance, context: AgentCont
   server.delete<{ Params: { requestId: string } }>("/agent/v1/requests/:requestId", async (request, reply) => {
     const caller = await authenticate(context, bearerToken(request));
     const reason = new AppError("cancelled", "The caller cancelled the request.");
-    if (!requests.cancel(caller.claims.sub, request.params.requestId, reason)) {
+    if (!requests.cancel(caller.claims.sub, requestIdOf(request.params.requestId), reason)) {
       throw new AppError("not_found", "No request of this name is running here.");
     }
     return reply.code(204).send();
@@ -61,7 +61,7 @@ async function answer(
   const asked = { caller, request: question, requestId, trace };
   const job = await findAnsweredJob(context, asked);
   request.log.info({ dataRequest: requestId, archetype: job.composition.archetype_id }, "data request");
-  const frames = await requests.attachOrStart(
+  const frames = requests.attachOrStart(
     { user: caller.claims.sub, requestId, fingerprint: fingerprint(caller, question), isRepeatable: key !== undefined },
     (signal) => answerRequest(context, job, asked, signal),
     request.callerGone,

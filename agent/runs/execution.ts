@@ -21,6 +21,7 @@ import {
   type RunRequest,
 } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type End, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import type { Logger } from "../../lib/telemetry/logger.ts";
 import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-context.ts";
 
 /** After the job has ended by itself, its last messages may take this long to arrive. */
@@ -31,6 +32,7 @@ export interface ExecutionDependencies {
   readonly bus: MessageBus;
   readonly runner: JobRunner;
   readonly clock: Clock;
+  readonly logger: Logger;
 }
 
 /** One attempt to run. */
@@ -57,7 +59,7 @@ export type ExecutionEvent =
  * @throws AppError what made it fail; `retryable` says whether another attempt may help.
  */
 export async function* execute(
-  { bus, runner, clock }: ExecutionDependencies,
+  { bus, runner, clock, logger }: ExecutionDependencies,
   plan: ExecutionPlan,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
@@ -93,7 +95,7 @@ export async function* execute(
     signal.removeEventListener("abort", onAbort);
     ending.abort();
     inbox.close();
-    await cleanUp([
+    await cleanUp(logger, [
       () => runner.stop(name),
       async () => consumer?.close(),
       () => bus.deleteQueue(input),
@@ -263,17 +265,13 @@ class Inbox {
   }
 }
 
-/** Does every step, whatever happens to the others. */
-async function cleanUp(steps: readonly (() => Promise<void>)[]): Promise<void> {
-  const results = await Promise.allSettled(steps.map((step) => step()));
-  const failures = results.flatMap((result) => (result.status === "rejected" ? [toAppError(result.reason)] : []));
-  if (failures.length > 0) {
-    throw new AppError(
-      "internal",
-      `A run could not be cleaned up: ${failures.map((failure) => failure.message).join("; ")}`,
-      {
-        cause: new AggregateError(failures),
-      },
-    );
+/**
+ * Does every step, whatever happens to the others. The run's outcome stands whatever comes of it: what is left has an end of its
+ * own (queues expire, jobs have a deadline).
+ */
+async function cleanUp(logger: Logger, steps: readonly (() => Promise<void>)[]): Promise<void> {
+  for (const result of await Promise.allSettled(steps.map((step) => step()))) {
+    if (result.status === "rejected")
+      logger.error({ error: toAppError(result.reason) }, "a run could not be cleaned up");
   }
 }

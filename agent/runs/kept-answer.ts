@@ -3,36 +3,49 @@
  * of the request attaches to the run or gets the same answer, and the chain runs once.
  *
  * States: recording (frames go to the file; any number of readers follow it) → whole (ended) or failed; or, when the limit is
- * reached, passing (the file no longer grows; frames go hand to hand to the first reader, under its back-pressure, and further
- * readers are refused). The limit bounds disk, and how far a run gets ahead of its reader.
+ * reached, passing (the file no longer grows; frames go hand to hand to one reader, the first that is there, under its
+ * back-pressure, and the others are refused). The limit bounds disk, and how far a run gets ahead of its reader; a reader that
+ * takes no passed frame for too long fails the answer.
  */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { open, rm, type FileHandle } from "node:fs/promises";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 
+/** Limits of one answer. */
+export interface KeptAnswerLimits {
+  /** Largest file. */
+  readonly maxBytes: number;
+  /** How long a passed frame may wait for its reader. */
+  readonly stallMs: number;
+}
+
 /** The kept frames of one request. */
 export class KeptAnswer {
   readonly #path: string;
   #file: FileHandle | undefined;
-  readonly #maxBytes: number;
+  readonly #limits: KeptAnswerLimits;
   /** End offset of each kept frame. */
   readonly #ends: number[] = [];
   readonly #waiting = new Set<() => void>();
   #outcome: "open" | "whole" | AppError = "open";
   #overflow: { frame: Frame | undefined; taken: (() => void) | undefined } | undefined;
-  #readers = 0;
+  /** In the order of their coming. */
+  readonly #readers = new Set<symbol>();
+  /** Who gets what is passed; from the first frame that it took on, nobody else can have the rest. */
+  #owner: symbol | undefined;
+  #hasPassed = false;
   #removed = false;
   #recording: Promise<void> = Promise.resolve();
 
-  private constructor(path: string, maxBytes: number) {
+  private constructor(path: string, limits: KeptAnswerLimits) {
     this.#path = path;
-    this.#maxBytes = maxBytes;
+    this.#limits = limits;
   }
 
   /** A new, empty one. The file is made with the first frame, readable by its owner only; its folder must exist. */
-  static atPath(path: string, maxBytes: number): KeptAnswer {
-    return new KeptAnswer(path, maxBytes);
+  static atPath(path: string, limits: KeptAnswerLimits): KeptAnswer {
+    return new KeptAnswer(path, limits);
   }
 
   /** Whether the run behind it has ended, well or not. */
@@ -50,19 +63,24 @@ export class KeptAnswer {
     return this.#overflow !== undefined;
   }
 
-  /** Records what a run yields, to its end or failure. Resolves in either case. */
-  record(frames: AsyncIterable<Frame>): Promise<void> {
-    this.#recording = this.#record(frames);
+  /**
+   * Records what a run yields, to its end or failure. Resolves in either case.
+   *
+   * @param signal ends the waiting for a reader; the run itself is to listen to it, too.
+   */
+  record(frames: AsyncIterable<Frame>, signal: AbortSignal): Promise<void> {
+    this.#recording = this.#record(frames, signal);
     return this.#recording;
   }
 
-  async #record(frames: AsyncIterable<Frame>): Promise<void> {
+  async #record(frames: AsyncIterable<Frame>, signal: AbortSignal): Promise<void> {
+    let outcome: "whole" | AppError = "whole";
     try {
-      for await (const frame of frames) await this.#append(frame);
-      this.#outcome = "whole";
+      for await (const frame of frames) await this.#append(frame, signal);
     } catch (error) {
-      this.#outcome = toAppError(error);
+      outcome = toAppError(error);
     }
+    if (this.#outcome === "open") this.#outcome = outcome;
     this.#notify();
   }
 
@@ -73,12 +91,21 @@ export class KeptAnswer {
    * reader has it.
    */
   async *read(signal: AbortSignal): AsyncGenerator<Frame, void, undefined> {
-    this.#readers += 1;
-    const isFirst = this.#readers === 1;
+    const reader = Symbol();
+    this.#readers.add(reader);
+    try {
+      yield* this.#follow(reader, signal);
+    } finally {
+      this.#readers.delete(reader);
+      if (this.#owner === reader && !this.#hasPassed) this.#owner = undefined;
+    }
+  }
+
+  async *#follow(reader: symbol, signal: AbortSignal): AsyncGenerator<Frame, void, undefined> {
     let index = 0;
     for (;;) {
       signal.throwIfAborted();
-      if (this.#overflow !== undefined && !isFirst) throw this.#tooLarge();
+      if (this.#overflow !== undefined && !this.#isOwner(reader)) throw this.#tooLarge();
       if (index < this.#ends.length) {
         yield await this.#readKept(index);
         index += 1;
@@ -88,6 +115,7 @@ export class KeptAnswer {
       if (passing?.frame !== undefined) {
         const { frame, taken } = passing;
         passing.frame = undefined;
+        this.#hasPassed = true;
         // The reader asked for it, so it is taken; waiting for the next question would hold the run after its last frame.
         taken?.();
         yield frame;
@@ -111,21 +139,44 @@ export class KeptAnswer {
     await rm(this.#path, { force: true });
   }
 
-  async #append(frame: Frame): Promise<void> {
+  #isOwner(reader: symbol): boolean {
+    if (!this.#hasPassed) this.#owner ??= this.#readers.values().next().value;
+    return this.#owner === reader;
+  }
+
+  async #append(frame: Frame, signal: AbortSignal): Promise<void> {
     if (this.#removed) return;
     const bytes = toBinary(FrameSchema, frame);
     const start = this.#ends.at(-1) ?? 0;
-    if (this.#overflow === undefined && start + bytes.length <= this.#maxBytes) {
+    if (this.#overflow === undefined && start + bytes.length <= this.#limits.maxBytes) {
       this.#file ??= await open(this.#path, "wx+", 0o600);
       await this.#file.write(bytes, 0, bytes.length, start);
       this.#ends.push(start + bytes.length);
       this.#notify();
       return;
     }
-    await new Promise<void>((resolve) => {
-      this.#overflow = { frame, taken: resolve };
-      this.#notify();
-    });
+    await this.#pass(frame, signal);
+  }
+
+  /** Hands a frame to the reader; fails when nobody takes it in time, or with the signal's reason. */
+  async #pass(frame: Frame, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    let stopWaiting = (): void => {};
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const timer = setTimeout(() => reject(this.#stalled()), this.#limits.stallMs);
+        const onAbort = (): void => reject(toAppError(signal.reason));
+        signal.addEventListener("abort", onAbort, { once: true });
+        stopWaiting = () => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", onAbort);
+        };
+        this.#overflow = { frame, taken: resolve };
+        this.#notify();
+      });
+    } finally {
+      stopWaiting();
+    }
   }
 
   async #readKept(index: number): Promise<Frame> {
@@ -135,12 +186,22 @@ export class KeptAnswer {
     return fromBinary(FrameSchema, bytes);
   }
 
+  #stalled(): AppError {
+    const limit = this.#limits.stallMs;
+    return new AppError(
+      "time_limit_exceeded",
+      `The reader of the answer took nothing for ${String(limit)} ms (DYNAMOS_STALL_TIMEOUT_MS): it has stalled.`,
+      { details: { limit, setting: "DYNAMOS_STALL_TIMEOUT_MS" } },
+    );
+  }
+
   #tooLarge(): AppError {
+    const limit = this.#limits.maxBytes;
     return new AppError(
       "already_exists",
-      `This request's answer is larger than what is kept for repeating (${String(this.#maxBytes)} bytes, ` +
+      `This request's answer is larger than what is kept for repeating (${String(limit)} bytes, ` +
         "DYNAMOS_KEPT_ANSWER_BYTES). Ask again under a new Idempotency-Key.",
-      { details: { limit: this.#maxBytes } },
+      { details: { limit } },
     );
   }
 

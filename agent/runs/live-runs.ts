@@ -1,6 +1,12 @@
 /** The runs that live in this process, so that a cancel or a changed agreement reaches them. Dies with the process, as they do. */
 import type { AppError } from "../../lib/errors.ts";
 
+/** What a run belongs to. Request ids are the clients' to choose: only together with the job are they unique. */
+export interface RunOwner {
+  readonly requestId: string;
+  readonly jobName: string;
+}
+
 /** A run's entry; close it when the run has ended. */
 export interface LiveRun {
   /** Aborted when somebody ends the run; its reason is an AppError that says why. */
@@ -10,7 +16,7 @@ export interface LiveRun {
 
 /** Runs by request and by job. */
 export class LiveRuns {
-  readonly #runs = new Set<{ requestId: string; jobName: string; abort: AbortController }>();
+  readonly #runs = new Set<RunOwner & { readonly abort: AbortController }>();
 
   /** How many live now. */
   get count(): number {
@@ -22,9 +28,9 @@ export class LiveRuns {
    *
    * @param outer ends the run too: its caller's or its deadline's signal.
    */
-  enter(requestId: string, jobName: string, outer: AbortSignal): LiveRun {
+  enter(owner: RunOwner, outer: AbortSignal): LiveRun {
     const abort = new AbortController();
-    const run = { requestId, jobName, abort };
+    const run = { requestId: owner.requestId, jobName: owner.jobName, abort };
     const follow = (): void => abort.abort(outer.reason);
     if (outer.aborted) follow();
     else outer.addEventListener("abort", follow, { once: true });
@@ -38,9 +44,12 @@ export class LiveRuns {
     };
   }
 
-  /** Ends the runs of one request; returns how many there were. */
-  cancelRequest(requestId: string, reason: AppError): number {
-    return this.#cancel((run) => run.requestId === requestId, reason);
+  /** Ends the runs of one request, `except` one of them; returns how many there were. */
+  cancelRequest({ requestId, jobName }: RunOwner, reason: AppError, except?: LiveRun): number {
+    return this.#cancel(
+      (run) => run.requestId === requestId && run.jobName === jobName && run.abort.signal !== except?.signal,
+      reason,
+    );
   }
 
   /** Ends the runs of one job; returns how many there were. */
@@ -53,7 +62,7 @@ export class LiveRuns {
     return this.#cancel(() => true, reason);
   }
 
-  #cancel(matches: (run: { requestId: string; jobName: string }) => boolean, reason: AppError): number {
+  #cancel(matches: (run: RunOwner & { readonly abort: AbortController }) => boolean, reason: AppError): number {
     const found = [...this.#runs].filter(matches);
     for (const run of found) run.abort.abort(reason);
     return found.length;

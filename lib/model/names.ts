@@ -1,4 +1,5 @@
 /** Names and ids: their forms, and how they are made. */
+import { randomInt } from "node:crypto";
 import { Type, type Static } from "@sinclair/typebox";
 
 /** A data steward's or third party's name: letters and digits, beginning with a letter (decision 4). */
@@ -44,9 +45,23 @@ export function makeLocalJobName(jobName: string, steward: string): string {
   return `${jobName}-${steward.toLowerCase()}`.slice(0, 48);
 }
 
-/** The run of one attempt at a data request (decision 1): names the job, the run queue and the logs. At most 63 characters. */
-export function makeRunName(localJobName: string, requestId: string, attempt: number): string {
-  return `${localJobName.slice(0, 40)}-${requestId.replaceAll("-", "").slice(0, 12)}-${String(attempt)}`;
+/**
+ * The run of one attempt at a data request (decision 1): names the job, the run queue and the logs. At most 63 characters.
+ *
+ * @param attempt below 1000.
+ * @param life of the agent's process, see {@link makeLife}: what an agent that was killed left behind under the same request
+ * and attempt (a queue with messages, a job on record) must not be taken for this run's.
+ */
+export function makeRunName(localJobName: string, requestId: string, attempt: number, life: string): string {
+  const request = requestId.replaceAll("-", "").slice(0, 12);
+  return `${localJobName.slice(0, 40)}-${request}-${String(attempt)}-${life}`;
+}
+
+/** A short name for one life of a process: 5 random characters, as a DNS label has them. */
+export function makeLife(): string {
+  return randomInt(36 ** 5)
+    .toString(36)
+    .padStart(5, "0");
 }
 
 /** Whether a run is one of this local job's: its name begins as {@link makeRunName} makes it. */

@@ -25,9 +25,13 @@ async function sequences(frames: AsyncIterable<Frame>): Promise<number[]> {
   return found;
 }
 
-async function keptIn(context: TestContext, maxBytes: number): Promise<{ answer: KeptAnswer; folder: string }> {
+async function keptIn(
+  context: TestContext,
+  maxBytes: number,
+  stallMs = 60_000,
+): Promise<{ answer: KeptAnswer; folder: string }> {
   const folder = await temporaryFolder();
-  const answer = KeptAnswer.atPath(join(folder, "answer"), maxBytes);
+  const answer = KeptAnswer.atPath(join(folder, "answer"), { maxBytes, stallMs });
   context.after(() => answer.remove());
   return { answer, folder };
 }
@@ -36,7 +40,7 @@ describe("a kept answer", () => {
   test("gives every reader the same frames, during the run and after it", async (context) => {
     const { answer } = await keptIn(context, 10_000);
     const early = sequences(answer.read(never));
-    await answer.record(framesOf(5));
+    await answer.record(framesOf(5), never);
     assert.deepEqual(await early, [0, 1, 2, 3, 4]);
     assert.deepEqual(await sequences(answer.read(never)), [0, 1, 2, 3, 4]);
   });
@@ -48,6 +52,7 @@ describe("a kept answer", () => {
         yield chunk(0);
         throw new AppError("job_failed", "The chain broke.");
       })(),
+      never,
     );
     const seen: number[] = [];
     await assert.rejects(
@@ -67,6 +72,7 @@ describe("a kept answer", () => {
       (async function* () {
         for (; produced < 50; produced += 1) yield chunk(produced, 1_000);
       })(),
+      never,
     );
     const reader = answer.read(never);
     assert.equal((await reader.next()).value?.sequence, 0n);
@@ -80,7 +86,7 @@ describe("a kept answer", () => {
 
   test("keeps nothing where its limit is zero", async (context) => {
     const { answer, folder } = await keptIn(context, 0);
-    const recording = answer.record(framesOf(20));
+    const recording = answer.record(framesOf(20), never);
     assert.equal((await sequences(answer.read(never))).length, 20);
     await recording;
     assert.deepEqual(await readdir(folder), []);
@@ -88,7 +94,7 @@ describe("a kept answer", () => {
 
   test("deletes its file when it is removed, and ends its readers", async (context) => {
     const { answer, folder } = await keptIn(context, 100);
-    const recording = answer.record(framesOf(20));
+    const recording = answer.record(framesOf(20), never);
     const reader = answer.read(never);
     await reader.next();
     while (!answer.isPassing) await new Promise((resolve) => setImmediate(resolve));
@@ -96,5 +102,45 @@ describe("a kept answer", () => {
     await recording;
     await assert.rejects(sequences(reader));
     assert.deepEqual(await readdir(folder), []);
+  });
+
+  test("gives the rest to the next reader when the first left before anything was passed to it", async (context) => {
+    const { answer } = await keptIn(context, 30);
+    const recording = answer.record(framesOf(20), never);
+    const first = answer.read(never);
+    await first.next();
+    await first.return();
+    assert.equal((await sequences(answer.read(never))).length, 20);
+    await recording;
+  });
+
+  test("leaves off waiting for its reader when the run is ended, and ends the run's frames", async (context) => {
+    const { answer } = await keptIn(context, 0);
+    const ending = new AbortController();
+    let isClosed = false;
+    const recording = answer.record(
+      (async function* () {
+        try {
+          yield* framesOf(20);
+        } finally {
+          isClosed = true;
+        }
+      })(),
+      ending.signal,
+    );
+    while (!answer.isPassing) await new Promise((resolve) => setImmediate(resolve));
+    ending.abort(new AppError("cancelled", "Nobody reads."));
+    await recording;
+    assert.equal(isClosed, true);
+    assert.equal(answer.hasFailed, true);
+  });
+
+  test("fails when its reader takes nothing for too long, and the reader hears why", async (context) => {
+    const { answer } = await keptIn(context, 0, 20);
+    const recording = answer.record(framesOf(20), never);
+    const reader = answer.read(never);
+    await reader.next();
+    await recording;
+    await assert.rejects(sequences(reader), { code: "time_limit_exceeded", message: /DYNAMOS_STALL_TIMEOUT_MS/ });
   });
 });
