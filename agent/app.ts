@@ -112,6 +112,8 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
   const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
     prefetch: SERVICE_PREFETCH,
+    onHandlerError: (error, delivery) =>
+      logger.error({ error, messageType: delivery.type }, "a message failed; it will be tried again"),
     onLost: (error) => {
       logger.fatal({ error }, "the service queue was lost");
       program.stop(1);

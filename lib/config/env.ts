@@ -24,7 +24,7 @@ export function loadSettings<Schema extends TObject>(
   const settings = Value.Default(schema, Value.Convert(schema, given));
   const faults = [...Value.Errors(schema, settings)].map((fault) => {
     const name = fault.path.slice(1);
-    const description = (schema.properties[name] as TSchema | undefined)?.description;
+    const description = schema.properties[name]?.description;
     return `${name}: ${name in given ? fault.message.toLowerCase() : "missing"}${description ? ` (${description})` : ""}`;
   });
   if (faults.length > 0) {

@@ -5,7 +5,7 @@ import type { Grant } from "../../lib/model/grant.ts";
 import { FrameReader, type AttachmentContent, type StreamIdentity } from "../../lib/rpc/frames.ts";
 import type { Frame, Start } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { readRecordBatches, type RecordBatchPart } from "../../lib/rpc/record-batches.ts";
-import type { InputStream, Notes } from "./microservice.ts";
+import type { InputStream, Notes } from "./handler.ts";
 
 const BEFORE = "the element before";
 

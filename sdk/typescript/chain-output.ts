@@ -5,7 +5,7 @@ import type { AttachmentContent, FrameWriter } from "../../lib/rpc/frames.ts";
 import type { Frame, StartSchema } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { batchFrames, schemaBytes } from "../../lib/rpc/record-batches.ts";
 import type { ChainInput } from "./chain-input.ts";
-import type { Notes, Output } from "./microservice.ts";
+import type { Notes, Output } from "./handler.ts";
 
 /** What goes out besides the handler's outputs. */
 export interface OutputSurroundings {

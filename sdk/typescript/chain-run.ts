@@ -27,7 +27,7 @@ import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-conte
 import { withSpan } from "../../lib/telemetry/tracing.ts";
 import { ChainInput } from "./chain-input.ts";
 import { outputFrames } from "./chain-output.ts";
-import type { MicroserviceContext, MicroserviceDefinition } from "./microservice.ts";
+import type { MicroserviceContext, MicroserviceDefinition } from "./handler.ts";
 import { verifyGrants } from "./verified-grants.ts";
 
 /** How long a Failure frame may take to be read downstream before the call is cut off. */

@@ -1,7 +1,7 @@
 /** For microservices that take one stream, which is all but joiners. */
 import type { RecordBatch, Schema } from "apache-arrow";
 import { AppError } from "../../lib/errors.ts";
-import type { InputStream } from "./microservice.ts";
+import type { InputStream } from "./handler.ts";
 
 /**
  * The one input of a microservice behind another.

@@ -1,0 +1,71 @@
+/** What a microservice is, for its author: a handler from input streams to outputs, and what it knows. */
+import type { Static, TObject } from "@sinclair/typebox";
+import type { RecordBatch, Schema } from "apache-arrow";
+import type { AppError } from "../../lib/errors.ts";
+import type { MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
+import type { DataRequest } from "../../lib/model/data-request.ts";
+import type { Grant } from "../../lib/model/grant.ts";
+import type { AttachmentContent } from "../../lib/rpc/frames.ts";
+import type { Logger } from "../../lib/telemetry/logger.ts";
+
+/** One stream that comes in: from the element before, or, in the first element at a third party, one per data provider. */
+export interface InputStream {
+  /** Whose stream it is. */
+  readonly provider: string;
+  /** Absent in a chain's first element at a data provider, which makes the rows itself. */
+  readonly schema: Schema | undefined;
+  /** The provider's grant, checked. Behind a joiner: this party's own. */
+  readonly grant: Grant | undefined;
+  /**
+   * Why this provider sends nothing, where the request allows partial answers. Otherwise an input that fails fails the
+   * chain, and reading it throws.
+   */
+  readonly failure: AppError | undefined;
+  /** Its batches, once, each read when the handler asks for it. */
+  readonly batches: AsyncIterable<RecordBatch>;
+  /** After the last batch: what the elements before had to say about the rows. Rejects when the stream fails. */
+  notes(): Promise<Notes>;
+}
+
+/** What is to be said about a result: `withheldGroups`, `minimumGroupSize`, `providers`, … JSON values. */
+export type Notes = Readonly<Record<string, unknown>>;
+
+/**
+ * What a handler yields: first the schema, exactly once; then the rest in any order. `notes` are merged into the result's
+ * (over those of a single input). Attachments of all inputs go on by themselves.
+ */
+export type Output =
+  | { readonly schema: Schema }
+  | { readonly batch: RecordBatch }
+  | { readonly attachment: AttachmentContent }
+  | { readonly notes: Notes };
+
+/** What a handler knows. */
+export interface MicroserviceContext {
+  readonly requestId: string;
+  /** The analyst's question, without who asks. */
+  readonly request: DataRequest;
+  /** This party's own grant, checked. */
+  readonly grant: Grant;
+  /** All grants under which this runs, checked: one's own first, then (at a third party) those of the providers. */
+  readonly grants: readonly Grant[];
+  /** The largest minimum group size of all grants: smaller groups are withheld. */
+  readonly minimumGroupSize: number;
+  /** The place in the chain. */
+  readonly position: MicroservicePosition;
+  /** Aborted at cancel and deadline, and when an element before or after fails. Pass it to whatever waits. */
+  readonly signal: AbortSignal;
+  readonly logger: Logger;
+  /** Settings from the environment, checked; `configuration_invalid` lists all faults. */
+  readonly settings: <Settings extends TObject>(schema: Settings) => Static<Settings>;
+}
+
+/** From inputs to outputs. It may throw: the error's code reaches the analyst. It must not hold more than a few batches. */
+export type Handler = (inputs: readonly InputStream[], context: MicroserviceContext) => AsyncIterable<Output>;
+
+/** A microservice. */
+export interface MicroserviceDefinition {
+  /** As in its metadata. */
+  readonly name: string;
+  readonly handle: Handler;
+}
