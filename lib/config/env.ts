@@ -1,5 +1,5 @@
 /** The only reader of `process.env`: a schema goes in, typed settings or the list of all faults come out. */
-import { type Static, type TObject, type TSchema } from "@sinclair/typebox";
+import { type Static, type TObject } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
 import { AppError } from "../errors.ts";
 

@@ -1,6 +1,7 @@
 /** A chain element for tests: hands on what comes, from all its inputs, one after another, and says what it saw. */
 import { AppError } from "../../../lib/errors.ts";
-import { runMicroservice, type Output } from "../../../sdk/typescript/microservice.ts";
+import type { Output } from "../../../sdk/typescript/handler.ts";
+import { runMicroservice } from "../../../sdk/typescript/microservice.ts";
 
 await runMicroservice({
   name: "pass",

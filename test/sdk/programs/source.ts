@@ -5,7 +5,8 @@ import { appendFileSync } from "node:fs";
 import { BatchBuilder } from "../../../lib/data/batch-builder.ts";
 import { toArrowSchema } from "../../../lib/data/field-types.ts";
 import { AppError } from "../../../lib/errors.ts";
-import { runMicroservice, type Output } from "../../../sdk/typescript/microservice.ts";
+import type { Output } from "../../../sdk/typescript/handler.ts";
+import { runMicroservice } from "../../../sdk/typescript/microservice.ts";
 
 const Settings = Type.Object({
   TEST_BATCHES: Type.Integer({ default: 3 }),
