@@ -90,6 +90,8 @@ export class TestChain {
   readonly reports: RunReport[] = [];
   /** Whether chunks that come are settled and credited. Off: the receiver has stalled. */
   isTaking = true;
+  /** Whether chunks keep their bytes here. */
+  keepsData = true;
   readonly #output: string[] = [];
   #credited = 0;
 
@@ -239,6 +241,7 @@ export class TestChain {
   }
 
   async #takeFrame(frame: Frame): Promise<void> {
+    if (!this.keepsData && frame.body.case === "chunk") frame.body.value.data = new Uint8Array();
     this.frames.push(frame);
     if (!takesCredit(frame) || !this.isTaking) return;
     const start = this.frames.find(({ body }) => body.case === "start")?.body;
