@@ -1,14 +1,13 @@
 /** The chain's result: from the last microservice to the return address, in chunks, confirmed, under credits. */
 import { create } from "@bufbuild/protobuf";
 import type { MessageBus } from "../lib/bus/message-bus.ts";
-import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import type { Clock } from "../lib/clock.ts";
 import { CreditGate } from "../lib/rpc/credits.ts";
 import { StreamCheck, takesCredit } from "../lib/rpc/frames.ts";
 import type { RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
-import { FrameSchema, StartSchema, type End, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { StartSchema, type End, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
-import { outgoing } from "./run-messages.ts";
+import { outgoingFrame } from "./run-messages.ts";
 
 /** What the output needs. */
 export interface ResultOutputOptions {
@@ -63,9 +62,8 @@ export class ResultOutput {
     if (frame.body.case !== "start") await this.#handOn();
     if (takesCredit(frame)) await this.#credits.take(signal);
     const stamped = { ...frame, provider: run.steward, requestId: run.requestId, attempt: run.attempt };
-    const message = outgoing(MESSAGE_TYPES.frame, FrameSchema, { ...stamped, body: this.#body(frame, trace) }, trace);
     await bus.publish(run.returnAddress, {
-      ...message,
+      ...outgoingFrame({ ...stamped, body: this.#body(frame, trace) }, trace),
       messageId: [run.requestId, run.steward, run.attempt, frame.sequence].join("/"),
       expiresAtMs: Number(run.deadlineMs),
     });

@@ -8,8 +8,10 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import type { Delivery, OutgoingMessage } from "../lib/bus/message-bus.ts";
-import type { MessageType } from "../lib/bus/message-types.ts";
+import { MESSAGE_TYPES, type MessageType } from "../lib/bus/message-types.ts";
 import { AppError } from "../lib/errors.ts";
+import { frameBytes } from "../lib/rpc/frame-bytes.ts";
+import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
 
 /** Reads a body. Fails with `bad_request` for bytes that are not such a message. */
@@ -19,6 +21,11 @@ export function readBody<Desc extends DescMessage>(schema: Desc, delivery: Deliv
   } catch (cause) {
     throw new AppError("bad_request", `The body of a "${delivery.type}" message is no ${schema.typeName}.`, { cause });
   }
+}
+
+/** Makes a message with a frame in it. */
+export function outgoingFrame(frame: Frame, trace: TraceContext): OutgoingMessage {
+  return { type: MESSAGE_TYPES.frame, body: frameBytes(frame), headers: traceHeaders(trace) };
 }
 
 /** Makes a message. */

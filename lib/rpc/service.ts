@@ -6,6 +6,7 @@
  */
 import {
   fromBinary,
+  isMessage,
   toBinary,
   type DescMessage,
   type DescMethod,
@@ -16,6 +17,8 @@ import {
 import type { GenService } from "@bufbuild/protobuf/codegenv2";
 import type { MethodDefinition } from "@grpc/grpc-js";
 import { AppError } from "../errors.ts";
+import { frameBytes } from "./frame-bytes.ts";
+import { FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
 import type { TraceContext } from "../telemetry/trace-context.ts";
 
 /** The methods of a generated service, as protobuf-es describes them. */
@@ -81,11 +84,15 @@ export function methodDefinition<Input extends DescMessage, Output extends DescM
     path: `/${method.parent.typeName}/${method.name}`,
     requestStream: true,
     responseStream: false,
-    requestSerialize: (message) => asBuffer(toBinary<Input>(method.input, message)),
+    requestSerialize: (message) => asBuffer(serialize<Input>(method.input, message)),
     requestDeserialize: (bytes) => fromBinary<Input>(method.input, bytes),
     responseSerialize: (message) => asBuffer(toBinary<Output>(method.output, message)),
     responseDeserialize: (bytes) => fromBinary<Output>(method.output, bytes),
   };
+}
+
+function serialize<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Uint8Array {
+  return isMessage(message, FrameSchema) ? frameBytes(message) : toBinary<Desc>(schema, message);
 }
 
 /** A view, not a copy. */

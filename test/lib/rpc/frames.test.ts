@@ -1,3 +1,4 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../../lib/errors.ts";
@@ -11,7 +12,8 @@ import {
   toFailureMessage,
   type StreamPart,
 } from "../../../lib/rpc/frames.ts";
-import type { Frame } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { frameBytes } from "../../../lib/rpc/frame-bytes.ts";
+import { FrameSchema, type Frame } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 
 const identity = { provider: "VU", requestId: "r", attempt: 1 };
 const bytes = (length: number, seed = 1): Uint8Array =>
@@ -66,6 +68,15 @@ for (const length of [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * C
     assert.deepEqual(end.notes, { withheldGroups: 2 });
   });
 }
+
+test("a frame's bytes are what protobuf-es reads as that frame", () => {
+  const frames = [0, 1, 127, 128, 16_383, 16_384, CHUNK_BYTES + 1].flatMap((length) => stream(bytes(length)));
+  for (const frame of frames) {
+    const read = fromBinary(FrameSchema, frameBytes(frame));
+    assert.deepEqual(toBinary(FrameSchema, read), toBinary(FrameSchema, frame));
+    assert.equal(frameBytes(frame).byteLength, toBinary(FrameSchema, frame).byteLength);
+  }
+});
 
 test("an attachment larger than a chunk comes out whole, and does not touch the checksum of the rows", () => {
   const writer = new FrameWriter(identity);
