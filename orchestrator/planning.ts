@@ -5,6 +5,7 @@ import type { RequestOptions } from "../lib/model/data-request.ts";
 import type { User } from "../lib/model/names.ts";
 import type { RequestType } from "../lib/model/request-type.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
+import { agreementRevisions } from "./agreement-revisions.ts";
 import { selectPlan, type Selection } from "./archetype-selection.ts";
 import { divideProviders, type ProviderOutcomes } from "./authorized-providers.ts";
 import { acceptedComputeProviders } from "./compute-provider-selection.ts";
@@ -33,13 +34,15 @@ export interface PlanDecision {
   readonly dataSets: readonly string[];
   /** Third parties that all authorized providers accept, whichever archetype was chosen. */
   readonly acceptedComputeProviders: readonly string[];
-  /** Revision of each authorized provider's agreement. */
+  /** Revision of each candidate's agreement before it was asked; 0 where there is none. */
   readonly agreements: Readonly<Record<string, number>>;
 }
 
 /** Decides. Fails where it cannot be decided (`unavailable`, unknown request type); a refusal is a value. */
 export async function decidePlan(question: PlanQuestion, context: OrchestratorContext): Promise<PlanDecision> {
   const requestType = await requireRequestType(question.requestType, context);
+  // Read first: an agreement that changes while it is being asked shows as changed afterwards, never as known.
+  const agreements = await agreementRevisions(question.candidates, context);
   const [validations, online] = await Promise.all([
     askAbout(question.candidates, question.dataSets, question, context),
     onlineNames(context),
@@ -52,7 +55,7 @@ export async function decidePlan(question: PlanQuestion, context: OrchestratorCo
     outcomes,
     dataSets,
     acceptedComputeProviders: accepted,
-    agreements: Object.fromEntries(authorized.map(({ steward, agreementRevision }) => [steward, agreementRevision])),
+    agreements,
     selection:
       noProviders(outcomes) ??
       noDataSet(authorized, dataSets) ??

@@ -38,7 +38,7 @@ export const Plan = Type.Object({
   computeProvider: Type.Optional(StewardName),
   /** Third parties that all approved providers accepted when the job was approved. */
   acceptedComputeProviders: Type.Array(StewardName),
-  /** Revision of each data provider's agreement that this plan stands on. */
+  /** Revision of each approved provider's agreement that this plan was decided on; 0 where there was none. */
   agreements: Type.Record(StewardName, Type.Integer()),
   refused: Type.Array(Type.Object({ provider: StewardName, code: Type.String(), detail: Type.String() })),
   offline: Type.Array(StewardName),

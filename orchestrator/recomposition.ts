@@ -7,6 +7,7 @@
  * `ready`, or `stopped` where there is no plan or an agent does not follow. A replica that dies while composing is
  * relieved after `composingUntilMs`.
  */
+import { isDeepStrictEqual } from "node:util";
 import { AppError, toAppError } from "../lib/errors.ts";
 import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
 import { jobNameForLogs } from "../lib/model/names.ts";
@@ -47,7 +48,13 @@ async function follow(
 ): Promise<boolean> {
   const { document: before } = current;
   const next = nextPlan(before, decision, context);
-  if (isSamePlan(before, next)) return true;
+  if (isSamePlan(before, next)) {
+    // The same plan, decided on newer agreements: noted, unless another replica is at it.
+    if (!isDeepStrictEqual(before.agreements, next.agreements)) {
+      await claim({ ...before, agreements: next.agreements }, current.revision, context);
+    }
+    return true;
+  }
   const claimed = await claim(next, current.revision, context);
   if (claimed === undefined) return false;
   const log = { job: jobNameForLogs(next.jobName), version: next.version };
@@ -122,7 +129,13 @@ function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorCon
   const { computeProvider: _thirdParty, stopped: _stopped, composingUntilMs: _until, ...kept } = before;
   const { outcomes, selection } = decision;
   const version = before.version + 1;
-  const common = { ...kept, version, refused: [...outcomes.refused], offline: [...outcomes.offline] };
+  const common = {
+    ...kept,
+    version,
+    agreements: { ...decision.agreements },
+    refused: [...outcomes.refused],
+    offline: [...outcomes.offline],
+  };
   if (selection.kind === "refused") {
     const { code, message: detail } = selection.error;
     return { ...common, ...thirdParty(before.computeProvider), state: "stopped", stopped: { code, detail } };
@@ -134,7 +147,6 @@ function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorCon
     archetype: selection.plan.archetype,
     providers: [...selection.plan.providers],
     ...thirdParty(selection.plan.computeProvider),
-    agreements: decision.agreements,
   };
 }
 

@@ -12,6 +12,7 @@ import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
 import type { Lease } from "../lib/knowledge/knowledge-store.ts";
 import { jobNameForLogs, makeJobName } from "../lib/model/names.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
+import { standsOnCurrentAgreements } from "./agreement-revisions.ts";
 import { composeParties } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { decidePlan, type PlanQuestion } from "./planning.ts";
@@ -63,7 +64,9 @@ export async function approveRequest(
         providers: [...selection.plan.providers],
         ...(selection.plan.computeProvider === undefined ? {} : { computeProvider: selection.plan.computeProvider }),
         acceptedComputeProviders: [...decision.acceptedComputeProviders],
-        agreements: decision.agreements,
+        agreements: Object.fromEntries(
+          selection.plan.providers.map((steward) => [steward, decision.agreements[steward] ?? 0]),
+        ),
         refused: [...decision.outcomes.refused],
         offline: [...decision.outcomes.offline],
         lease: lease.id,
@@ -98,12 +101,8 @@ async function followChangesSince(
   context: OrchestratorContext,
   signal: AbortSignal,
 ): Promise<Versioned<Plan>> {
-  const { agreements, jobName } = stored.document;
-  const { documents } = await context.knowledge.list("agreements");
-  const stands = Object.entries(agreements).every(
-    ([steward, revision]) => documents.find(({ document }) => document.name === steward)?.revision === revision,
-  );
-  if (stands) return stored;
+  const { jobName } = stored.document;
+  if (await standsOnCurrentAgreements(stored.document, context)) return stored;
   await reconsiderJob(jobName, context, signal);
   return context.plans.get(jobName);
 }

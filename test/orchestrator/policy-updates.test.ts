@@ -60,6 +60,20 @@ test("an agreement that no longer allows the archetype moves the job to the othe
   assert.equal((await again()).body.archetype, "computeToData");
 });
 
+test("a changed agreement counts for the very next request, by whichever replica", async (t) => {
+  const { door, again } = await exchange(t);
+  const second = await door.replica();
+  for (const [url, archetype] of [
+    [door.url, "dataThroughTtp"],
+    [second, "computeToData"],
+    [door.url, "dataThroughTtp"],
+  ] as const) {
+    await door.knowledge.put("agreements", agreementOf("VU", { archetypes: [archetype] }));
+    const { status, body } = await again(url);
+    assert.deepEqual([status, body.archetype], [200, archetype]);
+  }
+});
+
 test("an agreement that is put through the config API does the same", async (t) => {
   const { door, jobId } = await exchange(t);
   const put = await call(
