@@ -19,6 +19,9 @@ const Superseded = Type.Object({
   authorizedProviders: Type.Record(StewardName, Type.String()),
 });
 
+/** Messages about one job that are handled at once are few. */
+const MAX_ROUNDS = 10;
+
 /** What is stored under a job's key. */
 const JobRecord = Type.Intersect([
   CompositionRequest,
@@ -50,23 +53,21 @@ export class JobRegistry {
    * Registers a composition, or replaces the one of an older plan.
    *
    * @returns the job as it was before, if it was there.
-   * @throws AppError `conflict` when a newer plan is registered already.
+   * @throws AppError `conflict` when a newer plan is registered already, `job_unknown` when the approval has ended: a message
+   * that was delivered late registers nothing that nobody knows of.
    */
   async register(composition: CompositionRequest): Promise<RegisteredJob | undefined> {
-    const key = this.#key(composition.user.userName, composition.job_name);
-    const before = await this.#store.get(key);
-    const previous = before === undefined ? undefined : toJob(before);
-    if (previous !== undefined && previous.composition.plan_version > composition.plan_version) {
-      throw new AppError(
-        "conflict",
-        `Plan ${String(previous.composition.plan_version)} is registered already; this is plan ${String(composition.plan_version)}.`,
-      );
-    }
-    const lease = await this.#leaseFor(composition.lease_id ?? previous?.lease);
-    await this.#store.put(key, { ...composition, lease: lease.id } satisfies JobRecord, {
-      lease,
-      ifRevision: before?.revision ?? 0,
+    const { lease_id: leaseId, plan_version: version } = composition;
+    const previous = await this.#change(composition.user.userName, composition.job_name, async (before) => {
+      if (before !== undefined && before.composition.plan_version > version) {
+        throw new AppError(
+          "conflict",
+          `Plan ${String(before.composition.plan_version)} is registered already; this is plan ${String(version)}.`,
+        );
+      }
+      return { record: composition, lease: await this.#leaseFor(leaseId ?? before?.lease) };
     });
+    const lease = await this.#leaseFor(leaseId ?? previous?.lease);
     await this.#store.put(
       queueInfoKeys.key({ party: this.#party, localJobName: composition.local_job_name }),
       { job_name: composition.job_name, lease: lease.id },
@@ -75,22 +76,24 @@ export class JobRegistry {
     return previous;
   }
 
-  /** Marks a job as no longer answered here; callers are then told who answers. Harmless where there is no such job. */
-  async supersede(update: PolicyUpdate): Promise<RegisteredJob | undefined> {
-    const key = this.#key(update.user.userName, update.jobName);
-    const before = await this.#store.get(key);
-    if (before === undefined) return undefined;
-    const job = toJob(before);
-    if (job.composition.plan_version > update.planVersion) return undefined;
-    const { outcome, detail, archetype, authorizedProviders } = update;
+  /**
+   * Marks a job as no longer answered here; callers are then told who answers. Harmless where there is no such job.
+   *
+   * @returns false when a newer plan than the update's is registered: the update has nothing to say any more.
+   */
+  async supersede(update: PolicyUpdate): Promise<boolean> {
+    const { outcome, detail, archetype, authorizedProviders, planVersion } = update;
     const superseded = { outcome, detail, authorizedProviders, ...(archetype === undefined ? {} : { archetype }) };
-    const lease = await this.#leaseFor(job.lease);
-    await this.#store.put(
-      key,
-      { ...job.composition, plan_version: update.planVersion, superseded, lease: lease.id } satisfies JobRecord,
-      { lease, ifRevision: before.revision },
-    );
-    return job;
+    let isStale = false;
+    await this.#change(update.user.userName, update.jobName, async (before) => {
+      isStale = before !== undefined && before.composition.plan_version > planVersion;
+      if (before === undefined || isStale) return undefined;
+      return {
+        record: { ...before.composition, plan_version: planVersion, superseded },
+        lease: await this.#leaseFor(before.lease),
+      };
+    });
+    return !isStale;
   }
 
   /** The job, or undefined when it never was or its lease has ended. */
@@ -115,17 +118,42 @@ export class JobRegistry {
     }
   }
 
-  async #leaseFor(id: string | undefined): Promise<Lease> {
-    if (id !== undefined) {
+  /** Changes a job's record by compare-and-swap, decided anew where another message was faster; the job as it was before. */
+  async #change(
+    userName: string,
+    jobName: string,
+    decide: (
+      before: RegisteredJob | undefined,
+    ) => Promise<{ readonly record: Omit<JobRecord, "lease">; readonly lease: Lease } | undefined>,
+  ): Promise<RegisteredJob | undefined> {
+    const key = this.#key(userName, jobName);
+    for (let round = 1; ; round++) {
+      const stored = await this.#store.get(key);
+      const before = stored === undefined ? undefined : toJob(stored);
+      const next = await decide(before);
+      if (next === undefined) return before;
+      const { record, lease } = next;
       try {
-        const lease = await this.#store.attachLease(id);
-        await lease.renew();
-        return lease;
+        const ifRevision = stored?.revision ?? 0;
+        await this.#store.put(key, { ...record, lease: lease.id }, { lease, ifRevision });
+        return before;
       } catch (error) {
-        if (toAppError(error).code !== "not_found") throw error;
+        if (round >= MAX_ROUNDS || toAppError(error).code !== "precondition_failed") throw error;
       }
     }
-    return this.#store.grantLease({ ttlMs: this.#leaseMs, renewal: "manual" });
+  }
+
+  /** The approval's lease, renewed; a new one only where the composition names none. */
+  async #leaseFor(id: string | undefined): Promise<Lease> {
+    if (id === undefined) return this.#store.grantLease({ ttlMs: this.#leaseMs, renewal: "manual" });
+    try {
+      const lease = await this.#store.attachLease(id);
+      await lease.renew();
+      return lease;
+    } catch (error) {
+      if (toAppError(error).code !== "not_found") throw error;
+      throw new AppError("job_unknown", "The job's approval has ended.", { cause: error });
+    }
   }
 
   #key(userName: string, jobName: string): string {

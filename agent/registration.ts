@@ -54,8 +54,14 @@ export async function keepRegistered(
 
 async function register(store: KnowledgeStore, record: OnlineRecord, ttlMs: number): Promise<Lease> {
   const lease = await store.grantLease({ ttlMs });
-  await store.put(onlineKeys.key({ party: record.name, instanceId: record.instance }), record, { lease });
-  return lease;
+  try {
+    await store.put(onlineKeys.key({ party: record.name, instanceId: record.instance }), record, { lease });
+    return lease;
+  } catch (error) {
+    // It would renew itself for nothing; where the store is away, it ends by itself.
+    await lease.release().catch(() => undefined);
+    throw error;
+  }
 }
 
 /** Tries until it succeeds or is closed: an agent without a record gets no work, so there is nothing better to do. */

@@ -32,36 +32,35 @@ export async function handleServiceMessage(context: AgentContext, delivery: Deli
   }
 }
 
-/** Registers this party's part of a plan. Runs of an older plan with another role or archetype end: the plan they follow is gone. */
+/** Registers this party's part of a plan. Runs of an older plan with another role, archetype or third party end: the plan they follow is gone. */
 async function handleComposition(context: AgentContext, delivery: Delivery): Promise<Settlement> {
   const composition = decodeJson(delivery, CompositionMessage);
-  const previous = await acknowledging(context, delivery, composition.job_name, () =>
-    context.jobs.register(composition),
-  );
-  const changed =
-    previous !== undefined &&
-    (previous.composition.role !== composition.role || previous.composition.archetype_id !== composition.archetype_id);
-  if (changed) {
-    const reason = new AppError(
-      "job_moved",
-      `The agreement changed: the job now runs as ${composition.archetype_id}. Ask again.`,
-    );
-    context.live.cancelJob(composition.job_name, reason);
-  }
-  context.logger.info(
-    { job: jobNameForLogs(composition.job_name), role: composition.role, archetype: composition.archetype_id },
-    "composed",
-  );
+  const { job_name: jobName, role, archetype_id: archetype } = composition;
+  await acknowledging(context, delivery, jobName, async () => {
+    const previous = (await context.jobs.register(composition))?.composition;
+    const isMoved =
+      previous !== undefined &&
+      (previous.role !== role ||
+        previous.archetype_id !== archetype ||
+        previous.compute_provider !== composition.compute_provider);
+    if (isMoved) {
+      const detail = `The agreement changed: the job now runs as ${archetype}. Ask again.`;
+      context.live.cancelJob(jobName, new AppError("job_moved", detail));
+    }
+    context.logger.info({ job: jobNameForLogs(jobName), role, archetype }, "composed");
+  });
   return "accept";
 }
 
-/** Leaves a job: it was stopped, or others answer now. Its runs end. */
+/** Leaves a job: it was stopped, or others answer now. Its runs end, unless a newer plan than the update's brought it back. */
 async function handlePolicyUpdate(context: AgentContext, delivery: Delivery): Promise<Settlement> {
   const update = decodeJson(delivery, PolicyUpdate);
-  await acknowledging(context, delivery, update.jobName, () => context.jobs.supersede(update));
-  const code = update.outcome === "stopped" ? "agreement_gone" : "job_moved";
-  context.live.cancelJob(update.jobName, new AppError(code, update.detail));
-  context.logger.info({ job: jobNameForLogs(update.jobName), outcome: update.outcome }, "left a job");
+  const { jobName, outcome, detail } = update;
+  await acknowledging(context, delivery, jobName, async () => {
+    if (!(await context.jobs.supersede(update))) return;
+    context.live.cancelJob(jobName, new AppError(outcome === "stopped" ? "agreement_gone" : "job_moved", detail));
+    context.logger.info({ job: jobNameForLogs(jobName), outcome }, "left a job");
+  });
   return "accept";
 }
 
@@ -78,19 +77,19 @@ function handleCancel(context: AgentContext, delivery: Delivery): Settlement {
 }
 
 /** Does the work and tells the sender how it went; an outcome that cannot be told (nobody waits) is no failure. */
-async function acknowledging<Result>(
+async function acknowledging(
   context: AgentContext,
   delivery: Delivery,
   jobName: string,
-  work: () => Promise<Result>,
-): Promise<Result | undefined> {
-  let result: Result | undefined;
+  work: () => Promise<void>,
+): Promise<void> {
   let failure: CompositionAcknowledgement["failure"];
   try {
-    result = await work();
+    await work();
   } catch (error) {
     const known = toAppError(error).withParty(context.steward);
-    if (known.retryable) throw known;
+    if (known.retryable && known.code !== "conflict") throw known;
+    context.logger.warn({ error: known, job: jobNameForLogs(jobName) }, "a job's change was refused");
     failure = toFailure(known) as NonNullable<CompositionAcknowledgement["failure"]>;
   }
   const body: CompositionAcknowledgement = {
@@ -99,5 +98,4 @@ async function acknowledging<Result>(
     ...(failure === undefined ? {} : { failure }),
   };
   await reply(context.bus, delivery, { type: MESSAGE_TYPES.compositionAcknowledgement, body: encodeJson(body) });
-  return result;
 }
