@@ -18,7 +18,12 @@ const FRONT_DOOR = /Front door: (http:\/\/\S+)/;
 
 /** Starts `dynamos up` in a folder, on a free port; fails with what it printed when it ends before it is ready. */
 export function startUp(folder: string, ...args: readonly string[]): Promise<RunningUp> {
-  const child = spawn(process.execPath, [join(packageRoot, "dist/cli/main.js"), "up", "--port", "0", ...args], {
+  return startUpFrom(packageRoot, folder, ...args);
+}
+
+/** The same with the program of another checkout. */
+export function startUpFrom(root: string, folder: string, ...args: readonly string[]): Promise<RunningUp> {
+  const child = spawn(process.execPath, [join(root, "dist/cli/main.js"), "up", "--port", "0", ...args], {
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
     timeout: 240_000,
