@@ -35,6 +35,8 @@ import { handleServiceMessage } from "./service-messages.ts";
 const SERVICE_PREFETCH = 256;
 const KEEP_ANSWERS_MS = 600_000;
 const LINGER_MS = 15_000;
+/** After the runs have been ended, answers under way have this long to say so. */
+const DRAIN_REST_MS = 5_000;
 const MAX_KEPT_ANSWERS = 1_000;
 
 /** Starts an agent; its releases go on the program's stack. */
@@ -93,9 +95,6 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     report: (error) => logger.error({ error }, "a kept answer could not be deleted"),
   });
   releases.push("answers", () => requests.close());
-  releases.push("runs", () => {
-    live.cancelAll(new AppError("unavailable", `The agent of ${steward} is stopping.`));
-  });
 
   const online: { registration?: Registration } = {};
   const server = createHttpServer({
@@ -105,7 +104,6 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   });
   addDataRequestRoutes(server, context, requests);
   await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
-  releases.push("http server", () => server.close());
   const { port } = server.server.address() as AddressInfo;
   const url = settings.DYNAMOS_ADVERTISED_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
 
@@ -119,7 +117,18 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       program.stop(1);
     },
   });
-  releases.push("service queue", () => consumer.close());
+  const drainMs = settings.DYNAMOS_DRAIN_MS;
+  releases.push(
+    "http server, service queue and runs",
+    async () => {
+      // Nothing new comes in from here on; what runs may end by itself, and is ended when the time is up.
+      const closed = Promise.all([server.close(), consumer.close()]);
+      await live.idle(drainMs);
+      live.cancelAll(new AppError("unavailable", `The agent of ${steward} is stopping.`));
+      await closed;
+    },
+    drainMs + DRAIN_REST_MS,
+  );
   const registration = await keepRegistered(
     store,
     {

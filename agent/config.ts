@@ -85,6 +85,11 @@ export const AgentSettings = Type.Object({
     minimum: 0,
     description: "most disk that one query may use for sorting",
   }),
+  DYNAMOS_DRAIN_MS: Type.Integer({
+    default: 10_000,
+    minimum: 0,
+    description: "how long runs may go on after the agent was told to stop",
+  }),
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info", description: "fatal, error, warn, info, debug or trace" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false, description: "stop when standard input closes" }),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String({ description: "OpenTelemetry collector; absent: no spans" })),

@@ -10,11 +10,19 @@ const RELEASE_LIMIT_MS = 10_000;
 
 /** What must be given back, in the order it was taken; released backwards. */
 export class ReleaseStack {
-  readonly #entries: { readonly name: string; readonly release: () => Promise<void> | void }[] = [];
+  readonly #entries: {
+    readonly name: string;
+    readonly release: () => Promise<void> | void;
+    readonly limitMs: number;
+  }[] = [];
 
-  /** Whoever opens something pushes its release at once. */
-  push(name: string, release: () => Promise<void> | void): void {
-    this.#entries.push({ name, release });
+  /**
+   * Whoever opens something pushes its release at once.
+   *
+   * @param limitMs how long this release may take; default 10 s.
+   */
+  push(name: string, release: () => Promise<void> | void, limitMs: number = RELEASE_LIMIT_MS): void {
+    this.#entries.push({ name, release, limitMs });
   }
 
   /**
@@ -22,11 +30,11 @@ export class ReleaseStack {
    *
    * @throws AggregateError with all that failed.
    */
-  async releaseAll(limitMs: number = RELEASE_LIMIT_MS): Promise<void> {
+  async releaseAll(): Promise<void> {
     const failures: Error[] = [];
     for (let entry = this.#entries.pop(); entry !== undefined; entry = this.#entries.pop()) {
       try {
-        await withinLimit(Promise.resolve(entry.release()), limitMs);
+        await withinLimit(Promise.resolve(entry.release()), entry.limitMs);
       } catch (error) {
         failures.push(new Error(`${entry.name} could not be released`, { cause: error }));
       }

@@ -18,6 +18,8 @@ export interface LiveRun {
 export class LiveRuns {
   readonly #runs = new Set<RunOwner & { readonly abort: AbortController }>();
 
+  readonly #onIdle = new Set<() => void>();
+
   /** How many live now. */
   get count(): number {
     return this.#runs.size;
@@ -40,6 +42,7 @@ export class LiveRuns {
       close: () => {
         outer.removeEventListener("abort", follow);
         this.#runs.delete(run);
+        if (this.#runs.size === 0) for (const done of [...this.#onIdle]) done();
       },
     };
   }
@@ -55,6 +58,20 @@ export class LiveRuns {
   /** Ends the runs of one job; returns how many there were. */
   cancelJob(jobName: string, reason: AppError): number {
     return this.#cancel((run) => run.jobName === jobName, reason);
+  }
+
+  /** Resolves when no run lives, or when the limit has passed. */
+  async idle(limitMs: number): Promise<void> {
+    if (this.#runs.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#onIdle.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, limitMs);
+      this.#onIdle.add(done);
+    });
   }
 
   /** Ends all of them. */

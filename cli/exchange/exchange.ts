@@ -42,6 +42,8 @@ export interface Exchange {
 }
 
 const READY_MS = 30_000;
+/** A part that does not stop by itself is killed before this. */
+const STOP_LIMIT_MS = 20_000;
 
 /**
  * Starts an exchange and resolves when every part is ready.
@@ -79,7 +81,7 @@ export async function startExchange(options: ExchangeOptions): Promise<Exchange>
       readyMs: options.readyMs ?? READY_MS,
     });
     services.set(name, service);
-    releases.push(name, () => service.stop());
+    releases.push(name, () => service.stop(), STOP_LIMIT_MS);
     progress(`${name} is ready at ${service.url}`);
     return service;
   };
@@ -110,10 +112,10 @@ export async function startExchange(options: ExchangeOptions): Promise<Exchange>
       stateFolder: state,
       services,
       startAgent,
-      stop: () => releases.releaseAll(20_000),
+      stop: () => releases.releaseAll(),
     };
   } catch (error) {
-    await releases.releaseAll(20_000);
+    await releases.releaseAll();
     throw error;
   }
 }

@@ -71,7 +71,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     request.callerGone = abortWhenGone(reply);
     void reply.header("x-request-id", request.id);
   });
+  let isClosing = false;
+  server.addHook("preClose", async () => {
+    isClosing = true;
+  });
   server.addHook("onResponse", async (request, reply) => {
+    // A kept-alive connection whose answer ends while the server closes would hold it open until its time-out.
+    if (isClosing) setImmediate(() => server.server.closeIdleConnections());
     // The route's pattern, not the URL: a URL may carry a user's name.
     request.log.info(
       {
