@@ -9,7 +9,7 @@ import { BatchBuilder } from "../../lib/data/batch-builder.ts";
 import { columnReaders } from "../../lib/data/column-reader.ts";
 import type { FieldSpec } from "../../lib/data/field-types.ts";
 import { AppError, toAppError } from "../../lib/errors.ts";
-import { isUnchanged, joinSchemas, type JoinedSchema, type SourceColumn } from "./joined-schema.ts";
+import { joinSchemas, type JoinedSchema, type SourceColumn } from "./joined-schema.ts";
 import { race, StreamFailed } from "./race.ts";
 
 /** One provider's stream. */
@@ -58,7 +58,7 @@ async function* joinBatches(
 function converter(provider: string, joined: JoinedSchema): (batch: RecordBatch) => RecordBatch {
   const sources = joined.sources.get(provider) ?? [];
   const columns = joined.fields.slice(1).map((field, i) => ({ field, source: sources[i] as SourceColumn }));
-  const changed = columns.filter(({ source }) => !isUnchanged(source));
+  const changed = columns.filter(({ source }) => !source.isUnchanged);
   const [providerField] = joined.fields as [FieldSpec, ...FieldSpec[]];
   const builder = new BatchBuilder([providerField, ...changed.map(({ field }) => field)]);
   return (batch) => {
@@ -71,7 +71,7 @@ function converter(provider: string, joined: JoinedSchema): (batch: RecordBatch)
     }
     const [providerData, ...built] = builder.build().data.children as [Data, ...Data[]];
     const children = columns.map(({ source }) =>
-      isUnchanged(source) ? (batch.data.children[source.place] as Data) : (built.shift() as Data),
+      source.isUnchanged ? (batch.data.children[source.place] as Data) : (built.shift() as Data),
     );
     const type = new Struct(joined.schema.fields);
     const data = makeData({ type, length: batch.numRows, nullCount: 0, children: [providerData, ...children] });

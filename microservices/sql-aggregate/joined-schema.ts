@@ -1,5 +1,5 @@
 /** One schema for the streams of several data providers: their columns by name, with types that take all values. Pure. */
-import { Field, Schema } from "apache-arrow";
+import { Field, Schema, util, type DataType } from "apache-arrow";
 import { isSameType, typeInWords, widenTypes } from "../../lib/algorithms/widening.ts";
 import { PROVIDER_COLUMN, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import { fieldsOf, toArrowSchema, type FieldSpec, type FieldType } from "../../lib/data/field-types.ts";
@@ -25,6 +25,8 @@ export interface SourceColumn {
   readonly place: number;
   readonly from: FieldType;
   readonly to: FieldType;
+  /** Whether its buffers can be handed on as they are: they are laid out as the joined column's. */
+  readonly isUnchanged: boolean;
 }
 
 /** The column with the provider's name, unless the query has one of this name: then `provider_1`, and so on. */
@@ -49,7 +51,7 @@ export function joinSchemas(inputs: readonly ProviderSchema[]): JoinedSchema {
     new Map([...first.schema.metadata, [PROVIDER_COLUMN, providerColumn]]),
   );
   const fields = fieldsOf(schema);
-  const sources = new Map(sorted.map((input) => [input.provider, sourcesOf(input, fields.slice(1))]));
+  const sources = new Map(sorted.map((input) => [input.provider, sourcesOf(input, schema.fields.slice(1))]));
   return { schema, fields, sources };
 }
 
@@ -98,18 +100,28 @@ function widened(joined: FieldSpec, own: FieldSpec, provider: string): FieldSpec
   );
 }
 
-function sourcesOf({ schema }: ProviderSchema, columns: readonly FieldSpec[]): readonly SourceColumn[] {
-  const specs = fieldsOf(schema);
-  return columns.map(({ name, type }) => {
-    const place = specs.findIndex((spec) => spec.name === name);
-    const isUnknown = schema.fields[place]?.metadata.get(TYPE_UNKNOWN) === "true";
-    return { place, from: isUnknown ? type : (specs[place]?.type ?? type), to: type };
+function sourcesOf({ schema }: ProviderSchema, columns: readonly Field[]): readonly SourceColumn[] {
+  return columns.map((column) => {
+    const place = schema.fields.findIndex(({ name }) => name === column.name);
+    // A type that is only a guess still is the layout of its nulls. They convert to any type, and nothing else can come.
+    const [from, to] = [typeOf(schema.fields[place] as Field), typeOf(column)];
+    return {
+      place,
+      from,
+      to,
+      isUnchanged: isSameType(from, to) && hasSameLayout(schema.fields[place] as Field, column),
+    };
   });
 }
 
-/** Whether a column's buffers can be handed on as they are. */
-export function isUnchanged({ from, to }: SourceColumn): boolean {
-  return isSameType(from, to);
+/** One kind has several layouts in Arrow, such as integers of 32 and 64 bits. Precision and scale are not compared. */
+function hasSameLayout(own: Field, joined: Field): boolean {
+  return util.compareTypes(own.type as DataType, joined.type as DataType);
+}
+
+function typeOf(field: Field): FieldType {
+  const [spec] = fieldsOf(new Schema([field]));
+  return (spec as FieldSpec).type;
 }
 
 function fieldNamed(schema: Schema, name: string): Field {

@@ -17,6 +17,9 @@ export interface Fraction {
   readonly d: bigint;
 }
 
+/** A cell of a JSON answer. */
+export type JsonCell = string | number | boolean | null;
+
 /** A right answer: the very value, or a number that may be off by 1e-9 of itself. */
 export type Expected =
   { readonly exactly: OracleValue; readonly type: OracleType } | { readonly near: number; readonly isInstant: boolean };
@@ -61,7 +64,7 @@ export function expectedValue(algorithm: string, type: OracleType, column: reado
 }
 
 /** Why a cell of a JSON answer is not what is expected; undefined when it is. */
-export function differenceFrom(expected: Expected, cell: unknown): string | undefined {
+export function differenceFrom(expected: Expected, cell: JsonCell | undefined): string | undefined {
   if ("exactly" in expected) {
     const found = cell === null || cell === undefined ? cell : readCell(expected.type, cell);
     return Object.is(found, expected.exactly) ? undefined : `${String(cell)} instead of ${String(expected.exactly)}`;
@@ -73,11 +76,11 @@ export function differenceFrom(expected: Expected, cell: unknown): string | unde
 }
 
 /** The value that a cell of a JSON answer stands for. */
-export function readCell(type: OracleType, cell: unknown): OracleValue {
+export function readCell(type: OracleType, cell: JsonCell): OracleValue {
   if (cell === null) return null;
   switch (type.type) {
     case "integer":
-      return BigInt(cell as string | number);
+      return BigInt(cell);
     case "decimal": {
       const text = typeof cell === "number" ? cell.toFixed(type.scale) : String(cell);
       const [whole = "", fraction = ""] = text.split(".");
@@ -90,7 +93,7 @@ export function readCell(type: OracleType, cell: unknown): OracleValue {
     case "text":
     case "boolean":
     case "date":
-      return cell as string | boolean;
+      return cell;
   }
 }
 

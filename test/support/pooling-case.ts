@@ -1,4 +1,5 @@
 /** Random data sets and questions for the property test of pooled answers, and what is the right answer over all rows. */
+import type { AnswerRow } from "../../cli/client.ts";
 import { type HistogramQuestion, binOf } from "./histogram-oracle.ts";
 import { differenceFrom, expectedValue, readCell, type Expected, type OracleType, type OracleValue } from "./oracle.ts";
 import type { SeededRandom } from "./random.ts";
@@ -135,7 +136,7 @@ export function randomQuestion(random: SeededRandom, kind: number, table: string
 export function differences(
   question: PoolingQuestion,
   allRows: readonly OracleRow[],
-  answer: readonly Readonly<Record<string, unknown>>[],
+  answer: readonly AnswerRow[],
 ): string[] {
   const expected = expectedRows(question, allRows.filter(question.isAsked));
   const found = new Map(answer.map((row) => [keyOfAnswer(question, row), row]));
@@ -204,7 +205,7 @@ function binsOf(type: OracleType, values: readonly OracleValue[], question: Pool
   return bins;
 }
 
-function keyOfAnswer(question: PoolingQuestion, row: Readonly<Record<string, unknown>>): string {
+function keyOfAnswer(question: PoolingQuestion, row: AnswerRow): string {
   const groupings = Object.keys(question.algorithmColumns);
   const grouping = groupings.length === 1 ? groupings[0] : row["grouping"];
   const names = namesOf(String(grouping));

@@ -4,9 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { before, describe, test } from "node:test";
-import type { GatheredAnswer } from "../../cli/client.ts";
+import type { AnswerRow, GatheredAnswer } from "../../cli/client.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
-import type { ColumnType } from "../../lib/model/dataset.ts";
 import { ANALYST, testExchange, writeConfiguration } from "../support/exchange.ts";
 import { differenceFrom, expectedValue } from "../support/oracle.ts";
 import {
@@ -85,7 +84,7 @@ describe("the median", () => {
     );
   });
 
-  function assertMedians(stewards: readonly string[], answer: readonly Readonly<Record<string, unknown>>[]): void {
+  function assertMedians(stewards: readonly string[], answer: readonly AnswerRow[]): void {
     const all = stewards.flatMap((steward) => rowsOf("Many", steward));
     assert.equal(answer.length, new Set(all.map(({ place }) => place)).size);
     for (const row of answer) {
@@ -129,7 +128,7 @@ function rowsOf(table: string, steward: string): readonly OracleRow[] {
 async function configuration(): Promise<string> {
   const columns = DECLARED.map((name) => {
     const type = COLUMNS[name] ?? { type: "text" };
-    return { name, type: (type.type === "decimal" ? { ...type, precision: 15 } : type) as ColumnType };
+    return { name, type: type.type === "decimal" ? { ...type, precision: 15 } : type };
   });
   const fileOf = (rows: readonly OracleRow[]): string =>
     [DECLARED.join(";"), ...rows.map((row) => DECLARED.map((name) => cellOf(name, row)).join(";"))].join("\n") + "\n";
