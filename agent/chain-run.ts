@@ -50,6 +50,7 @@ export async function* runChain(
   const dataLocations = await locateData(context, allowed.grant);
   const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
   const attempts = withAttempts(
+    context.steward,
     allowed.firstAttempt,
     (attempt) => {
       const runName = makeRunName(job.composition.local_job_name, requestId, attempt, context.life);
@@ -65,6 +66,8 @@ export async function* runChain(
         sidecarEnvironment: sidecarEnvironment(context, runName),
       });
       const request = runRequest(context, allowed, { runName, attempt, signedGrant });
+      const services = chain.map(({ name }) => name);
+      context.logger.info({ dataRequest: requestId, attempt, services }, "a chain starts");
       const { onQueueReady } = allowed;
       return execute(
         context,
@@ -80,7 +83,7 @@ export async function* runChain(
     signal,
     (failed, nextAttempt) =>
       context.logger.warn(
-        { requestId, code: failed.code, nextAttempt, container: failed.details["container"] },
+        { dataRequest: requestId, code: failed.code, nextAttempt, container: failed.details["container"] },
         "trying again",
       ),
   );

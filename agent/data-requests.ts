@@ -92,6 +92,8 @@ export async function* answerRequest(
       ? runThirdParty(context, allowed, { job, asked, deadlineMs }, run.signal)
       : runChain(context, allowed, run.signal);
     for await (const event of events) if (event.kind === "frame") yield event.frame;
+  } catch (error) {
+    throw toAppError(error).withParty(context.steward);
   } finally {
     slot?.release();
     run.close();

@@ -63,7 +63,7 @@ async function provide(
     await run(context, asked, { ...allowed, trace, firstAttempt }, live.signal);
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
-    context.logger.warn({ requestId: asked.requestId, code: failure.code }, "a provided stream failed");
+    context.logger.warn({ dataRequest: asked.requestId, code: failure.code }, "a provided stream failed");
     const lastAttempt = firstAttempt + MAX_ATTEMPTS - 1;
     await failProvider(context, context.steward, asked.requestId, asked.returnAddress, failure, lastAttempt);
   }

@@ -1,6 +1,7 @@
 /**
- * Attempts (decision 2): an agent retries its own chain at most once, only for failures that are retryable, and only while
- * nothing of the attempt has been handed on. After that the failure is `stream_interrupted`.
+ * Attempts (decision 2): an agent retries its own chain at most once, only for its own failures that are retryable (those of a
+ * data provider have been retried there), and only while nothing of the attempt has been handed on. After that the failure is
+ * `stream_interrupted`.
  */
 import { AppError, toAppError } from "../../lib/errors.ts";
 import type { Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
@@ -16,10 +17,12 @@ export type OnRetry = (failed: AppError, nextAttempt: number) => void;
  * Runs attempts until one succeeds or no other is allowed. Frames come out as of one execution: a Start is held back until
  * something follows it, so that a failed attempt leaves no trace.
  *
+ * @param party who retries.
  * @param firstAttempt greater than that of any earlier life of this request.
  * @param run runs the attempt with this number.
  */
 export async function* withAttempts(
+  party: string,
   firstAttempt: number,
   run: (attempt: number) => AsyncIterable<ExecutionEvent>,
   signal: AbortSignal,
@@ -55,7 +58,8 @@ export async function* withAttempts(
           },
         );
       }
-      if (!failure.retryable || attempt - firstAttempt + 1 >= MAX_ATTEMPTS) throw failure;
+      const isOwn = failure.party === undefined || failure.party === party;
+      if (!failure.retryable || !isOwn || attempt - firstAttempt + 1 >= MAX_ATTEMPTS) throw failure;
       onRetry(failure, attempt + 1);
     }
   }

@@ -26,6 +26,8 @@ import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-conte
 
 /** After the job has ended by itself, its last messages may take this long to arrive. */
 const LAST_WORDS_MS = 3_000;
+/** From the queue into our hands a message takes less than this. */
+const HANDING_OVER_MS = 100;
 
 /** What an execution works with. */
 export interface ExecutionDependencies {
@@ -89,7 +91,7 @@ export async function* execute(
     });
     await plan.onQueueReady?.(input);
     await runner.start(plan.spec);
-    void watchJob(runner, name, inbox, clock, ending.signal);
+    void watchJob({ bus, runner, clock, logger }, name, inbox, ending.signal);
     yield* events(inbox, bus, plan);
   } finally {
     signal.removeEventListener("abort", onAbort);
@@ -137,16 +139,15 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
 
 /** Turns the job's own end into the inbox's, once messages under way have had their time. */
 async function watchJob(
-  runner: JobRunner,
+  { bus, runner, clock }: ExecutionDependencies,
   name: string,
   inbox: Inbox,
-  clock: Clock,
   signal: AbortSignal,
 ): Promise<void> {
   try {
     for await (const status of runner.watch(name, signal)) {
       if (status.phase !== "failed" && status.phase !== "succeeded") continue;
-      await clock.sleep(LAST_WORDS_MS, signal);
+      await lastWords(bus, runReplyQueue(name), clock, signal);
       inbox.fail(
         status.failure === undefined
           ? new AppError("job_failed", "The job ended without a result.")
@@ -158,6 +159,13 @@ async function watchJob(
     // An abort is the run's own end; anything else is the run's failure.
     if (!signal.aborted) inbox.fail(toAppError(error));
   }
+}
+
+/** Waits until the messages of a job that has ended, all of them published, are in our hands. */
+async function lastWords(bus: MessageBus, reply: string, clock: Clock, signal: AbortSignal): Promise<void> {
+  const giveUpAtMs = clock.now() + LAST_WORDS_MS;
+  do await clock.sleep(HANDING_OVER_MS, signal);
+  while (clock.now() < giveUpAtMs && ((await bus.queueStatus(reply))?.ready ?? 0) > 0);
 }
 
 /** Returns credits to the sender in batches of half a window, so that it never runs dry while we take. */

@@ -22,6 +22,7 @@ async function run(
   const events: ExecutionEvent[] = [];
   const retries: number[] = [];
   const attempts = withAttempts(
+    "SURF",
     firstAttempt,
     async function* (attempt) {
       for (const step of script(attempt)) {
@@ -77,5 +78,12 @@ describe("attempts at a data request", () => {
     const { error, retries } = await run(() => [failed()], 3);
     assert.equal(error?.code, "job_failed");
     assert.deepEqual(retries, [4]);
+  });
+
+  test("a failure of another party is not ours to retry", async () => {
+    const { error, retries } = await run(() => [failed().withParty("VU")]);
+    assert.equal(error?.code, "job_failed");
+    assert.deepEqual(retries, []);
+    assert.deepEqual((await run(() => [failed().withParty("SURF")])).retries, [2]);
   });
 });

@@ -1,0 +1,112 @@
+/** A look at the chains of a test exchange from outside, and the hand that kills them. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { ExchangeClient, type Approval } from "../../cli/client.ts";
+import { eventually } from "./eventually.ts";
+import { ANALYST, type TestExchange } from "./exchange.ts";
+import { processesWith } from "./leaks.ts";
+
+/** A query that gives one row, after as many steps as asked for. */
+export function slowQuery(steps: number): string {
+  return `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${String(steps)}) SELECT max(i) AS steps FROM n`;
+}
+
+/** A query that gives as many rows as asked for, a number and a text each, as fast as they are read. */
+export function manyRows(rows: number): string {
+  return (
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${String(rows)}) ` +
+    "SELECT i, 'a text that makes the row wider ' || i AS t FROM n"
+  );
+}
+
+/** An element of a party's chain: `sidecar`, a microservice's name, or `query-child`, the process of a query. */
+export async function chainProcesses(exchange: TestExchange, party: string, element: string): Promise<number[]> {
+  const isQuery = element === "query-child";
+  const marker = isQuery
+    ? join(exchange.stateFolder, `agent-${party}`, "worlds", "query-")
+    : join(exchange.stateFolder, "jobs", "jobs", party, "/");
+  const program = isQuery ? "query-child." : element === "sidecar" ? "sidecar/main." : `microservices/${element}/main.`;
+  return (await processesWith(marker)).filter((found) => found.commandLine.includes(program)).map(({ pid }) => pid);
+}
+
+/** The process of a chain's element, as soon as it is there. */
+export function chainProcess(exchange: TestExchange, party: string, element: string): Promise<number> {
+  return eventually(async () => (await chainProcesses(exchange, party, element))[0], {
+    timeoutMs: 30_000,
+    describe: `${element} of ${party} to run`,
+  });
+}
+
+/** How many chains a party has started for a request, or for all; retries count, too. */
+export function startedChains(exchange: TestExchange, party: string, requestId?: string): number {
+  const lines = readIfThere(join(exchange.stateFolder, "logs", `agent-${party}.log`)).split("\n");
+  return lines.filter(
+    (line) =>
+      line.includes('"msg":"a chain starts"') &&
+      (requestId === undefined || line.includes(`"dataRequest":"${requestId}"`)),
+  ).length;
+}
+
+/** Waits until no chain, no query and no run queue is left; fails naming them. */
+export async function assertNothingLeft(exchange: TestExchange): Promise<void> {
+  await eventually(
+    async () => {
+      const left = [
+        ...(await processesWith(join(exchange.stateFolder, "jobs", "jobs"))).map(({ commandLine }) => commandLine),
+        ...(await processesWith(join("worlds", "query-")))
+          .filter(({ commandLine }) => commandLine.includes("query-child."))
+          .map(({ commandLine }) => commandLine),
+        ...runQueues(exchange),
+        ...livingJobs(exchange),
+      ];
+      assert.deepEqual(left, []);
+      return true;
+    },
+    { timeoutMs: 15_000, intervalMs: 100, describe: "chains, run queues and jobs to be gone" },
+  );
+}
+
+/** The run queues that the bus holds. */
+export function runQueues(exchange: TestExchange): string[] {
+  const bus = new Database(exchange.busUrl.replace("embedded:", ""), { readonly: true });
+  try {
+    const names = bus.prepare<[], { name: string }>("SELECT name FROM queue WHERE kind = 'run'").all();
+    // Those with `-in-` hold the answers to a process, and live as long as that.
+    return names.map(({ name }) => name).filter((name) => !name.includes("-in-"));
+  } finally {
+    bus.close();
+  }
+}
+
+/** Jobs whose record says that they live. */
+function livingJobs(exchange: TestExchange): string[] {
+  const folder = join(exchange.stateFolder, "jobs", "jobs");
+  return readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith("job.json"))
+    .filter((file) => /"phase":"(starting|running)"/.test(readIfThere(join(folder, file))));
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    throw error;
+  }
+}
+
+/** An approval for the sample's analyst, or another user; by way of the third party where asked for. */
+export async function approve(
+  exchange: TestExchange,
+  dataProviders: readonly string[],
+  options: { readonly throughThirdParty?: boolean; readonly user?: typeof ANALYST } = {},
+): Promise<Approval> {
+  return new ExchangeClient(exchange.url).requestApproval({
+    type: "sqlDataRequest",
+    user: options.user ?? ANALYST,
+    dataProviders: [...dataProviders],
+    ...(options.throughThirdParty === true ? { options: { aggregate: true } } : {}),
+  });
+}
