@@ -202,6 +202,8 @@ async function askProvider(
     context.rpc
       .call(agentQueue(provider), MESSAGE_TYPES.sqlDataRequest, encodeJson(message), {
         timeoutMs: settings.DYNAMOS_PROVIDER_ACCEPT_MS,
+        // A provider that dies gets it again when it is back.
+        expiresAtMs: deadlineMs,
         signal: run.signal,
         headers: traceHeaders(span),
         timeoutError: () =>

@@ -13,6 +13,8 @@ export interface CallOptions {
   readonly deadlineMs?: number;
   readonly signal?: AbortSignal;
   readonly headers?: MessageHeaders;
+  /** How long the question itself is worth something, beyond its answer: it is delivered until then. Default: as long as somebody waits. */
+  readonly expiresAtMs?: number;
   /** Default: a new UUID. A repeated call under the same id reaches a callee that does its work once. */
   readonly messageId?: string;
   /** What the call fails with when no answer comes in time. Default: `deadline_exceeded` naming queue, type and time. */
@@ -60,11 +62,11 @@ export class RpcClient {
   /**
    * Sends a message and resolves with its answer. Fails with `not_found` when there is no such queue, with
    * `timeoutError` when no answer came in time, with the signal's reason (`cancelled`) when aborted. The question
-   * expires at the deadline, so that nobody works on it afterwards.
+   * expires then, so that nobody works on it afterwards, unless `expiresAtMs` says otherwise.
    */
   async call(queue: string, type: string, body: Uint8Array, options: CallOptions = {}): Promise<Delivery> {
     const now = this.#clock.now();
-    const expiresAtMs = Math.floor(
+    const waitUntilMs = Math.floor(
       Math.min(now + (options.timeoutMs ?? DEFAULT_TIMEOUT_MS), options.deadlineMs ?? Number.POSITIVE_INFINITY),
     );
     const correlationId = randomUUID();
@@ -74,19 +76,19 @@ export class RpcClient {
       body,
       correlationId,
       replyTo: this.#replyQueue,
-      expiresAtMs,
+      expiresAtMs: options.expiresAtMs ?? waitUntilMs,
       ...(options.headers === undefined ? {} : { headers: options.headers }),
       ...(options.messageId === undefined ? {} : { messageId: options.messageId }),
     };
     const timeoutError =
       options.timeoutError ??
       (() =>
-        new AppError("deadline_exceeded", `No answer to "${type}" from "${queue}" within ${expiresAtMs - now} ms.`));
+        new AppError("deadline_exceeded", `No answer to "${type}" from "${queue}" within ${waitUntilMs - now} ms.`));
     try {
       return await new Promise<Delivery>((resolve, reject) => {
         this.#pending.set(correlationId, { resolve, reject });
         this.#send(queue, question).catch(reject);
-        this.#rejectAfter(expiresAtMs - now, timeoutError, stop.signal, reject);
+        this.#rejectAfter(waitUntilMs - now, timeoutError, stop.signal, reject);
         rejectWhenAborted(options.signal, stop.signal, reject);
       });
     } finally {
