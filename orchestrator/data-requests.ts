@@ -65,7 +65,8 @@ async function* followPlan(
       return;
     } catch (thrown) {
       const error = toAppError(thrown);
-      if (error.code !== "job_moved" || moves >= MAX_MOVES) throw error;
+      // An agent may know of a changed agreement before the plan follows it.
+      if (!["job_moved", "agreement_gone"].includes(error.code) || moves >= MAX_MOVES) throw error;
       const newer = await currentPlan(plan.jobName, context, call.signal);
       if (newer.version === plan.version) throw error;
       plan = newer;

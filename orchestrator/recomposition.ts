@@ -11,7 +11,7 @@ import { isDeepStrictEqual } from "node:util";
 import { AppError, toAppError } from "../lib/errors.ts";
 import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
 import { jobNameForLogs } from "../lib/model/names.ts";
-import { composeParties, leaveJob, leaveUpdate } from "./composition.ts";
+import { composeParties, leaveInBackground, leaveUpdate } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { endpointsOf } from "./endpoints.ts";
 import { decidePlan, type PlanDecision } from "./planning.ts";
@@ -60,13 +60,14 @@ async function follow(
   const log = { job: jobNameForLogs(next.jobName), version: next.version };
   if (next.stopped !== undefined) {
     context.logger.info({ ...log, code: next.stopped.code }, "job stopped");
-    await leaveJob(partiesOf(before), leaveUpdate(next, "stopped", next.stopped.detail, {}), context);
+    leaveInBackground(partiesOf(before), leaveUpdate(next, "stopped", next.stopped.detail, {}), context);
     return true;
   }
   context.logger.info({ ...log, from: before.archetype, to: next.archetype, parties: partiesOf(next) }, "job moves");
   return compose(before, claimed, context, signal);
 }
 
+/** Fails, the job stopped, where an agent does not follow now but may later; whoever asked for it tries again. */
 async function compose(
   before: Plan,
   claimed: Versioned<Plan>,
@@ -74,6 +75,8 @@ async function compose(
   signal: AbortSignal,
 ): Promise<boolean> {
   const { document: next } = claimed;
+  // First of all: who withdrew does not wait for those who stay.
+  stopRefused(before, next, context);
   try {
     await composeParties(next, context, undefined, signal);
   } catch (thrown) {
@@ -82,28 +85,31 @@ async function compose(
     const detail = `The job could not follow a changed agreement: ${error.message}`;
     const stopped: Plan = { ...withoutClaim(next), state: "stopped", stopped: { code: error.code, detail } };
     await claim(stopped, claimed.revision, context);
-    await leaveJob(leaversOf(before, next), leaveUpdate(next, "stopped", detail, {}), context);
+    leaveInBackground(leaversOf(before, next), leaveUpdate(next, "stopped", detail, {}), context);
+    if (error.retryable) throw error;
     return true;
   }
   const ready = await claim({ ...withoutClaim(next), state: "ready" }, claimed.revision, context);
   if (ready === undefined) return false;
-  await tellLeavers(before, next, context);
+  await moveOthers(before, next, context);
   return true;
 }
 
-/** A refused provider's part is stopped; whoever else leaves hears who answers now. */
-async function tellLeavers(before: Plan, next: Plan, context: OrchestratorContext): Promise<void> {
+function stopRefused(before: Plan, next: Plan, context: OrchestratorContext): void {
+  const leavers = leaversOf(before, next);
+  for (const { provider, detail } of next.refused) {
+    if (leavers.includes(provider)) leaveInBackground([provider], leaveUpdate(next, "stopped", detail, {}), context);
+  }
+}
+
+/** Whoever leaves without a refusal hears who answers now. */
+async function moveOthers(before: Plan, next: Plan, context: OrchestratorContext): Promise<void> {
+  const refused = new Set(next.refused.map(({ provider }) => provider));
+  const leavers = leaversOf(before, next).filter((party) => !refused.has(party));
+  if (leavers.length === 0) return;
   const endpoints = await endpointsOf(answeringParties(next), next.requestType, context);
-  await Promise.all(
-    leaversOf(before, next).map((party) => {
-      const refusal = next.refused.find(({ provider }) => provider === party);
-      const update =
-        refusal === undefined
-          ? leaveUpdate(next, "moved", `This job is now answered by ${Object.keys(endpoints).join(", ")}.`, endpoints)
-          : leaveUpdate(next, "stopped", refusal.detail, {});
-      return leaveJob([party], update, context);
-    }),
-  );
+  const detail = `This job is now answered by ${Object.keys(endpoints).join(", ")}.`;
+  leaveInBackground(leavers, leaveUpdate(next, "moved", detail, endpoints), context);
 }
 
 /** While composing was interrupted, anybody who could have been told may have been. */

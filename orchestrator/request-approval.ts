@@ -8,16 +8,14 @@
  * - `plans.ts` keeps the plan, `policy-updates.ts` changes it when an agreement changes.
  */
 import { randomBytes } from "node:crypto";
-import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
 import type { Lease } from "../lib/knowledge/knowledge-store.ts";
 import { jobNameForLogs, makeJobName } from "../lib/model/names.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
-import { standsOnCurrentAgreements } from "./agreement-revisions.ts";
 import { composeParties } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
+import { currentPlan } from "./current-plan.ts";
 import { decidePlan, type PlanQuestion } from "./planning.ts";
 import type { Plan } from "./plans.ts";
-import { reconsiderJob } from "./recomposition.ts";
 
 const NEVER = new AbortController().signal;
 
@@ -41,7 +39,7 @@ export async function approveRequest(
   question: PlanQuestion,
   context: OrchestratorContext,
   seed?: JobSeed,
-): Promise<Versioned<Plan>> {
+): Promise<Plan> {
   return withSpan(
     "orchestrator.approve",
     question.trace,
@@ -73,36 +71,23 @@ export async function approveRequest(
       };
       try {
         await composeParties(plan, context, trace, question.signal);
-        const stored = await followChangesSince(await context.plans.put(plan, 0), context, question.signal ?? NEVER);
+        await context.plans.put(plan, 0);
+        // An agreement that changed meanwhile was seen by nobody: the plan was not there yet for the watchers to find.
+        const current = await currentPlan(jobName, context, question.signal ?? NEVER);
         context.logger.info(
           {
             job: jobNameForLogs(jobName),
-            archetype: plan.archetype,
-            parties: plan.providers,
-            thirdParty: plan.computeProvider,
+            archetype: current.archetype,
+            parties: current.providers,
+            thirdParty: current.computeProvider,
           },
           "request approved",
         );
-        return stored;
+        return current;
       } catch (thrown) {
         await lease.release();
         throw thrown;
       }
     },
   );
-}
-
-/**
- * An agreement that changed while the parties were being composed was seen by nobody: the plan was not there yet for the
- * watchers to find. So the plan's agreements are compared once it is.
- */
-async function followChangesSince(
-  stored: Versioned<Plan>,
-  context: OrchestratorContext,
-  signal: AbortSignal,
-): Promise<Versioned<Plan>> {
-  const { jobName } = stored.document;
-  if (await standsOnCurrentAgreements(stored.document, context)) return stored;
-  await reconsiderJob(jobName, context, signal);
-  return context.plans.get(jobName);
 }

@@ -11,6 +11,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
 import type { DataRequest, RequestApproval, RequestOptions } from "../../lib/model/data-request.ts";
 import type { User } from "../../lib/model/names.ts";
+import type { VerifiedToken } from "../../lib/tokens.ts";
 import { currentPlan } from "../current-plan.ts";
 import type { DataRequestOrder } from "../data-request-order.ts";
 import { answerDataRequest } from "../data-requests.ts";
@@ -51,8 +52,7 @@ async function requestApproval(
   const user = context.callers.ofApproval(request, approval.user);
   const question = questionOf(approval, user, request);
   const { data_request: asked } = approval;
-  const approve = async (seed?: JobSeed): Promise<Plan> =>
-    (await approveRequest(question, context.orchestrator, seed)).document;
+  const approve = (seed?: JobSeed): Promise<Plan> => approveRequest(question, context.orchestrator, seed);
   if (asked === undefined) return reply.send(await approvalAnswer(await approve(), context));
   const id = requestIdOf(request.headers["idempotency-key"]);
   const plan = id.isRepeatable
@@ -97,6 +97,7 @@ async function dataRequest(
     );
   }
   const asked = parseDataRequest(request.body, requestType);
+  requireSameJobAndUser(asked, caller);
   const id = requestIdOf(request.headers["idempotency-key"]);
   const plan = await currentPlan(caller.job, context.orchestrator, request.callerGone);
   if (id.isRepeatable) {
@@ -104,6 +105,17 @@ async function dataRequest(
     await noteRequest({ userName: caller.sub, requestId: id.requestId, fingerprint }, plan, context.orchestrator);
   }
   return answer({ plan, request: asked, accessToken: caller.accessToken, ...id }, {}, request, reply, context);
+}
+
+/** What the body says of job and user must not contradict the token, which decides; agents demand the same. */
+function requireSameJobAndUser({ requestMetadata, user }: DataRequest, { job, sub }: VerifiedToken): void {
+  const named = requestMetadata?.["jobId"] ?? requestMetadata?.["job_id"];
+  if (typeof named === "string" && named !== "" && named !== job) {
+    throw new AppError("token_invalid", "The token is for another job than requestMetadata.jobId names.");
+  }
+  if (user !== undefined && user.userName !== sub) {
+    throw new AppError("token_invalid", "The token is for another user than the body names.");
+  }
 }
 
 /** Answers with the gathered results; at once, or later where the caller prefers that (RFC 7240, section 4.1). */
