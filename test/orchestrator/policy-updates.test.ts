@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { planKeys } from "../../lib/knowledge/keys.ts";
 import type { Plan } from "../../orchestrator/plans.ts";
 import { eventually } from "../support/eventually.ts";
@@ -130,15 +131,32 @@ test("a change that leaves the plan as it is tells nobody anything", async (t) =
   assert.equal((await again()).status, 200);
 });
 
-test("of several replicas one does the work", async (t) => {
-  const { door, vu, uva, surf, jobId, again } = await exchange(t);
+test("of several replicas one does the work, however long it takes", async (t) => {
+  let isHeld = false;
+  const beforeAcknowledging = () => eventually(() => !isHeld);
+  const { door, vu, uva, jobId, again } = await exchange(t);
+  const tno = await door.agent("TNO", { beforeAcknowledging: async () => void (await beforeAcknowledging()) });
+  const throughTno = { computeProviders: ["TNO"], archetypes: ["dataThroughTtp"] };
   const [second, third] = [await door.replica(), await door.replica()];
-  await door.knowledge.put("agreements", agreementOf("VU", { archetypes: ["dataThroughTtp"] }));
+  await door.knowledge.put(
+    "agreements",
+    agreementOf("VU", { computeProviders: ["TNO"] }, { allowedComputeProviders: ["TNO"] }),
+  );
+  isHeld = true;
+  await door.knowledge.put("agreements", agreementOf("UVA", throughTno, { allowedComputeProviders: ["TNO"] }));
+  await eventually(() => tno.compositions.length > 0);
+  // While one waits for TNO, all others look at the job again and again.
+  const answers = [second, third, door.url].map((url) => again(url));
+  await door.knowledge.put("agreements", agreementOf("OTHER"));
+  // That nothing happens can only be seen by waiting.
+  await sleep(500);
+  assert.equal(tno.compositions.length, 1);
+  isHeld = false;
   const plan = await settled(door, jobId, ({ archetype }) => archetype === "dataThroughTtp");
   assert.equal(plan.version, 2);
-  for (const url of [second, third, door.url]) assert.equal((await again(url)).body.archetype, "dataThroughTtp");
+  for (const answer of await Promise.all(answers)) assert.equal(answer.body.archetype, "dataThroughTtp");
   assert.deepEqual(
-    [vu, uva, surf].map(({ compositions }) => compositions.filter(({ plan_version }) => plan_version === 2).length),
+    [vu, uva, tno].map(({ compositions }) => compositions.filter(({ plan_version }) => plan_version === 2).length),
     [1, 1, 1],
   );
 });

@@ -64,6 +64,8 @@ export interface FakeAgentOptions {
   readonly answer?: (request: ReceivedRequest, response: ServerResponse) => void | Promise<void>;
   /** Takes messages and acknowledges nothing. */
   readonly isSilent?: boolean;
+  /** Before each acknowledgement. */
+  readonly beforeAcknowledging?: () => Promise<void>;
 }
 
 /** A data request that an agent got. */
@@ -132,7 +134,7 @@ export async function startFrontDoor(t: TestContext, options: FrontDoorOptions =
 async function startFakeAgent(
   name: string,
   { knowledge, bus, releases }: { knowledge: KnowledgeBase; bus: MessageBus; releases: ReleaseStack },
-  { answer = oneRow, isSilent = false }: FakeAgentOptions = {},
+  { answer = oneRow, isSilent = false, beforeAcknowledging }: FakeAgentOptions = {},
 ): Promise<FakeAgent> {
   const requests: ReceivedRequest[] = [];
   const server = createServer((message, response) => {
@@ -158,6 +160,7 @@ async function startFakeAgent(
   const consumer = await bus.consume(agentQueue(name), async (delivery) => {
     const known = note(delivery, state);
     if (isSilent || known === undefined) return "accept";
+    await beforeAcknowledging?.();
     return acknowledge(bus, delivery, name, known);
   });
   releases.push(`consumer of ${name}`, () => consumer.close());
