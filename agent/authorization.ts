@@ -62,7 +62,7 @@ export interface GrantPurpose {
 /**
  * What this party's agreement allows the caller at this moment.
  *
- * @throws AppError `agreement_gone` with the refusal's code and detail.
+ * @throws AppError `operation_denied` for an algorithm that is not listed, else `agreement_gone` with the refusal's code and detail.
  */
 export async function evaluateGrant(
   context: AgentContext,
@@ -94,6 +94,12 @@ export async function evaluateGrant(
     context.clock.now(),
   );
   const { refusal } = validation;
+  if (refusal?.code === "operation_not_allowed") {
+    throw new AppError("operation_denied", refusal.detail, {
+      party: context.steward,
+      details: { refusal: refusal.code },
+    });
+  }
   if (refusal !== undefined) throw gone(context, refusal.detail, refusal.code);
   if (!validation.allowedArchetypes.includes(composition.archetype_id)) {
     throw gone(

@@ -36,14 +36,20 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
 
 /** The algorithm of this name or alias, in any case; `algorithm_unknown` lists those that there are. */
 export function algorithmNamed(name: string): Algorithm {
-  const wanted = name.trim().toLowerCase();
-  const canonical = (ALIASES.get(wanted) ?? wanted).toLowerCase();
-  const algorithm = ALGORITHMS.find((candidate) => candidate.name.toLowerCase() === canonical);
+  const canonical = canonicalAlgorithmName(name);
+  const algorithm = ALGORITHMS.find((candidate) => candidate.name === canonical);
   if (algorithm) return algorithm;
   const known = ALGORITHMS.map((candidate) => candidate.name);
   throw new AppError("algorithm_unknown", `There is no algorithm "${name.trim()}". Known: ${known.join(", ")}.`, {
     details: { known },
   });
+}
+
+/** The algorithm's own name for an alias in any case; a name that is of no algorithm as it is. */
+export function canonicalAlgorithmName(name: string): string {
+  const wanted = name.trim().toLowerCase();
+  const canonical = (ALIASES.get(wanted) ?? wanted).toLowerCase();
+  return ALGORITHMS.find((candidate) => candidate.name.toLowerCase() === canonical)?.name ?? name.trim();
 }
 
 /** The algorithms that a request names, separated by commas, each once. Empty for an empty text. */

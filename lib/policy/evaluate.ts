@@ -2,6 +2,7 @@
  * What an agreement allows (thesis, chapter 3): an agreement and a question in, permission or a reasoned refusal out.
  * Pure. The policy enforcer asks it for every steward of an approval, an agent for its own steward at every data request.
  */
+import { canonicalAlgorithmName } from "../algorithms/registry.ts";
 import { AppError } from "../errors.ts";
 import type { Refusal, RefusalCode, StewardValidation } from "../messages.ts";
 import type { Agreement, Relation } from "../model/agreement.ts";
@@ -121,7 +122,8 @@ function firstRefusal(
     );
   }
   const operations = relation.operations;
-  const operation = operations && question.algorithms?.find((name) => !operations.includes(name));
+  const allowed = operations?.map(canonicalAlgorithmName);
+  const operation = question.algorithms?.find((name) => allowed?.includes(canonicalAlgorithmName(name)) === false);
   if (operation !== undefined) {
     return refuse(
       "operation_not_allowed",

@@ -6,7 +6,7 @@ import { joinStreams, type ProviderStream } from "./aggregate.ts";
 
 await runMicroservice({
   name: "sql-aggregate",
-  handle: async function* (inputs, { signal }) {
+  handle: async function* (inputs, { signal, minimumGroupSize }) {
     const rows = new Map<string, number>();
     const streams = inputs.flatMap(({ provider, schema, failure, batches }): ProviderStream[] =>
       failure === undefined && schema !== undefined
@@ -21,12 +21,17 @@ await runMicroservice({
     for await (const batch of joined.batches) yield { batch };
     const providers = inputs.map(({ provider, failure }) =>
       failure === undefined
-        ? { name: provider, status: "ok", rows: rows.get(provider) ?? 0 }
+        ? { name: provider, status: "ok", ...shownRows(rows.get(provider) ?? 0, minimumGroupSize) }
         : { name: provider, status: "failed", code: failure.code, detail: failure.message },
     );
     yield { notes: { providers } };
   },
 });
+
+/** The number of a provider's rows, unless it would tell what a withheld group is withheld for (decision 16). */
+function shownRows(rows: number, minimumGroupSize: number): { readonly rows?: number } {
+  return minimumGroupSize > 1 && rows < minimumGroupSize ? {} : { rows };
+}
 
 /** The same batches; their rows are added up under the provider's name. */
 async function* counted(

@@ -1,6 +1,6 @@
 /** What the grants behind a stream allow an algorithm to do. Pure. */
-import { algorithmNamed } from "../../lib/algorithms/registry.ts";
-import { AppError, toAppError } from "../../lib/errors.ts";
+import { canonicalAlgorithmName } from "../../lib/algorithms/registry.ts";
+import { AppError } from "../../lib/errors.ts";
 import type { Grant } from "../../lib/model/grant.ts";
 
 /** The strictest of all grants. */
@@ -18,7 +18,7 @@ export interface AlgorithmRules {
  */
 export function rulesOf(grants: readonly Grant[]): AlgorithmRules {
   const ofData = grants.filter(({ dataSets }) => dataSets.length > 0);
-  const lists = ofData.flatMap(({ operations }) => (operations ? [operations.flatMap(canonicalName)] : []));
+  const lists = ofData.flatMap(({ operations }) => (operations ? [operations.map(canonicalAlgorithmName)] : []));
   const [first, ...others] = lists;
   return {
     rawRows: ofData.length > 0 && ofData.every(({ rawRows }) => rawRows),
@@ -49,14 +49,4 @@ export function checkRawRows({ rawRows, operations }: AlgorithmRules): void {
       `${operations ? ` (${operations.join(", ")})` : ""}, or ask the data steward for rawRows in the agreement.`,
     { details: operations ? { allowed: operations } : {} },
   );
-}
-
-/** An agreement may use an alias. A name that this version does not know allows nothing. */
-function canonicalName(name: string): readonly string[] {
-  try {
-    return [algorithmNamed(name).name];
-  } catch (error) {
-    if (toAppError(error).code === "algorithm_unknown") return [];
-    throw error;
-  }
 }
