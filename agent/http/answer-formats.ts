@@ -47,8 +47,23 @@ export function chooseFormat(accept: string | undefined): AnswerFormat {
   });
 }
 
-/** The pieces of an answer, made as they are asked for; the first comes once the status is known. */
-export function answerPieces(
+/**
+ * The pieces of an answer, made as they are asked for; the first comes once the status is known. Leaving them leaves the
+ * stream, too.
+ */
+export async function* answerPieces(
+  format: AnswerFormat,
+  parts: AsyncGenerator<StreamPart>,
+  heading: AnswerHeading,
+): AsyncGenerator<string | Uint8Array, void, undefined> {
+  try {
+    yield* piecesIn(format, parts, heading);
+  } finally {
+    await parts.return(undefined);
+  }
+}
+
+function piecesIn(
   format: AnswerFormat,
   parts: AsyncIterable<StreamPart>,
   heading: AnswerHeading,
@@ -142,7 +157,8 @@ async function* jsonAnswer(
   try {
     yield* jsonRowPieces(stream.fields, stream.batches());
   } catch (error) {
-    yield `],"status":"failed","problem":${JSON.stringify(toProblem(error))}}`;
+    const known = error instanceof AppError ? error.withParty(heading.provider) : error;
+    yield `],"status":"failed","problem":${JSON.stringify(toProblem(known))}}`;
     return;
   }
   yield `],"rowCount":${String(stream.rowCount)}`;

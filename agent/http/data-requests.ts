@@ -1,9 +1,9 @@
 /** `POST /agent/v1/<requestType>/<steward>`: a data request and its streamed answer; `DELETE /agent/v1/requests/<id>` ends one. */
 import { createHash, randomUUID } from "node:crypto";
-import { Readable } from "node:stream";
 import { Type } from "@sinclair/typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
+import { pieceStream } from "../../lib/http/piece-stream.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
 import { readParts } from "../../lib/rpc/frames.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
@@ -14,6 +14,9 @@ import { answerRequest, findAnsweredJob } from "../data-requests.ts";
 import type { Requests } from "../requests.ts";
 import { ANSWER_MEDIA_TYPES, answerPieces, chooseFormat } from "./answer-formats.ts";
 import { parseDataRequest } from "./data-request-body.ts";
+
+/** A caller that stalled, and whose run was ended for it, may still come back in this time and read why. */
+const TOLD_OF_STALL_MS = 30_000;
 
 interface DataRequestPath {
   readonly requestType: string;
@@ -77,20 +80,7 @@ async function answer(
   return reply
     .header("content-type", ANSWER_MEDIA_TYPES[format])
     .header("x-dynamos-request", requestId)
-    .send(Readable.from(prepend(first, pieces), { objectMode: false, highWaterMark: 64 * 1024 }));
-}
-
-async function* prepend(
-  first: IteratorResult<string | Uint8Array, void>,
-  rest: AsyncGenerator<string | Uint8Array, void>,
-): AsyncGenerator<Uint8Array, void> {
-  if (first.done === true) return;
-  yield toBytes(first.value);
-  for await (const piece of rest) yield toBytes(piece);
-}
-
-function toBytes(piece: string | Uint8Array): Uint8Array {
-  return typeof piece === "string" ? Buffer.from(piece) : piece;
+    .send(pieceStream(first, pieces, reply.raw, context.settings.DYNAMOS_STALL_TIMEOUT_MS + TOLD_OF_STALL_MS));
 }
 
 /** The token of an Authorization header (RFC 6750), or undefined. */

@@ -6,9 +6,9 @@
  * - `GET` and `DELETE /api/v1/requests/<id>`: the answer of an asynchronous request, or its end;
  * - `tokens.ts` has the tokens' routes, `knowledge.ts` and `chains.ts` the documents'.
  */
-import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
+import { pieceStream } from "../../lib/http/piece-stream.ts";
 import type { DataRequest, RequestApproval, RequestOptions } from "../../lib/model/data-request.ts";
 import type { User } from "../../lib/model/names.ts";
 import type { VerifiedToken } from "../../lib/tokens.ts";
@@ -144,7 +144,7 @@ async function answer(
   const first = await pieces.next();
   return reply
     .header("content-type", "application/json; charset=utf-8")
-    .send(Readable.from(prepend(first, pieces), { objectMode: false, highWaterMark: 64 * 1024 }));
+    .send(pieceStream(first, pieces, reply.raw, context.orchestrator.limits.requestDeadlineMs));
 }
 
 function accepted(
@@ -234,21 +234,4 @@ function prefersAsync(request: FastifyRequest): boolean {
   const header = request.headers["prefer"];
   const text = Array.isArray(header) ? header.join(",") : (header ?? "");
   return text.split(/[,;]/).some((preference) => preference.trim().toLowerCase() === "respond-async");
-}
-
-async function* prepend(
-  first: IteratorResult<string | Uint8Array, void>,
-  rest: AsyncGenerator<string | Uint8Array, void>,
-): AsyncGenerator<Uint8Array, void> {
-  try {
-    if (first.done === true) return;
-    yield toBytes(first.value);
-    for await (const piece of rest) yield toBytes(piece);
-  } finally {
-    await rest.return();
-  }
-}
-
-function toBytes(piece: string | Uint8Array): Uint8Array {
-  return typeof piece === "string" ? Buffer.from(piece) : piece;
 }

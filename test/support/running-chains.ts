@@ -55,7 +55,7 @@ export async function assertNothingLeft(exchange: TestExchange): Promise<void> {
     async () => {
       const left = [
         ...(await processesWith(join(exchange.stateFolder, "jobs", "jobs"))).map(({ commandLine }) => commandLine),
-        ...(await processesWith(join("worlds", "query-")))
+        ...(await processesWith(exchange.stateFolder))
           .filter(({ commandLine }) => commandLine.includes("query-child."))
           .map(({ commandLine }) => commandLine),
         ...runQueues(exchange),
@@ -92,7 +92,8 @@ function readIfThere(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    if ((error as NodeJS.ErrnoException).code === "ENOENT" || (error as NodeJS.ErrnoException).code === "ESRCH")
+      return "";
     throw error;
   }
 }
@@ -109,4 +110,17 @@ export async function approve(
     dataProviders: [...dataProviders],
     ...(options.throughThirdParty === true ? { options: { aggregate: true } } : {}),
   });
+}
+
+/** What each process of the exchange has at most held in memory so far, in MiB: by command line. */
+export async function residentMiB(exchange: TestExchange): Promise<Map<string, number>> {
+  const most = new Map<string, number>();
+  for (const { pid, commandLine } of await processesWith(exchange.stateFolder)) {
+    const kibibytes = Number(/^VmHWM:\s+(\d+) kB$/m.exec(readIfThere(`/proc/${String(pid)}/status`))?.[1] ?? 0);
+    const program =
+      /(\S*\/)?(\S+)\/(main|query-child|world-child)\.\S+/.exec(commandLine)?.slice(2).join(" ") ?? commandLine;
+    const name = `${program} (${String(pid)})`;
+    most.set(name, Math.max(most.get(name) ?? 0, Math.round(kibibytes / 1024)));
+  }
+  return most;
 }
