@@ -57,6 +57,25 @@ test("each refusal has its code, and a refused steward allows nothing", () => {
   assert.deepEqual([refused.allowedArchetypes, refused.allowedComputeProviders, refused.dataSets], [[], [], []]);
 });
 
+test("operations are the same by any of their names, in any case, in the agreement and in the request", () => {
+  for (const listed of ["average", "AVG", " Mean "]) {
+    for (const asked of ["avg", "Average", "mean"]) {
+      assert.equal(refusalOf(agreement({ operations: [listed] }), { algorithms: [asked] }), undefined);
+    }
+    assert.equal(
+      refusalOf(agreement({ operations: [listed] }), { algorithms: ["avg", "sd"] }),
+      "operation_not_allowed",
+    );
+  }
+});
+
+test("an operation that does not exist is never one of those listed", () => {
+  for (const asked of ["mode", "constructor", "__proto__", "", "averages"]) {
+    assert.equal(refusalOf(agreement({ operations: ["average"] }), { algorithms: [asked] }), "operation_not_allowed");
+    assert.equal(refusalOf(agreement({ operations: [] }), { algorithms: [asked] }), "operation_not_allowed", asked);
+  }
+});
+
 test("user names that every object has members for have no relation", () => {
   for (const userName of ["constructor", "__proto__", "toString"]) {
     assert.equal(refusalOf(agreement(), { userName }), "no_relation", userName);
