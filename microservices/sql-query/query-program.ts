@@ -73,5 +73,13 @@ function asAppError(error: unknown, limits: QueryLimits): unknown {
   }
   // Neither SQLite's word about this query (an overflow, malformed JSON) nor the binding's (a missing parameter): our fault.
   if (code === "" && !(error instanceof RangeError)) return error;
-  return new AppError("query_invalid", `The query cannot be run: ${error.message}.`, { cause: error });
+  return new AppError("query_invalid", `The query cannot be run: ${withoutQuoted(error.message)}.`);
+}
+
+/**
+ * SQLite's word without what it quotes. Before a statement runs that is the analyst's own text; while it runs it may be a value of
+ * the data (`bad JSON path: 'Jansen'`), which an error must not carry past agreement and anonymization.
+ */
+function withoutQuoted(message: string): string {
+  return (/^[^'"`:]*/.exec(message)?.[0] ?? "").replace(/ near $/, "").trim();
 }
