@@ -13,7 +13,6 @@ import { AppError, toAppError } from "../lib/errors.ts";
 import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
 import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
-import { makeLife } from "../lib/model/names.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
@@ -70,7 +69,6 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const keys = await loadStewardKeys(join(folder, "keys"));
   const context: AgentContext = {
     steward,
-    life: makeLife(),
     settings,
     clock,
     logger,

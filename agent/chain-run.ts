@@ -6,7 +6,7 @@ import { signGrant } from "../lib/grants.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import type { Microservice } from "../lib/model/microservice.ts";
-import { makeRunName } from "../lib/model/names.ts";
+import { makeRunName, makeRunNonce } from "../lib/model/names.ts";
 import { RunRequestSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { DataRequestSchema, type DataRequest as WireRequest } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { AppError } from "../lib/errors.ts";
@@ -53,7 +53,7 @@ export async function* runChain(
     context.steward,
     allowed.firstAttempt,
     (attempt) => {
-      const runName = makeRunName(job.composition.local_job_name, requestId, attempt, context.life);
+      const runName = makeRunName(job.composition.local_job_name, requestId, attempt, makeRunNonce());
       const spec = makeJobSpec({
         runName,
         steward: context.steward,

@@ -30,7 +30,7 @@ export const AgentSettings = Type.Object({
   DYNAMOS_REQUEST_DEADLINE_MS: Type.Integer({
     default: 600_000,
     minimum: 1000,
-    maximum: 86_400_000,
+    maximum: 1_440_000,
     description: "longest time for one data request",
   }),
   DYNAMOS_PROVIDER_ACCEPT_MS: Type.Integer({

@@ -16,8 +16,6 @@ import type { LiveRuns } from "./runs/live-runs.ts";
 /** See the file comment. */
 export interface AgentContext {
   readonly steward: string;
-  /** Names this process's runs apart from those of its earlier lives (`makeRunName`). */
-  readonly life: string;
   readonly settings: AgentSettings;
   readonly clock: Clock;
   readonly logger: Logger;

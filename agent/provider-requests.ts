@@ -28,7 +28,7 @@ const MAX_LIVES = 20;
  * address (decision 6), so that a crash of this agent leads to a redelivery.
  */
 export async function handleProviderRequest(context: AgentContext, delivery: Delivery): Promise<Settlement> {
-  const asked = decodeJson(delivery, ProviderDataRequest);
+  const asked = withinOwnLimits(context, decodeJson(delivery, ProviderDataRequest));
   const deadline = withDeadline(new AbortController().signal, asked.deadlineMs, context.clock);
   // Before anything is waited for: a cancel that comes behind the request must find it.
   const live = context.live.enter(asked, deadline.signal);
@@ -52,6 +52,8 @@ async function provide(
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
     await acknowledge(context, delivery, asked.jobName, failure);
+    // After a redelivery nobody waits for the acknowledgement any more, but for the stream.
+    if (delivery.redeliveryCount > 0) await fail(context, asked, delivery, failure);
     return "accept";
   }
   await acknowledge(context, delivery, asked.jobName);
@@ -64,10 +66,30 @@ async function provide(
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
     context.logger.warn({ dataRequest: asked.requestId, code: failure.code }, "a provided stream failed");
-    const lastAttempt = firstAttempt + MAX_ATTEMPTS - 1;
-    await failProvider(context, context.steward, asked.requestId, asked.returnAddress, failure, lastAttempt);
+    await fail(context, asked, delivery, failure);
   }
   return "accept";
+}
+
+/** Ends the stream at the third party, as of the last attempt that this life of the request could have made. */
+async function fail(
+  context: AgentContext,
+  asked: ProviderDataRequest,
+  delivery: Delivery,
+  failure: AppError,
+): Promise<void> {
+  const lastAttempt = firstAttemptOf(asked, delivery) + MAX_ATTEMPTS - 1;
+  await failProvider(context, context.steward, asked.requestId, asked.returnAddress, failure, lastAttempt);
+}
+
+/** The third party's wishes as far as this steward's own limits go: nobody else decides how long it holds a chain. */
+function withinOwnLimits(context: AgentContext, asked: ProviderDataRequest): ProviderDataRequest {
+  const { DYNAMOS_REQUEST_DEADLINE_MS: longestMs, DYNAMOS_CREDITS: mostCredits } = context.settings;
+  return {
+    ...asked,
+    deadlineMs: Math.min(asked.deadlineMs, context.clock.now() + longestMs),
+    credits: Math.min(asked.credits, mostCredits),
+  };
 }
 
 /**

@@ -7,6 +7,9 @@ import { CompositionRequest } from "./model/composition.ts";
 import { DataRequest, RequestOptions } from "./model/data-request.ts";
 import { DocumentName, StewardName, User } from "./model/names.ts";
 
+/** Request ids are UUIDs; they go into names of queues and jobs. */
+const REQUEST_ID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+
 /** A failure in a message; see `lib/errors.ts`. */
 export const FailureBody = Type.Object({
   code: Type.String(),
@@ -99,7 +102,7 @@ export type PolicyUpdate = Static<typeof PolicyUpdate>;
 
 /** `sqlDataRequest` and other request types: a third party's agent to a data provider's `<STEWARD>-in`. */
 export const ProviderDataRequest = Type.Object({
-  requestId: Type.String(),
+  requestId: Type.String({ pattern: REQUEST_ID }),
   jobName: Type.String(),
   user: User,
   /** The analyst's token, checked again here (decision 18). */

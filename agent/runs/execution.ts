@@ -10,9 +10,10 @@ import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
 import { runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { AppError, fromFailure, toAppError } from "../../lib/errors.ts";
+import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
 import type { JobRunner, JobSpec } from "../../lib/jobs/job-runner.ts";
-import { fromFailureMessage } from "../../lib/rpc/frames.ts";
+import { CreditReturn } from "../../lib/rpc/credits.ts";
+import { fromFailureMessage, takesCredit } from "../../lib/rpc/frames.ts";
 import {
   CreditSchema,
   RunReportSchema,
@@ -69,7 +70,7 @@ export async function* execute(
   const name = plan.spec.name;
   const input = runQueue(name);
   const reply = runReplyQueue(name);
-  const inbox = new Inbox(plan.request.attempt);
+  const inbox = new Inbox(plan.request);
   let consumer: Consumer | undefined;
   const ending = new AbortController();
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
@@ -98,7 +99,7 @@ export async function* execute(
     ending.abort();
     inbox.close();
     await cleanUp(logger, [
-      () => runner.stop(name),
+      () => runner.end(name),
       async () => consumer?.close(),
       () => bus.deleteQueue(input),
       () => bus.deleteQueue(reply),
@@ -108,38 +109,44 @@ export async function* execute(
 
 async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): AsyncGenerator<ExecutionEvent> {
   const expectsFrames = plan.request.returnAddress === plan.request.reportAddress;
-  const credits = new CreditReturn(bus, plan.request);
+  let credits: CreditReturn | undefined;
   let frameEnd: End | undefined;
-  for (;;) {
-    const item = await inbox.next();
-    if (item.kind === "frame") {
-      const { frame } = item;
-      if (frame.body.case === "failure") throw fromFailureMessage(frame.body.value);
-      if (frame.body.case === "end") frameEnd = frame.body.value;
-      if (frame.body.case === "start") credits.queue = frame.body.value.creditQueue;
-      yield { kind: "frame", frame };
-      item.settle();
-      if (frame.body.case === "chunk" || frame.body.case === "attachment") await credits.oneTaken();
-      continue;
-    }
-    item.settle();
-    const { state } = item.report;
-    if (state.case === "failed") throw fromFailureMessage(state.value);
-    // Where the frames come to us, it is we who hand them on, and know when.
-    if (state.case === "handingOn" && !expectsFrames) yield { kind: "handingOn" };
-    if (state.case === "ended") {
-      if (expectsFrames && frameEnd === undefined) {
-        throw new AppError("job_failed", "The sidecar reported the end, but no end frame came.");
+  try {
+    for (;;) {
+      const item = await inbox.next();
+      if (item.kind === "frame") {
+        const { frame } = item;
+        if (frame.body.case === "failure") throw fromFailureMessage(frame.body.value);
+        if (frame.body.case === "end") frameEnd = frame.body.value;
+        if (frame.body.case === "start") {
+          credits = creditReturn(bus, plan.request, frame.body.value.creditQueue, inbox);
+        }
+        yield { kind: "frame", frame };
+        item.settle();
+        if (takesCredit(frame)) credits?.settle();
+        continue;
       }
-      yield { kind: "ended", end: state.value };
-      return;
+      item.settle();
+      const { state } = item.report;
+      if (state.case === "failed") throw fromFailureMessage(state.value);
+      // Where the frames come to us, it is we who hand them on, and know when.
+      if (state.case === "handingOn" && !expectsFrames) yield { kind: "handingOn" };
+      if (state.case === "ended") {
+        if (expectsFrames && frameEnd === undefined) {
+          throw new AppError("job_failed", "The sidecar reported the end, but no end frame came.");
+        }
+        yield { kind: "ended", end: state.value };
+        return;
+      }
     }
+  } finally {
+    await credits?.close();
   }
 }
 
 /** Turns the job's own end into the inbox's, once messages under way have had their time. */
 async function watchJob(
-  { bus, runner, clock }: ExecutionDependencies,
+  { bus, runner, clock, logger }: ExecutionDependencies,
   name: string,
   inbox: Inbox,
   signal: AbortSignal,
@@ -151,7 +158,7 @@ async function watchJob(
       inbox.fail(
         status.failure === undefined
           ? new AppError("job_failed", "The job ended without a result.")
-          : fromFailure(status.failure),
+          : jobError(name, status.failure, logger),
       );
       return;
     }
@@ -161,6 +168,15 @@ async function watchJob(
   }
 }
 
+/** The failure of a job, without the lines that its containers wrote: these stay with the steward, in the job's kept log. */
+function jobError(name: string, failure: Failure, logger: Logger): AppError {
+  const { log, ...details } = failure.details ?? {};
+  const { container, exitCode, signal } = details;
+  const lines = Array.isArray(log) ? log.length : 0;
+  logger.warn({ run: name, code: failure.code, container, exitCode, signal, lines }, "a job failed; its log is kept");
+  return fromFailure({ ...failure, details });
+}
+
 /** Waits until the messages of a job that has ended, all of them published, are in our hands. */
 async function lastWords(bus: MessageBus, reply: string, clock: Clock, signal: AbortSignal): Promise<void> {
   const giveUpAtMs = clock.now() + LAST_WORDS_MS;
@@ -168,34 +184,21 @@ async function lastWords(bus: MessageBus, reply: string, clock: Clock, signal: A
   while (clock.now() < giveUpAtMs && ((await bus.queueStatus(reply))?.ready ?? 0) > 0);
 }
 
-/** Returns credits to the sender in batches of half a window, so that it never runs dry while we take. */
-class CreditReturn {
-  queue = "";
-  readonly #bus: MessageBus;
-  readonly #request: RunRequest;
-  #taken = 0;
-
-  constructor(bus: MessageBus, request: RunRequest) {
-    this.#bus = bus;
-    this.#request = request;
-  }
-
-  async oneTaken(): Promise<void> {
-    this.#taken += 1;
-    if (this.queue === "" || this.#taken < Math.max(1, Math.floor(this.#request.credits / 2))) return;
-    const chunks = this.#taken;
-    this.#taken = 0;
-    const { requestId, attempt } = this.#request;
-    try {
-      await this.#bus.publish(this.queue, {
-        type: MESSAGE_TYPES.credit,
-        body: toBinary(CreditSchema, create(CreditSchema, { requestId, attempt, chunks })),
-      });
-    } catch (error) {
-      // A sender that has sent everything may be gone, with its queue: then nobody needs the credit.
-      if (toAppError(error).code !== "not_found") throw error;
-    }
-  }
+/** Returns credits to the sidecar, where its stream asks for them. */
+function creditReturn(
+  bus: MessageBus,
+  { requestId, attempt, credits }: RunRequest,
+  queue: string,
+  inbox: Inbox,
+): CreditReturn {
+  return new CreditReturn({
+    batch: Math.max(1, Math.floor(credits / 2)),
+    send: (chunks) => {
+      const body = toBinary(CreditSchema, create(CreditSchema, { requestId, attempt, chunks }));
+      return bus.publish(queue, { type: MESSAGE_TYPES.credit, body });
+    },
+    onError: (error) => inbox.fail(error),
+  });
 }
 
 type InboxItem =
@@ -204,14 +207,14 @@ type InboxItem =
 
 /** What arrived and is not settled yet: at most the consumer's prefetch. A failure comes after what arrived before it. */
 class Inbox {
-  readonly #attempt: number;
+  readonly #run: Pick<RunRequest, "requestId" | "attempt">;
   readonly #waiting: InboxItem[] = [];
   readonly #unsettled = new Set<() => void>();
   #failure: AppError | undefined;
   #wake: (() => void) | undefined;
 
-  constructor(attempt: number) {
-    this.#attempt = attempt;
+  constructor(run: Pick<RunRequest, "requestId" | "attempt">) {
+    this.#run = run;
   }
 
   /** Takes a delivery in; resolves when it has been settled by whoever took it out, or by {@link close}. */
@@ -220,10 +223,12 @@ class Inbox {
     const { promise, settle } = this.#settlement();
     if (delivery.type === MESSAGE_TYPES.frame) {
       const frame = fromBinary(FrameSchema, delivery.body);
-      if (frame.attempt === this.#attempt) this.#push({ kind: "frame", frame, settle });
+      if (this.#isOurs(frame)) this.#push({ kind: "frame", frame, settle });
       else settle();
     } else if (delivery.type === MESSAGE_TYPES.runReport) {
-      this.#push({ kind: "report", report: fromBinary(RunReportSchema, delivery.body), settle });
+      const report = fromBinary(RunReportSchema, delivery.body);
+      if (this.#isOurs(report)) this.#push({ kind: "report", report, settle });
+      else settle();
     } else {
       settle();
       return "reject";
@@ -252,6 +257,10 @@ class Inbox {
   close(): void {
     this.fail(new AppError("cancelled", "The run has ended."));
     for (const settle of [...this.#unsettled]) settle();
+  }
+
+  #isOurs({ requestId, attempt }: Pick<RunRequest, "requestId" | "attempt">): boolean {
+    return requestId === this.#run.requestId && attempt === this.#run.attempt;
   }
 
   #settlement(): { readonly promise: Promise<void>; readonly settle: () => void } {

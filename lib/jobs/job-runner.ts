@@ -71,6 +71,11 @@ export interface JobRunner {
    * as `failed` with `cancelled`. Unknown job: `not_found`. When `signal` is aborted it throws the signal's reason.
    */
   watch(name: string, signal?: AbortSignal): AsyncIterable<JobStatus>;
+  /**
+   * Kills whatever of it lives, also while it is starting; resolves when nothing of it runs. Its state and logs are kept for a
+   * while, as of a job that ended by itself. Unknown: harmless.
+   */
+  end(name: string): Promise<void>;
   /** Kills whatever of it lives and removes it, also while it is starting; resolves when nothing of it runs. Unknown: harmless. */
   stop(name: string): Promise<void>;
   /**

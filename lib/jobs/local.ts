@@ -158,6 +158,14 @@ class LocalJobRunner implements JobRunner {
     else yield* this.#watchForeign(name, signal);
   }
 
+  async end(name: string): Promise<void> {
+    const own = this.#own.get(name);
+    if (own) {
+      own.job.stop();
+      await own.finished;
+    } else if (isDnsLabel(name)) await this.#killForeign(name);
+  }
+
   async stop(name: string): Promise<void> {
     const own = this.#own.get(name);
     if (own) {

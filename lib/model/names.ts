@@ -1,5 +1,5 @@
 /** Names and ids: their forms, and how they are made. */
-import { randomInt } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { Type, type Static } from "@sinclair/typebox";
 
 /** A data steward's or third party's name: letters and digits, beginning with a letter (decision 4). */
@@ -40,25 +40,34 @@ export function jobNameForLogs(jobName: string): string {
   return jobName.slice(jobName.lastIndexOf("-") + 1);
 }
 
-/** The name of a job at one party: unique among all parties' runs, and a DNS label. */
+/** Longest name of a job at one party: a run's name adds 23 characters to it, and has 63 at most. */
+const MAX_LOCAL_JOB_NAME = 40;
+
+/**
+ * The name of a job at one party, unique among parties: at most 40 characters, a DNS label. A long steward name is shortened
+ * to its beginning and a hash of the whole.
+ */
 export function makeLocalJobName(jobName: string, steward: string): string {
-  return `${jobName}-${steward.toLowerCase()}`.slice(0, 48);
+  const label = steward.toLowerCase();
+  const whole = `${jobName}-${label}`;
+  if (whole.length <= MAX_LOCAL_JOB_NAME) return whole;
+  return `${jobName.slice(0, 29)}-${label.slice(0, 4)}${hexHash(label, 6)}`;
 }
 
 /**
  * The run of one attempt at a data request (decision 1): names the job, the run queue and the logs. At most 63 characters.
  *
+ * @param requestId chosen by the client, so only its hash tells requests apart.
  * @param attempt below 1000.
- * @param life of the agent's process, see {@link makeLife}: what an agent that was killed left behind under the same request
- * and attempt (a queue with messages, a job on record) must not be taken for this run's.
+ * @param nonce new for each execution, see {@link makeRunNonce}: what an earlier one left behind under the same request and
+ * attempt (a queue with messages, a job on record) must not be taken for this run's.
  */
-export function makeRunName(localJobName: string, requestId: string, attempt: number, life: string): string {
-  const request = requestId.replaceAll("-", "").slice(0, 12);
-  return `${localJobName.slice(0, 40)}-${request}-${String(attempt)}-${life}`;
+export function makeRunName(localJobName: string, requestId: string, attempt: number, nonce: string): string {
+  return `${localJobName.slice(0, MAX_LOCAL_JOB_NAME)}-${hexHash(requestId, 12)}-${String(attempt)}-${nonce}`;
 }
 
-/** A short name for one life of a process: 5 random characters, as a DNS label has them. */
-export function makeLife(): string {
+/** 5 random characters, as a DNS label has them. */
+export function makeRunNonce(): string {
   return randomInt(36 ** 5)
     .toString(36)
     .padStart(5, "0");
@@ -66,5 +75,9 @@ export function makeLife(): string {
 
 /** Whether a run is one of this local job's: its name begins as {@link makeRunName} makes it. */
 export function isRunOf(runName: string, localJobName: string): boolean {
-  return runName.startsWith(`${localJobName.slice(0, 40)}-`);
+  return runName.startsWith(`${localJobName}-`);
+}
+
+function hexHash(text: string, digits: number): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, digits);
 }

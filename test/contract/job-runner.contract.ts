@@ -332,6 +332,21 @@ export function jobRunnerContract(kind: string, setUp: () => Promise<JobRunnerFi
       });
     });
 
+    test("end kills what lives, and keeps its state and logs", async () => {
+      await withRunner(async (runner) => {
+        const stubborn = `process.on("SIGTERM", () => {}); console.log("up"); ${FOREVER}`;
+        const spec = await jobOf(stubborn, [stubborn]);
+        await runner.start(spec);
+        await untilPrinted(runner, spec.name, "up");
+        await runner.end(spec.name);
+        assert.equal(await (await fixture).isRunning(spec.name), false);
+        assert.equal((await runner.status(spec.name))?.phase, "failed");
+        assert.ok((await runner.logs(spec.name, 5)).some(({ line }) => line === "up"));
+        await runner.end(spec.name);
+        await runner.end("nobody-knows-me");
+      });
+    });
+
     test("stop works at every moment of a start", async () => {
       await withRunner(async (runner) => {
         for (const waitMs of [undefined, 0, 1, 2, 4, 8, 16, 32]) {
