@@ -67,6 +67,8 @@ describe("a process of a chain that is killed", () => {
         [answer.status, answer.problem.code, answer.problem.party],
         ["failed", "stream_interrupted", "VU"],
       );
+      // What a container wrote is the steward's: it may quote data.
+      assert.equal(JSON.stringify(answer.problem).includes('"log"'), false);
       await assertNothingLeft(exchange);
     });
   }
@@ -103,6 +105,21 @@ describe("an agent that is killed", () => {
     await killAgent("UVA");
     await exchange.startAgent("UVA");
     const { rows = [] } = await answer;
+    assert.deepEqual(
+      rows.map(({ steps }) => steps),
+      [STEPS, STEPS],
+    );
+    await assertNothingLeft(exchange);
+  });
+
+  test("as the third party, and comes back: the repeated request is answered, though its first one still runs at the providers", async () => {
+    const idempotencyKey = "killed-third-party";
+    const lost = assert.rejects(ask(throughSurf, "SURF", SLOW, idempotencyKey), /fetch failed|terminated/);
+    await Promise.all(["VU", "UVA"].map((party) => chainProcess(exchange, party, "query-child")));
+    await killAgent("SURF");
+    await lost;
+    await exchange.startAgent("SURF");
+    const { rows = [] } = await ask(throughSurf, "SURF", SLOW, idempotencyKey);
     assert.deepEqual(
       rows.map(({ steps }) => steps),
       [STEPS, STEPS],

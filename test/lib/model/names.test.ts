@@ -1,12 +1,28 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { isRunOf, jobNameForLogs, makeJobName, makeLocalJobName, makeRunName, makeRunNonce } from "../../../lib/model/names.ts";
+import {
+  isRunOf,
+  jobNameForLogs,
+  makeJobName,
+  makeLocalJobName,
+  makeRunName,
+  makeRunNonce,
+} from "../../../lib/model/names.ts";
 
 const DNS_LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
 describe("job names", () => {
   test("any user name gives a name that Kubernetes takes, with 8 hexadecimal digits at its end", () => {
-    for (const userName of ["anna@example.org", "Ünï Cödé", "", "-x-", "123", "a".repeat(200), "queueInfo", "../../etc"]) {
+    for (const userName of [
+      "anna@example.org",
+      "Ünï Cödé",
+      "",
+      "-x-",
+      "123",
+      "a".repeat(200),
+      "queueInfo",
+      "../../etc",
+    ]) {
       const name = makeJobName(userName, "0123abcd");
       assert.match(name, DNS_LABEL);
       assert.match(name, /^[a-z].*-0123abcd$/);
@@ -19,7 +35,10 @@ describe("run names", () => {
   const requests = ["018f0000-aaaa-7000-8000-000000000001", "018f0000-aaaa-7000-8000-000000000002"] as const;
 
   test("requests whose ids begin alike, as those of one millisecond do, have runs of their own", () => {
-    assert.notEqual(makeRunName("anna-0123abcd-vu", requests[0], 1, "aaaaa"), makeRunName("anna-0123abcd-vu", requests[1], 1, "aaaaa"));
+    assert.notEqual(
+      makeRunName("anna-0123abcd-vu", requests[0], 1, "aaaaa"),
+      makeRunName("anna-0123abcd-vu", requests[1], 1, "aaaaa"),
+    );
   });
 
   test("the same attempt at the same request, executed again, has a name of its own", () => {
