@@ -18,6 +18,7 @@ import {
 
 /** Two seconds from a changed agreement to the last row, and something for a busy machine. */
 const REVOKED_WITHIN_MS = 4_000;
+const GIVE_UP_MS = 30_000;
 const ENDLESS = {
   type: "sqlDataRequest",
   query: "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n",
@@ -54,8 +55,9 @@ async function approved(request: object = {}) {
     atFrontDoor: (changes: object = {}) => client.askAgain({ ...SUM_QUESTION, ...changes }, options),
     atAgent: (party: string, changes: object = {}) =>
       client.askAgent(endpointOf(party), { ...SUM_QUESTION, ...changes }, options),
-    /** Rows without end from a party; read as fast as they come. */
-    stream: (party: string) => call("POST", endpointOf(party), ENDLESS, options),
+    /** Rows without end from a party; where nobody stops them, the test does. */
+    stream: (party: string) =>
+      call("POST", endpointOf(party), ENDLESS, { ...options, signal: AbortSignal.timeout(GIVE_UP_MS) }),
   };
 }
 
