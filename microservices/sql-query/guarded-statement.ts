@@ -69,7 +69,10 @@ function prepare(database: Database.Database, sql: string): Database.Statement {
   }
 }
 
-/** What SQLite or its binding says against a statement, as the analyst's error. Out of memory stays what it is. */
+/**
+ * What SQLite or its binding says against a statement that it compiles, as the analyst's error: it quotes the statement, and
+ * no value, for no row was read and no function called (what fails later: `query-faults.ts`). Out of memory stays what it is.
+ */
 function queryFault(error: unknown): unknown {
   if (!(error instanceof Error) || (error as { code?: string }).code === "SQLITE_NOMEM") return error;
   return new AppError("query_invalid", `The query cannot be run: ${error.message}.`, { cause: error });

@@ -8,7 +8,7 @@ import Database from "better-sqlite3";
 import { columnReaders } from "../../../lib/data/column-reader.ts";
 import { fieldsOf, formatCell, type CellValue, type FieldSpec } from "../../../lib/data/field-types.ts";
 import { createTableSql } from "../../../lib/data/sqlite-tables.ts";
-import { AppError, type ErrorCode } from "../../../lib/errors.ts";
+import { AppError, toFailure, type ErrorCode } from "../../../lib/errors.ts";
 import type { DataSet, Table } from "../../../lib/model/dataset.ts";
 import { runQuery, type QueryResult, type World } from "../../../microservices/sql-query/query.ts";
 import { DEFAULT_QUERY_LIMITS, type QueryLimits } from "../../../microservices/sql-query/query-protocol.ts";
@@ -303,6 +303,75 @@ describe("hostile queries, several at once", { concurrency: 3 }, () => {
       assert.ok(performance.now() - started < timeMs + 4000, "it took much longer than its limit");
     });
   }
+});
+
+/** A world with a name that nothing but a result may carry. */
+async function canaryWorld(): Promise<World> {
+  const canary: Table = {
+    name: "Canary",
+    columns: [
+      { name: "name", type: { type: "text" } },
+      { name: "least", type: { type: "integer" } },
+    ],
+  };
+  const path = join(await temporaryFolder(), "canary.sqlite");
+  const file = new Database(path);
+  file.exec(`${createTableSql(canary)}; INSERT INTO Canary VALUES ('kanarie-4711', -9223372036854775808)`);
+  file.close();
+  return { path, dataSets: [dataSetOf(canary)] };
+}
+
+/** Each fails on the canary's value; SQLite quotes it in the messages of some. */
+const failing: readonly [expression: string, says: RegExp][] = [
+  ["json_extract('{}', name)", /bad JSON path\.$/],
+  ["json_extract('{}', (SELECT group_concat(name || least) FROM Canary))", /bad JSON path\.$/],
+  ["json_extract(name, '$')", /malformed JSON\.$/],
+  ["json_set('{}', name, 1)", /bad JSON path\.$/],
+  ["json_insert('{}', name, 1)", /bad JSON path\.$/],
+  ["json_replace('{}', name, 1)", /bad JSON path\.$/],
+  ["json_remove('{}', name)", /bad JSON path\.$/],
+  ["json_type('{}', name)", /bad JSON path\.$/],
+  ["json_array_length('{}', name)", /bad JSON path\.$/],
+  ["'{}' ->> ('$' || name)", /bad JSON path\.$/],
+  ["json(name)", /malformed JSON\.$/],
+  ["json_patch(name, '{}')", /malformed JSON\.$/],
+  ["(SELECT value FROM json_each('{}', name))", /bad JSON path\.$/],
+  ["(SELECT value FROM json_tree(name))", /malformed JSON\.$/],
+  ["abs(least)", /integer overflow\.$/],
+  ["name LIKE 'x' ESCAPE name", /single character\.$/],
+  ["unistr(name || '\\u')", /invalid Unicode escape\.$/],
+  ["ntile(least) OVER (ORDER BY name)", /must be a positive integer\.$/],
+  ["median(name)", /an expression failed on a value\.$/],
+  ["percentile(least, name)", /an expression failed on a value\.$/],
+  ["name REGEXP name", /no such function: REGEXP\.$/],
+  ["name MATCH name", /a function is used where it cannot be\.$/],
+  ["printf('%.*c', 2147483647, name)", /more memory/],
+];
+
+describe("what a query fails with while it runs", { concurrency: 3 }, () => {
+  for (const [expression, says] of failing) {
+    test(`${expression} carries no value`, async () => {
+      const asked = ask(`SELECT ${expression} AS x FROM Canary`, { world: await canaryWorld() });
+      await assert.rejects(asked, (error: AppError) => {
+        assert.ok(error instanceof AppError, String(error));
+        assert.match(error.message, says);
+        assert.ok(!/kanarie|4711|9223372036854775808/.test(JSON.stringify(toFailure(error))), error.message);
+        return true;
+      });
+    });
+  }
+
+  test("a constant that fails is no value, but is not told apart from one", async () => {
+    await assert.rejects(ask("SELECT json_extract('{}', 'kanarie') AS x"), { message: /bad JSON path\.$/ });
+  });
+});
+
+test("CAST, printf, round and the functions of dates fail on no value at all", async () => {
+  const expressions = "CAST(name AS INTEGER), printf('%d', name), round(name), date(name), strftime('%Q', name)";
+  const { rows } = await ask(`SELECT ${expressions.replaceAll("), ", ") AS x, ")} AS y FROM Canary`, {
+    world: await canaryWorld(),
+  });
+  assert.deepEqual(rows, [[0n, "0", 0, null, null]]);
 });
 
 test("after all that nothing is left of them, the next query works, and the world is as it was", async () => {
