@@ -19,6 +19,7 @@ export async function agreementRevisions(
 
 /** Whether no agreement that a plan was decided on has changed since. */
 export async function standsOnCurrentAgreements(plan: Plan, context: OrchestratorContext): Promise<boolean> {
-  const revisions = await agreementRevisions(plan.approved, context);
-  return plan.approved.every((steward) => revisions[steward] === (plan.agreements[steward] ?? 0));
+  const stewards = [...new Set([...plan.approved, ...Object.keys(plan.agreements)])];
+  const revisions = await agreementRevisions(stewards, context);
+  return stewards.every((steward) => revisions[steward] === (plan.agreements[steward] ?? 0));
 }

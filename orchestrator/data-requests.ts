@@ -12,7 +12,7 @@ import { withSpan } from "../lib/telemetry/tracing.ts";
 import { askAgent } from "./agent-calls.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { currentPlan } from "./current-plan.ts";
-import type { DataRequestOrder } from "./data-request-order.ts";
+import { CancelledByCaller, type DataRequestOrder } from "./data-request-order.ts";
 import { gatheredAnswer } from "./gathered-answer.ts";
 import type { Arrival } from "./outcomes.ts";
 import { pipedAnswer } from "./piped-answer.ts";
@@ -38,7 +38,9 @@ export async function* answerDataRequest(
     ending = "failed";
     throw call.reasonOf(thrown);
   } finally {
-    if ((ending === "left" || call.signal.aborted) && call.isWorthCancelling) cancelAtParties(order, context);
+    if ((ending === "left" || call.signal.aborted) && call.isWorthCancelling) {
+      cancelAtParties(call.plan, order.requestId, context);
+    }
     call.close();
   }
 }
@@ -48,11 +50,12 @@ async function* followPlan(
   context: OrchestratorContext,
   call: CallScope,
 ): AsyncGenerator<string | Uint8Array, void, undefined> {
-  let { plan } = order;
   for (let moves = 0; ; moves++) {
+    const { plan } = call;
     const isGathered = (order.request.algorithm ?? "").trim() !== "";
     const asked = { ...order, plan, request: isGathered ? withSummary(order.request, plan) : order.request };
-    const arrivals = answeringParties(plan).map((party) => open(party, asked, context, call.signal));
+    const accessToken = await order.accessTokenFor(plan);
+    const arrivals = answeringParties(plan).map((party) => open(party, asked, accessToken, context, call.signal));
     try {
       yield* isGathered
         ? gatheredAnswer(
@@ -69,7 +72,7 @@ async function* followPlan(
       if (!["job_moved", "agreement_gone"].includes(error.code) || moves >= MAX_MOVES) throw error;
       const newer = await currentPlan(plan.jobName, context, call.signal);
       if (newer.version === plan.version) throw error;
-      plan = newer;
+      call.plan = newer;
     }
   }
 }
@@ -82,7 +85,8 @@ function withSummary(request: DataRequest, plan: Plan): DataRequest {
 
 async function open(
   party: string,
-  { plan, request, requestId, accessToken, trace }: DataRequestOrder,
+  { plan, request, requestId, trace }: DataRequestOrder,
+  accessToken: string,
   context: OrchestratorContext,
   signal: AbortSignal,
 ): Promise<Arrival> {
@@ -104,12 +108,15 @@ async function open(
 /** Ends all calls of one request: when its caller goes, at its deadline, and at its end. */
 class CallScope {
   readonly signal: AbortSignal;
+  /** Whose parties are asked now. */
+  plan: Plan;
   readonly #order: DataRequestOrder;
   readonly #ending = new AbortController();
   readonly #timer: NodeJS.Timeout;
 
   constructor(order: DataRequestOrder, { limits }: OrchestratorContext) {
     this.#order = order;
+    this.plan = order.plan;
     this.signal = AbortSignal.any([order.signal, this.#ending.signal]);
     const ms = limits.requestDeadlineMs + limits.deadlineGraceMs;
     this.#timer = setTimeout(() => {
@@ -117,9 +124,10 @@ class CallScope {
     }, ms);
   }
 
-  /** Whether agents may be at work that nobody will read: not so where a caller went who may ask again. */
+  /** Whether agents may be at work that nobody will read: not so where a caller went who may ask again, without a word. */
   get isWorthCancelling(): boolean {
-    return !(this.#order.isRepeatable && this.#order.signal.aborted);
+    const { isRepeatable, signal } = this.#order;
+    return !(isRepeatable && signal.aborted) || signal.reason instanceof CancelledByCaller;
   }
 
   /** What ended the calls, where something did; else what was thrown. */
@@ -134,10 +142,7 @@ class CallScope {
 }
 
 /** Cancels at every party (decision 22). Nobody waits for it, and a party that does not hear it ends at its own deadline. */
-function cancelAtParties(
-  { plan, requestId }: DataRequestOrder,
-  { bus, clock, limits, logger }: OrchestratorContext,
-): void {
+function cancelAtParties(plan: Plan, requestId: string, { bus, clock, limits, logger }: OrchestratorContext): void {
   const reason = toFailure(new AppError("cancelled", "Nobody waits for this request any more."));
   const body = encodeJson({ requestId, jobName: plan.jobName, reason });
   const expiresAtMs = clock.now() + limits.requestDeadlineMs;

@@ -34,7 +34,7 @@ export interface PlanDecision {
   readonly dataSets: readonly string[];
   /** Third parties that all authorized providers accept, whichever archetype was chosen. */
   readonly acceptedComputeProviders: readonly string[];
-  /** Revision of each candidate's agreement before it was asked; 0 where there is none. */
+  /** Revision of each candidate's and each accepted third party's agreement before it was asked; 0 where there is none. */
   readonly agreements: Readonly<Record<string, number>>;
 }
 
@@ -51,11 +51,12 @@ export async function decidePlan(question: PlanQuestion, context: OrchestratorCo
   const { authorized } = outcomes;
   const dataSets = question.dataSets ?? commonDataSets(authorized);
   const accepted = acceptedComputeProviders(authorized);
+  const thirdPartyAgreements = await agreementRevisions(accepted, context);
   return {
     outcomes,
     dataSets,
     acceptedComputeProviders: accepted,
-    agreements,
+    agreements: { ...agreements, ...thirdPartyAgreements },
     selection:
       noProviders(outcomes) ??
       noDataSet(authorized, dataSets) ??

@@ -36,9 +36,9 @@ export const Plan = Type.Object({
   /** Data providers, by name. */
   providers: Type.Array(StewardName),
   computeProvider: Type.Optional(StewardName),
-  /** Third parties that all approved providers accepted when the job was approved. */
+  /** Third parties that all of the providers accepted, at the approval or at any decision since: tokens count at all of these. */
   acceptedComputeProviders: Type.Array(StewardName),
-  /** Revision of each approved provider's agreement that this plan was decided on; 0 where there was none. */
+  /** Revision of each agreement, a third party's own too, that this plan was decided on; 0 where there was none. */
   agreements: Type.Record(StewardName, Type.Integer()),
   refused: Type.Array(Type.Object({ provider: StewardName, code: Type.String(), detail: Type.String() })),
   offline: Type.Array(StewardName),

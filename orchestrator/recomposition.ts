@@ -49,11 +49,9 @@ async function follow(
   const { document: before } = current;
   const next = nextPlan(before, decision, context);
   if (isSamePlan(before, next)) {
-    // The same plan, decided on newer agreements: noted, unless another replica is at it.
-    if (!isDeepStrictEqual(before.agreements, next.agreements)) {
-      await claim({ ...before, agreements: next.agreements }, current.revision, context);
-    }
-    return true;
+    // The same parties in the same roles: nobody is told anything, but what it stands on, and why, is noted.
+    const noted: Plan = { ...withoutClaim(next), version: before.version, state: before.state };
+    return isDeepStrictEqual(before, noted) || (await claim(noted, current.revision, context)) !== undefined;
   }
   const claimed = await claim(next, current.revision, context);
   if (claimed === undefined) return false;
@@ -138,6 +136,9 @@ function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorCon
   const common = {
     ...kept,
     version,
+    acceptedComputeProviders: [
+      ...new Set([...before.acceptedComputeProviders, ...decision.acceptedComputeProviders]),
+    ].sort(),
     agreements: { ...decision.agreements },
     refused: [...outcomes.refused],
     offline: [...outcomes.offline],
@@ -160,11 +161,15 @@ function thirdParty(name: string | undefined): { computeProvider: string } | Rec
   return name === undefined ? {} : { computeProvider: name };
 }
 
-/** Versions and revisions aside. An interrupted composition is never the same: somebody must complete it. */
+/** The same work for the same parties. An interrupted composition is never the same: somebody must complete it. */
 function isSamePlan(before: Plan, next: Plan): boolean {
   if (before.state === "stopped" || next.state === "stopped") return before.state === next.state;
   if (before.state === "composing") return false;
-  return before.archetype === next.archetype && partiesOf(before).join() === partiesOf(next).join();
+  return (
+    before.archetype === next.archetype &&
+    before.computeProvider === next.computeProvider &&
+    before.providers.join() === next.providers.join()
+  );
 }
 
 function withoutClaim({ composingUntilMs: _until, ...plan }: Plan): Plan {

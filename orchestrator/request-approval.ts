@@ -63,7 +63,10 @@ export async function approveRequest(
         ...(selection.plan.computeProvider === undefined ? {} : { computeProvider: selection.plan.computeProvider }),
         acceptedComputeProviders: [...decision.acceptedComputeProviders],
         agreements: Object.fromEntries(
-          selection.plan.providers.map((steward) => [steward, decision.agreements[steward] ?? 0]),
+          [...selection.plan.providers, ...decision.acceptedComputeProviders].map((party) => [
+            party,
+            decision.agreements[party] ?? 0,
+          ]),
         ),
         refused: [...decision.outcomes.refused],
         offline: [...decision.outcomes.offline],

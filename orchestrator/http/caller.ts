@@ -27,10 +27,8 @@ export class Callers {
   }
 
   /** The bearer of an access token; `unauthenticated`, `token_expired` or `token_invalid` otherwise. */
-  async ofToken(request: FastifyRequest): Promise<VerifiedToken & { readonly accessToken: string }> {
-    const accessToken = bearerToken(request);
-    const claims = await verifyAccessToken(accessToken, this.#keys, { clock: this.#clock });
-    return { ...claims, accessToken: accessToken ?? "" };
+  async ofToken(request: FastifyRequest): Promise<VerifiedToken> {
+    return verifyAccessToken(bearerToken(request), this.#keys, { clock: this.#clock });
   }
 
   /** The bearer of a refresh token, given in the body or as the bearer token. */

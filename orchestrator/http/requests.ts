@@ -13,7 +13,7 @@ import type { DataRequest, RequestApproval, RequestOptions } from "../../lib/mod
 import type { User } from "../../lib/model/names.ts";
 import type { VerifiedToken } from "../../lib/tokens.ts";
 import { currentPlan } from "../current-plan.ts";
-import type { DataRequestOrder } from "../data-request-order.ts";
+import { CancelledByCaller, type DataRequestOrder } from "../data-request-order.ts";
 import { answerDataRequest } from "../data-requests.ts";
 import { endpointsOf } from "../endpoints.ts";
 import type { PlanQuestion } from "../planning.ts";
@@ -37,8 +37,10 @@ export function addRequestRoutes(server: FastifyInstance, context: HttpContext):
   );
   server.delete<{ Params: { id: string } }>("/api/v1/requests/:id", async (request, reply) => {
     const { sub } = await context.callers.ofToken(request);
-    const reason = new AppError("cancelled", "The caller cancelled the request.");
-    if (!(await context.answers.remove(sub, request.params.id, reason))) throw unknownRequest(request.params.id);
+    const { requestId } = requestIdOf(request.params.id);
+    if (!(await context.answers.remove(sub, requestId, new CancelledByCaller()))) {
+      throw unknownRequest(request.params.id);
+    }
     return reply.code(204).send();
   });
 }
@@ -61,7 +63,7 @@ async function requestApproval(
   const { accessToken, refreshToken } = await context.tokens.issue(plan);
   const options = { ...approval.options, ...asked.options };
   return answer(
-    { plan, request: { ...asked, options }, accessToken, ...id },
+    { plan, request: { ...asked, options }, ...id },
     { auth: { accessToken, refreshToken } },
     request,
     reply,
@@ -104,7 +106,7 @@ async function dataRequest(
     const fingerprint = fingerprintOf("request", caller.job, asked);
     await noteRequest({ userName: caller.sub, requestId: id.requestId, fingerprint }, plan, context.orchestrator);
   }
-  return answer({ plan, request: asked, accessToken: caller.accessToken, ...id }, {}, request, reply, context);
+  return answer({ plan, request: asked, ...id }, {}, request, reply, context);
 }
 
 /** What the body says of job and user must not contradict the token, which decides; agents demand the same. */
@@ -120,27 +122,31 @@ function requireSameJobAndUser({ requestMetadata, user }: DataRequest, { job, su
 
 /** Answers with the gathered results; at once, or later where the caller prefers that (RFC 7240, section 4.1). */
 async function answer(
-  order: Omit<DataRequestOrder, "trace" | "signal">,
+  asked: Pick<DataRequestOrder, "plan" | "request" | "requestId" | "isRepeatable">,
   members: Readonly<Record<string, unknown>>,
   request: FastifyRequest,
   reply: FastifyReply,
   context: HttpContext,
 ): Promise<FastifyReply> {
-  const trace = request.traceContext;
+  const order = {
+    ...asked,
+    trace: request.traceContext,
+    accessTokenFor: (plan: Plan) => context.tokens.forAgents(plan),
+  };
   const log = { dataRequest: order.requestId, archetype: order.plan.archetype };
   void reply.header("x-dynamos-request", order.requestId);
   if (prefersAsync(request)) {
     const { userName } = order.plan.user;
     if (!(await context.answers.has(userName, order.requestId))) {
       context.answers.start(userName, order.requestId, (signal) =>
-        answerDataRequest({ ...order, trace, signal }, context.orchestrator),
+        answerDataRequest({ ...order, signal }, context.orchestrator),
       );
     }
     request.log.info(log, "data request accepted");
     return accepted(order, members, reply);
   }
   request.log.info(log, "data request");
-  const pieces = answerDataRequest({ ...order, trace, signal: request.callerGone }, context.orchestrator);
+  const pieces = answerDataRequest({ ...order, signal: request.callerGone }, context.orchestrator);
   const first = await pieces.next();
   return reply
     .header("content-type", "application/json; charset=utf-8")

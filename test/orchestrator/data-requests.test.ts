@@ -8,6 +8,7 @@ import { ERROR_KINDS, toProblem, AppError, type ErrorCode } from "../../lib/erro
 import { eventually } from "../support/eventually.ts";
 import {
   agentAnswer,
+  agreementOf,
   ANALYST,
   call,
   startFrontDoor,
@@ -284,6 +285,29 @@ test("a caller that reads nothing stops the agent's stream, and one that goes ca
   await eventually(() => vu.cancels.length === 1);
 });
 
+test("a caller that goes after the job moved in the middle cancels it where it is now", async (t) => {
+  const door = await startFrontDoor(t);
+  await door.agent("VU", {
+    answer: async (request, response) => {
+      await door.knowledge.put("agreements", agreementOf("VU", { archetypes: ["dataThroughTtp"] }));
+      await problem("job_moved")(request, response);
+    },
+  });
+  const surf = await door.agent("SURF", { answer: () => undefined });
+  const { bearer } = await approved(door, ["VU"]);
+  const caller = new AbortController();
+  const answer = fetch(`${door.url}/api/v1/sqlDataRequest`, {
+    method: "POST",
+    headers: { ...bearer, "content-type": "application/json" },
+    body: JSON.stringify(QUESTION),
+    signal: caller.signal,
+  });
+  await eventually(() => surf.requests.length === 1);
+  caller.abort();
+  await assert.rejects(answer);
+  await eventually(() => surf.cancels.length === 1);
+});
+
 test("many requests at once keep to their own answers", async (t) => {
   const echo: Answer = ({ body, headers }, response) => {
     response.setHeader("content-type", "application/json");
@@ -436,6 +460,19 @@ test("an asynchronous request that fails is a problem at its place, and one that
   assert.equal((await call("DELETE", `${door.url}${second.body.location}`, undefined, running.bearer)).status, 204);
   await eventually(() => silent.cancels.length === 1);
   assert.equal(vu.cancels.length, 0);
+});
+
+test("one of a caller's own key is cancelled by that key, at the agent too, though a caller that only goes may ask again", async (t) => {
+  const door = await startFrontDoor(t);
+  const silent = await door.agent("VU", { answer: () => undefined });
+  const { bearer, again } = await approved(door, ["VU"]);
+  for (const [index, key] of ["my-key", "0B0E8400-E29B-41D4-A716-446655440000"].entries()) {
+    const { status } = await again(QUESTION, { prefer: "respond-async", "idempotency-key": key });
+    assert.equal(status, 202);
+    await eventually(() => silent.requests.length === index + 1);
+    assert.equal((await call("DELETE", `${door.url}/api/v1/requests/${key}`, undefined, bearer)).status, 204);
+    await eventually(() => silent.cancels.length === index + 1);
+  }
 });
 
 test("the keys at the front door verify its tokens, and hold no private part", async (t) => {
