@@ -29,7 +29,7 @@ export class JobTokens {
       requestType: plan.requestType,
       dataSets: plan.dataSets,
       aud: [...audience].sort(),
-      agreements: plan.agreements,
+      agreements: Object.fromEntries(plan.approved.map((steward) => [steward, plan.agreements[steward] ?? 0])),
     };
     return issueTokens(claims, this.#key, this.#clock, refreshUntil);
   }
