@@ -10,6 +10,8 @@ export interface AgentAnswer {
   readonly rowCount?: unknown;
   readonly summary?: unknown;
   readonly withheldGroups?: unknown;
+  readonly withheldBins?: unknown;
+  readonly withheldValues?: unknown;
   readonly minimumGroupSize?: unknown;
   readonly notes?: unknown;
   readonly providers?: unknown;
@@ -24,6 +26,10 @@ export interface Pooled {
   readonly rows?: readonly unknown[];
   readonly rowCount?: number;
   readonly withheldGroups?: unknown;
+  /** Where there are any. */
+  readonly withheldBins?: unknown;
+  /** Where there are any. */
+  readonly withheldValues?: unknown;
   readonly minimumGroupSize?: unknown;
   /** Who is in it. */
   readonly providers: readonly string[];
@@ -46,6 +52,8 @@ export async function poolAnswers(answers: readonly AgentAnswer[]): Promise<Pool
     rows,
     rowCount: rows.length,
     withheldGroups: notes.withheldGroups,
+    ...(notes.withheldBins > 0 ? { withheldBins: notes.withheldBins } : {}),
+    ...(notes.withheldValues > 0 ? { withheldValues: notes.withheldValues } : {}),
     minimumGroupSize,
     providers: notes.providers,
     notes: said,
@@ -54,12 +62,14 @@ export async function poolAnswers(answers: readonly AgentAnswer[]): Promise<Pool
 
 /** What the third party computed over all stewards' rows is the pooled answer already. */
 export function pooledOfThirdParty(answer: AgentAnswer, planned: readonly string[]): Pooled {
-  const { columns, rows, rowCount, withheldGroups, minimumGroupSize, notes } = answer;
+  const { columns, rows, rowCount, withheldGroups, withheldBins, withheldValues, minimumGroupSize, notes } = answer;
   return {
     columns,
     rows: rows ?? [],
     rowCount: numberOr(rowCount, rows?.length ?? 0),
     withheldGroups,
+    ...(withheldBins === undefined ? {} : { withheldBins }),
+    ...(withheldValues === undefined ? {} : { withheldValues }),
     minimumGroupSize,
     providers: providersIn(answer.providers) ?? planned,
     notes: Array.isArray(notes) ? notes.map(String) : [],

@@ -2,17 +2,40 @@
 import { Type, type Static } from "@sinclair/typebox";
 import { AppError } from "../errors.ts";
 import { CellJson, cellAsJson, cellFromJson, FieldTypeJson } from "./cell-json.ts";
-import { isWithheld, startSummaries, type Group, type GroupedSummary } from "./grouped.ts";
-import { algorithmsFor, type GroupingPlan, type PlannedColumn, type ValueColumn } from "./grouping-plan.ts";
+import {
+  isColumnWithheld,
+  isWithheld,
+  startColumns,
+  type Group,
+  type GroupColumn,
+  type GroupedSummary,
+} from "./grouped.ts";
+import { algorithmsFor, type GroupingPlan, type PlannedColumn } from "./grouping-plan.ts";
 import { algorithmsNamed } from "./registry.ts";
 import { checkState } from "./state-check.ts";
+import type { Algorithm, Bin } from "./summary.ts";
 
 const ColumnJson = Type.Object(
   { name: Type.String(), type: FieldTypeJson, isTypeUnknown: Type.Optional(Type.Literal(true)) },
   { additionalProperties: false },
 );
 
-/** The document. Groups and bins below the minimum size are not in it, only their number. */
+/** What leaves of one value column in one group: null, if fewer values than the minimum are behind it. */
+const ColumnStateJson = Type.Union([
+  Type.Null(),
+  Type.Object(
+    {
+      /** Values behind the states. */
+      count: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+      /** Per algorithm that pools. */
+      states: Type.Array(Type.Unknown()),
+    },
+    { additionalProperties: false },
+  ),
+]);
+type ColumnStateJson = Static<typeof ColumnStateJson>;
+
+/** The document. Groups, bins and values below the minimum size are not in it, only their number. */
 export const GroupedSummaryJson = Type.Object(
   {
     version: Type.Literal(1),
@@ -30,13 +53,14 @@ export const GroupedSummaryJson = Type.Object(
     minimumGroupSize: Type.Integer({ minimum: 1 }),
     withheldGroups: Type.Integer({ minimum: 0 }),
     withheldBins: Type.Integer({ minimum: 0 }),
-    /** Per group: place of its grouping, number of rows, values of the group columns, states per value column and algorithm. */
+    withheldValues: Type.Integer({ minimum: 0 }),
+    /** Per group: place of its grouping, number of rows, values of the group columns, state of each value column. */
     groups: Type.Array(
       Type.Tuple([
         Type.Integer({ minimum: 0 }),
         Type.String({ pattern: "^[0-9]{1,30}$" }),
         Type.Array(CellJson),
-        Type.Array(Type.Array(Type.Unknown())),
+        Type.Array(ColumnStateJson),
       ]),
     ),
   },
@@ -44,11 +68,11 @@ export const GroupedSummaryJson = Type.Object(
 );
 export type GroupedSummaryJson = Static<typeof GroupedSummaryJson>;
 
-/** Writes the state down, without groups and bins of fewer than `minimumGroupSize` rows. */
+/** Writes the state down, without groups, bins and values behind which are fewer rows or values than `minimumGroupSize`. */
 export function groupedToJson(summary: GroupedSummary, minimumGroupSize: number): GroupedSummaryJson {
   const plan = summary.plan;
   let withheldGroups = 0;
-  let withheldBins = 0;
+  const withheld = { bins: 0, values: 0 };
   const groups: GroupedSummaryJson["groups"] = [];
   for (const [index, grouping] of plan.groupings.entries()) {
     for (const group of summary.groupsOf(index)) {
@@ -56,8 +80,9 @@ export function groupedToJson(summary: GroupedSummary, minimumGroupSize: number)
         withheldGroups += 1;
         continue;
       }
-      withheldBins += binsBelow(group, minimumGroupSize);
-      const states = grouping.valueColumns.map((column, place) => columnStates(column, group, place, minimumGroupSize));
+      const states = grouping.valueColumns.map(({ algorithms }, place) =>
+        columnState(algorithms, group.columns[place], minimumGroupSize, withheld),
+      );
       groups.push([index, group.rows.toString(), group.cells.map(cellAsJson), states]);
     }
   }
@@ -72,7 +97,8 @@ export function groupedToJson(summary: GroupedSummary, minimumGroupSize: number)
     })),
     minimumGroupSize,
     withheldGroups,
-    withheldBins,
+    withheldBins: withheld.bins,
+    withheldValues: withheld.values,
     groups,
   };
 }
@@ -119,19 +145,24 @@ export function* groupsOfJson(json: GroupedSummaryJson, plan: GroupingPlan): Gen
     const group: Group = {
       cells: grouping.groupColumns.map((column, i) => cellFromJson(column.type, cells[i] ?? null)),
       rows: BigInt(rows),
-      summaries: startSummaries(plan, grouping, {}),
+      columns: startColumns(plan, grouping, {}),
     };
     loadStates(group, states, place);
     yield { index, group };
   }
 }
 
-function loadStates(group: Group, states: readonly (readonly unknown[])[], place: number): void {
-  if (states.length !== group.summaries.length) throw malformedGroup(place);
-  for (const [column, summaries] of group.summaries.entries()) {
-    const columnOf = states[column] ?? [];
-    if (columnOf.length !== summaries.length) throw malformedGroup(place);
-    for (const [which, summary] of summaries.entries()) summary.load(columnOf[which]);
+function loadStates(group: Group, states: readonly ColumnStateJson[], place: number): void {
+  if (states.length !== group.columns.length) throw malformedGroup(place);
+  for (const [which, column] of group.columns.entries()) {
+    const state = states[which];
+    if (state === null) {
+      column.isPartlyWithheld = true;
+      continue;
+    }
+    if (state?.states.length !== column.summaries.length) throw malformedGroup(place);
+    column.count = state.count;
+    for (const [i, summary] of column.summaries.entries()) summary.load(state.states[i]);
   }
 }
 
@@ -139,19 +170,29 @@ function columnToJson({ name, type, isTypeUnknown }: PlannedColumn): Static<type
   return { name, type, ...(isTypeUnknown ? { isTypeUnknown } : {}) };
 }
 
-function columnStates(column: ValueColumn, group: Group, place: number, minimumGroupSize: number): unknown[] {
-  return column.algorithms.flatMap((algorithm, which) =>
-    algorithm.mergeable ? [group.summaries[place]?.[which]?.toJson(minimumGroupSize) ?? null] : [],
-  );
-}
-
-function binsBelow(group: Group, minimumGroupSize: number): number {
-  let below = 0;
-  for (const summary of group.summaries.flat()) {
-    const result = summary.finish();
-    if (Array.isArray(result)) below += result.filter((bin: { count: bigint }) => bin.count < minimumGroupSize).length;
+/** The state of one value column, as far as it may leave; what may not is added up in `withheld`. */
+function columnState(
+  algorithms: readonly Algorithm[],
+  column: GroupColumn | undefined,
+  minimumGroupSize: number,
+  withheld: { bins: number; values: number },
+): ColumnStateJson {
+  if (column === undefined) throw new AppError("internal", "A group lacks a value column of its grouping.");
+  const pooled = column.summaries.filter((_, which) => algorithms[which]?.mergeable);
+  const bins = algorithms.some(({ shape }) => shape === "bins")
+    ? pooled.flatMap((summary) => summary.finish() as readonly Bin[])
+    : undefined;
+  if (bins === undefined && isColumnWithheld(column, minimumGroupSize)) {
+    withheld.values += pooled.length;
+    return null;
   }
-  return below;
+  const shown = bins?.filter(({ count }) => count >= minimumGroupSize);
+  withheld.bins += (bins?.length ?? 0) - (shown?.length ?? 0);
+  return {
+    // Of bins, only those that are there: the number of all values would tell what the others hold.
+    count: shown === undefined ? column.count : shown.reduce((sum, { count }) => sum + Number(count), 0),
+    states: pooled.map((summary) => summary.toJson(minimumGroupSize)),
+  };
 }
 
 function malformedGroup(place: number): AppError {

@@ -5,7 +5,7 @@ import { ALGORITHM, GROUP_COLUMNS } from "../data/field-metadata.ts";
 import type { CellValue, FieldSpec, FieldType } from "../data/field-types.ts";
 import { AppError } from "../errors.ts";
 import { compareRows } from "./cell-order.ts";
-import { hasBins, isWithheld, type Group, type GroupedSummary, type Withheld } from "./grouped.ts";
+import { hasBins, isColumnWithheld, isWithheld, type Group, type GroupedSummary, type Withheld } from "./grouped.ts";
 import { ROWS, type Grouping, type GroupingPlan, type PlannedColumn, type ValueColumn } from "./grouping-plan.ts";
 import type { Algorithm, Bin } from "./summary.ts";
 import { isSameType } from "./widening.ts";
@@ -16,7 +16,7 @@ export interface GroupedResult {
   readonly schema: Schema;
   /** The rows, sorted by group; never without a batch. */
   readonly batches: readonly RecordBatch[];
-  /** What was kept back here, because it has fewer rows than the minimum. */
+  /** What was kept back here, because fewer rows or values than the minimum are behind it. */
   readonly withheld: Withheld;
 }
 
@@ -26,27 +26,28 @@ export const GROUPING_COLUMN = "grouping";
 const ROWS_PER_BATCH = 8192;
 const INT64_BITS = 64;
 
-/** Lays a summary out, without groups and bins of fewer than `minimumGroupSize` rows. */
+/** Lays a summary out, without groups, bins and values behind which are fewer rows or values than `minimumGroupSize`. */
 export function finishGrouped(summary: GroupedSummary, minimumGroupSize: number): GroupedResult {
   const { plan } = summary;
   const layout = hasBins(plan) ? binLayout(plan) : valueLayout(plan);
   checkNames(layout.fields);
-  const withheld = { groups: 0, bins: 0 };
+  const withheld = { groups: 0, bins: 0, values: 0 };
   const rows: CellValue[][] = [];
   for (const [index, grouping] of plan.groupings.entries()) {
     const shown: CellValue[][] = [];
     for (const group of summary.groupsOf(index)) {
       if (isWithheld(group, minimumGroupSize)) withheld.groups += 1;
-      else withheld.bins += layout.addRows(shown, grouping, group, minimumGroupSize);
+      else withheld[layout.withholds] += layout.addRows(shown, grouping, group, minimumGroupSize);
     }
     rows.push(...shown.sort(compareRows));
   }
   return { ...toBatches(fittingFields(layout.fields, rows), rows, plan), withheld };
 }
 
-/** How groups become rows. `addRows` gives the number of bins that it withheld. */
+/** How groups become rows. `addRows` gives the number of bins or values that it withheld. */
 interface Layout {
   readonly fields: readonly FieldSpec[];
+  readonly withholds: "bins" | "values";
   addRows(rows: CellValue[][], grouping: Grouping, group: Group, minimumGroupSize: number): number;
 }
 
@@ -62,16 +63,24 @@ function valueLayout(plan: GroupingPlan): Layout {
   const names = [...valueFields.keys()];
   return {
     fields: [...groupFields, ...valueFields.values()],
-    addRows(rows, grouping, group) {
+    withholds: "values",
+    addRows(rows, grouping, group, minimumGroupSize) {
       const values = new Map<string, CellValue>();
+      let withheld = 0;
       for (const [place, column] of grouping.valueColumns.entries()) {
+        const found = group.columns[place];
+        if (found === undefined) continue;
+        if (isColumnWithheld(found, minimumGroupSize)) {
+          // A value that no steward gave was counted there.
+          if (found.count > 0) withheld += column.algorithms.length;
+          continue;
+        }
         for (const [which, algorithm] of column.algorithms.entries()) {
-          const value = group.summaries[place]?.[which]?.finish() ?? null;
-          values.set(resultName(algorithm, column), value as CellValue);
+          values.set(resultName(algorithm, column), (found.summaries[which]?.finish() ?? null) as CellValue);
         }
       }
       rows.push([...groupCells(plan, groupFields, grouping, group), ...names.map((name) => values.get(name) ?? null)]);
-      return 0;
+      return withheld;
     },
   };
 }
@@ -88,10 +97,11 @@ function binLayout(plan: GroupingPlan): Layout {
   ];
   return {
     fields,
+    withholds: "bins",
     addRows(rows, grouping, group, minimumGroupSize) {
       let withheld = 0;
       for (const [place, column] of grouping.valueColumns.entries()) {
-        for (const bin of (group.summaries[place]?.[0]?.finish() ?? []) as readonly Bin[]) {
+        for (const bin of (group.columns[place]?.summaries[0]?.finish() ?? []) as readonly Bin[]) {
           if (bin.count < minimumGroupSize) withheld += 1;
           else
             rows.push([...groupCells(plan, groupFields, grouping, group), column.name, bin.start, bin.end, bin.count]);

@@ -27,17 +27,29 @@ export interface GroupedSummaryOptions {
 const DEFAULT_MAXIMUM_GROUPS = 100_000;
 const DEFAULT_MAXIMUM_SUMMARIES = 400_000;
 
-/** One group: its values of the group columns, its number of rows, and per value column a summary per algorithm. */
+/** One group: its values of the group columns, its number of rows, and what is known of each value column. */
 export interface Group {
   readonly cells: readonly CellValue[];
   rows: bigint;
-  readonly summaries: readonly (readonly Summary[])[];
+  readonly columns: readonly GroupColumn[];
 }
 
-/** Groups and bins that were kept back because they are smaller than a minimum (decision 16). */
+/** One value column in one group. */
+export interface GroupColumn {
+  /** Values that are not null; of the rows themselves, rows. */
+  count: number;
+  /** Whether a steward kept its values of this column back (in merged groups). */
+  isPartlyWithheld: boolean;
+  /** One per algorithm. */
+  readonly summaries: readonly Summary[];
+}
+
+/** What was kept back because fewer rows or values than a minimum are behind it (decision 16). */
 export interface Withheld {
   readonly groups: number;
   readonly bins: number;
+  /** Single values in groups that are large enough: one per group, value column and algorithm. */
+  readonly values: number;
 }
 
 /** Summaries of all groups of a request. `close` it whatever happens: a median may hold a temporary file. */
@@ -59,7 +71,7 @@ export class GroupedSummary {
     this.#values = new SpillingValues(options.spilling);
     this.#groups = plan.groupings.map(() => new Map());
     // Tried here, so that a request whose parameters do not fit fails before any row is read.
-    for (const grouping of plan.groupings) startSummaries(plan, grouping, { values: this.#values });
+    for (const grouping of plan.groupings) startColumns(plan, grouping, { values: this.#values });
   }
 
   /** A summary of no rows yet. Where there are no group columns there is one group, also without rows (as in SQL). */
@@ -126,7 +138,7 @@ export class GroupedSummary {
     if (group === undefined) {
       this.#claimRow();
       this.#claimSummaries(grouping.valueColumns.reduce((count, column) => count + column.algorithms.length, 0));
-      group = { cells: normal, rows: 0n, summaries: this.#startSummaries(grouping) };
+      group = { cells: normal, rows: 0n, columns: this.#startColumns(grouping) };
       groups.set(key, group);
     }
     return group;
@@ -153,13 +165,16 @@ export class GroupedSummary {
       group.rows += 1n;
       for (let column = 0; column < values.length; column++) {
         const value = values[column]?.get(row) ?? null;
-        for (const summary of group.summaries[column] ?? []) summary.add(value);
+        const target = group.columns[column];
+        if (value === null || target === undefined) continue;
+        target.count += 1;
+        for (const summary of target.summaries) summary.add(value);
       }
     }
   }
 
-  #startSummaries(grouping: Grouping): Group["summaries"] {
-    return startSummaries(this.plan, grouping, { values: this.#values, claimRow: () => this.#claimRow() });
+  #startColumns(grouping: Grouping): Group["columns"] {
+    return startColumns(this.plan, grouping, { values: this.#values, claimRow: () => this.#claimRow() });
   }
 
   #claimSummaries(count: number): void {
@@ -185,21 +200,30 @@ export class GroupedSummary {
   }
 }
 
-/** Empty summaries for one group. */
-export function startSummaries(
+/** The value columns of one group, without values yet. */
+export function startColumns(
   plan: GroupingPlan,
   grouping: Grouping,
   { values, claimRow = () => undefined }: { readonly values?: ValueStore; readonly claimRow?: () => void },
-): Group["summaries"] {
+): Group["columns"] {
   return grouping.valueColumns.map(({ type, algorithms }) => {
     const context: SummaryContext = { type, parameters: plan.parameters, claimRow, ...(values ? { values } : {}) };
-    return algorithms.map((algorithm) => algorithm.start(context));
+    const summaries = algorithms.map((algorithm) => algorithm.start(context));
+    return { count: 0, isPartlyWithheld: false, summaries };
   });
 }
 
 /** Whether a group is too small to be shown. A minimum of 1 shows also the group of no rows that a sum over nothing is. */
 export function isWithheld(group: Group, minimumGroupSize: number): boolean {
   return minimumGroupSize > 1 && group.rows < minimumGroupSize;
+}
+
+/**
+ * Whether a column of a group has too few values for any result over them to be shown: a query can make a column that is
+ * null for all but one of the rows of a large group. Of no values at all, the results (0, null) are shown.
+ */
+export function isColumnWithheld({ count, isPartlyWithheld }: GroupColumn, minimumGroupSize: number): boolean {
+  return count === 0 ? isPartlyWithheld : count < minimumGroupSize;
 }
 
 /** Whether the result has a row per bin instead of one per group. */
@@ -211,9 +235,12 @@ const everyRow = { get: (): CellValue => 1n };
 
 function mergeInto(target: Group, source: Group): void {
   target.rows += source.rows;
-  for (const [column, summaries] of target.summaries.entries()) {
-    for (const [place, summary] of summaries.entries()) {
-      const other = source.summaries[column]?.[place];
+  for (const [place, column] of target.columns.entries()) {
+    const from = source.columns[place];
+    column.count += from?.count ?? 0;
+    column.isPartlyWithheld ||= from?.isPartlyWithheld ?? false;
+    for (const [which, summary] of column.summaries.entries()) {
+      const other = from?.summaries[which];
       if (other === undefined) throw new AppError("internal", "Two summaries that do not belong together were merged.");
       summary.merge(other);
     }

@@ -19,9 +19,10 @@ export interface SummaryPart {
 export interface PoolingNotes {
   /** Who is in it, in order of the names. */
   readonly providers: readonly string[];
-  /** Groups kept back, by the stewards and here together. */
+  /** Groups, bins and values kept back, by the stewards and here together. */
   readonly withheldGroups: number;
   readonly withheldBins: number;
+  readonly withheldValues: number;
   readonly withheldGroupsByProvider: Readonly<Record<string, number>>;
   /** Algorithms of the request that only the stewards' own answers have, because they do not pool without rows. */
   readonly notPooled: readonly string[];
@@ -59,6 +60,7 @@ export function poolSummaries(
     providers: documents.map(({ provider }) => provider),
     withheldGroups: sumOf(documents, ({ json }) => json.withheldGroups),
     withheldBins: sumOf(documents, ({ json }) => json.withheldBins),
+    withheldValues: sumOf(documents, ({ json }) => json.withheldValues),
     withheldGroupsByProvider: Object.fromEntries(
       documents.map(({ provider, json }) => [provider, json.withheldGroups]),
     ),
@@ -72,6 +74,7 @@ export function poolSummaries(
       ...notes,
       withheldGroups: notes.withheldGroups + withheld.groups,
       withheldBins: notes.withheldBins + withheld.bins,
+      withheldValues: notes.withheldValues + withheld.values,
     },
   };
 }

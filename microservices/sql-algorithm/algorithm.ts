@@ -85,6 +85,7 @@ async function* computed(
         minimumGroupSize: rules.minimumGroupSize,
         withheldGroups: result.withheld.groups,
         ...(result.withheld.bins > 0 ? { withheldBins: result.withheld.bins } : {}),
+        ...(result.withheld.values > 0 ? { withheldValues: result.withheld.values } : {}),
         ...(withSummary && !summary.mergeable ? { notPooled: summary.notMergeable } : {}),
       },
     };

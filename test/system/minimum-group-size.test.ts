@@ -78,6 +78,25 @@ describe("bins smaller than the minimum", () => {
   });
 });
 
+describe("values that a query leaves to one person in a large group", () => {
+  for (const archetype of ["computeToData", "dataThroughTtp"] as const) {
+    test(`are withheld and counted (${archetype})`, async () => {
+      const { responses, pooled } = await ask(archetype, {
+        query: "SELECT CASE WHEN team = 'green' AND age = 25 THEN age END AS theirs FROM staff",
+        algorithm: "min, average",
+        algorithmColumns: { "": "theirs" },
+      });
+      const nothing = [{ min_theirs: null, average_theirs: null }];
+      assert.deepEqual(
+        responses.map(({ rows }) => rows),
+        responses.map(() => nothing),
+      );
+      assert.deepEqual(pooled?.rows, nothing);
+      assert.equal((pooled as { withheldValues?: number } | undefined)?.withheldValues, 2);
+    });
+  }
+});
+
 describe("what the agreement does not allow", () => {
   for (const archetype of ["computeToData", "dataThroughTtp"] as const) {
     test(`rows do not leave as they are (${archetype})`, async () => {

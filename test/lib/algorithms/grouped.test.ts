@@ -136,7 +136,7 @@ test("groups of fewer rows than the minimum are withheld and counted, in the res
   const request = { algorithm: "sum", algorithmColumns: { sex: "pay" } };
   const { rows: result, withheld } = run(request, 2);
   assert.deepEqual(result, [{ sex: "V", sum_pay: 40n }]);
-  assert.deepEqual(withheld, { groups: 2, bins: 0 });
+  assert.deepEqual(withheld, { groups: 2, bins: 0, values: 0 });
   const summary = GroupedSummary.start(planGroupings(fields, request));
   for (const batch of batchesOf(fields, rows)) summary.addBatch(batch);
   const json = groupedToJson(summary, 2);
@@ -152,11 +152,45 @@ test("bins of fewer values than the minimum are withheld and counted, in the res
   const request = { algorithm: "histogram", algorithmColumns: { "": "n" } };
   const { rows: result, withheld } = run(request, 2, input);
   assert.deepEqual(result, [{ column: "n", binStart: 1, binEnd: 2, count: 2n }]);
-  assert.deepEqual(withheld, { groups: 0, bins: 1 });
+  assert.deepEqual(withheld, { groups: 0, bins: 1, values: 0 });
   const summary = GroupedSummary.start(planGroupings(input.fields, request));
   for (const batch of batchesOf(input.fields, input.rows)) summary.addBatch(batch);
-  assert.deepEqual(groupedToJson(summary, 2).groups[0]?.[3], [[{ "10e-1": "2" }]]);
+  assert.deepEqual(groupedToJson(summary, 2).groups[0]?.[3], [{ count: 2, states: [{ "10e-1": "2" }] }]);
   assert.equal(groupedToJson(summary, 2).withheldBins, 1);
+});
+
+test("values of fewer persons than the minimum are withheld in a group of many rows, and counted", () => {
+  const input = {
+    fields: columns({ one: "integer", two: "integer", none: "integer" }),
+    rows: Array.from({ length: 50 }, (_, i): CellValue[] => [i === 7 ? 4711n : null, i < 2 ? 1234n : null, null]),
+  };
+  const values = ALGORITHMS.filter(({ shape }) => shape === "value");
+  const request = {
+    algorithm: values.map(({ name }) => name).join(),
+    algorithmColumns: { "": "*, one, two, none" },
+  };
+  const { rows: result, withheld } = run(request, 3, input);
+  const shown = Object.entries(result[0] ?? {}).filter(([, value]) => value !== null);
+  assert.deepEqual(Object.fromEntries(shown), { count: 50n, count_none: 0n });
+  assert.deepEqual(withheld, { groups: 0, bins: 0, values: 2 * values.length });
+  const two = run(request, 2, input);
+  assert.deepEqual([two.rows[0]?.sum_one, two.rows[0]?.sum_two, two.withheld.values], [null, 2468n, values.length]);
+
+  const summary = GroupedSummary.start(planGroupings(input.fields, request));
+  for (const batch of batchesOf(input.fields, input.rows)) summary.addBatch(batch);
+  const json = groupedToJson(summary, 3);
+  summary.close();
+  assert.doesNotMatch(JSON.stringify(json), /4711|1234|2468/);
+  assert.equal(json.withheldValues, 2 * values.filter(({ mergeable }) => mergeable).length);
+});
+
+test("the summary of a histogram does not tell by the number of all values what withheld bins hold", () => {
+  const input = { fields: columns({ n: "integer" }), rows: [[1n], [1n], [2n], [null]] };
+  const request = { algorithm: "histogram", algorithmColumns: { "": "n" } };
+  const summary = GroupedSummary.start(planGroupings(input.fields, request));
+  for (const batch of batchesOf(input.fields, input.rows)) summary.addBatch(batch);
+  const [group] = groupedToJson(summary, 2).groups;
+  assert.equal(group?.[3][0]?.count, 2);
 });
 
 test("an unknown algorithm or column is an error that lists the known ones", () => {

@@ -65,6 +65,7 @@ test("stewards' groups are merged, and the answer names who is in it and how man
     providers: ["UVA", "VU"],
     withheldGroups: 2,
     withheldBins: 0,
+    withheldValues: 0,
     withheldGroupsByProvider: { UVA: 0, VU: 1 },
     notPooled: [],
   });
@@ -76,6 +77,31 @@ test("a whole that every steward withheld is not shown as an empty one", () => {
   const { result, notes } = poolSummaries([{ provider: "VU", summary: small }]);
   assert.deepEqual(rowsOf(result?.batches ?? []), []);
   assert.equal(notes.withheldGroups, 1);
+});
+
+test("values that a steward withholds are not pooled, and those of too few in the pool are withheld there", () => {
+  const request: AlgorithmRequest = { algorithm: "sum,count", algorithmColumns: { "": "*, pay" } };
+  const part = (values: number, minimum: number) =>
+    summaryOf(
+      fields,
+      Array.from({ length: 10 }, (_, i) => ["V", i < values ? 100n : null]),
+      request,
+      minimum,
+    );
+  const pooled = (parts: Record<string, unknown>, minimum: number) => {
+    const list = Object.entries(parts).map(([provider, summary]) => ({ provider, summary }));
+    const { result, notes } = poolSummaries(list, minimum);
+    return [...rowsOf(result?.batches ?? []), notes.withheldValues];
+  };
+  const shown = (sum: bigint | null, values: bigint | null) => ({ count: 20n, sum_pay: sum, count_pay: values });
+  // Each steward shows its own, or keeps it back: 2 values (sum, count) each.
+  assert.deepEqual(pooled({ A: part(2, 3), B: part(4, 3) }, 3), [shown(400n, 4n), 2]);
+  assert.deepEqual(pooled({ A: part(2, 3), B: part(2, 3) }, 3), [shown(null, null), 4]);
+  assert.deepEqual(pooled({ A: part(0, 3), B: part(2, 3) }, 3), [shown(null, null), 2]);
+  assert.deepEqual(pooled({ A: part(0, 3), B: part(0, 3) }, 3), [shown(null, 0n), 0]);
+  // One without a minimum may not show with the other's what that one's minimum forbids.
+  assert.deepEqual(pooled({ A: part(2, 1), B: part(0, 3) }, 3), [shown(null, null), 2]);
+  assert.deepEqual(pooled({ A: part(2, 1), B: part(1, 1) }, 3), [shown(300n, 3n), 0]);
 });
 
 test("columns whose types differ are widened: integers with floats and decimals, decimals of two scales", () => {
@@ -157,10 +183,14 @@ test("a malformed summary is data_invalid and names its party", () => {
     { ...good, groups: [group, group] },
     { ...good, groups: [[group[0], group[1], [], group[3]]] },
     { ...good, groups: [[group[0], group[1], [5], group[3]]] },
-    { ...good, groups: [[group[0], group[1], group[2], [[{ n: "1", sum: "1e5" }, "1"]]]] },
-    { ...good, groups: [[group[0], group[1], group[2], [["1"]]]] },
+    { ...good, groups: [[group[0], group[1], group[2], [{ count: 1, states: [{ n: "1", sum: "1e5" }, "1"] }]]] },
+    { ...good, groups: [[group[0], group[1], group[2], [{ count: 1, states: ["1"] }]]] },
+    { ...good, groups: [[group[0], group[1], group[2], [{ count: -1, states: [{ n: "1", sum: "1" }, "1"] }]]] },
+    { ...good, groups: [[group[0], group[1], group[2], []]] },
+    { ...good, groups: [[group[0], group[1], group[2], [null, null]]] },
     { ...good, groups: [[group[0], "-1", group[2], group[3]]] },
     { ...good, withheldGroups: -1 },
+    { ...good, withheldValues: -1 },
   ];
   for (const summary of bad) {
     assert.throws(

@@ -62,6 +62,25 @@ test("where answers are pooled, the exact state is attached, without withheld gr
   assert.ok(!JSON.stringify(summary).includes('"M"'));
 });
 
+test("values of too few are withheld and counted, for whatever query made them", async () => {
+  const rows: CellValue[][] = Array.from({ length: 30 }, (_, i) => ["V", i === 3 ? 4711n : null]);
+  const {
+    rows: result,
+    notes,
+    attachments,
+  } = await run(
+    {
+      request: { algorithm: "min, average", algorithmColumns: { "": "pay" } },
+      rules: { ...FREE, minimumGroupSize: 5 },
+      withSummary: true,
+    },
+    rows,
+  );
+  assert.deepEqual(result, [{ min_pay: null, average_pay: null }]);
+  assert.deepEqual([notes?.withheldGroups, notes?.withheldValues], [0, 2]);
+  assert.ok(!Buffer.from(attachments[0]?.data ?? []).includes("4711"));
+});
+
 test("what does not pool is named", async () => {
   const { notes } = await run({ request: { algorithm: "median", algorithmColumns: { "": "pay" } }, withSummary: true });
   assert.deepEqual(notes?.notPooled, ["median"]);
