@@ -1,8 +1,10 @@
 // Builds: every source to `dist/` by the compiler, then the programs that run in chains once more as bundles in
-// `dist/bundle/`. A chain starts several of them for each request, and a bundle starts in a third of the time.
+// `dist/bundle/`. A chain starts several of them for each request, and a bundle starts in a third of the time. Outputs of
+// earlier builds that have no source any more are deleted.
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { removeOtherOutputs, removeStaleOutputs } from "./stale-outputs.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const compiler = join(root, "node_modules/typescript7/bin/tsc");
@@ -10,10 +12,12 @@ const compiled = spawnSync(process.execPath, [compiler, "-p", join(root, "tsconf
   stdio: ["ignore", 2, 2],
 });
 if (compiled.status !== 0) process.exit(compiled.status ?? 1);
+removeStaleOutputs(root, join(root, "dist"));
 
 const { build } = await import("esbuild");
 const microservices = ["sql-query", "sql-anonymize", "sql-aggregate", "sql-algorithm", "sql-graph"];
-await build({
+const { metafile } = await build({
+  metafile: true,
   absWorkingDir: root,
   entryPoints: [
     "dist/sidecar/main.js",
@@ -45,3 +49,5 @@ await build({
     js: 'import { createRequire as bundledRequire } from "node:module"; const require = bundledRequire(import.meta.url);',
   },
 });
+// Afterwards rather than before, so that an exchange that runs from here finds its programs all the time.
+removeOtherOutputs(join(root, "dist/bundle"), new Set(Object.keys(metafile.outputs).map((file) => join(root, file))));
