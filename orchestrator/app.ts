@@ -107,6 +107,7 @@ async function openHttpContext(
     answers: await KeptAnswers.open({
       folder: join(folder, "answers"),
       maxBytes: limits.maxKeptAnswerBytes,
+      maxTotalBytes: settings.DYNAMOS_KEPT_ANSWERS_TOTAL_BYTES,
       keepMs: limits.keptAnswerMs,
       maxRunning: settings.DYNAMOS_MAX_ASYNC_REQUESTS,
       clock,

@@ -48,6 +48,11 @@ export const OrchestratorSettings = Type.Object({
     minimum: 1000,
     description: "how long the answer of an asynchronous request is kept",
   }),
+  DYNAMOS_KEPT_ANSWERS_TOTAL_BYTES: Type.Integer({
+    default: 1024 * 1024 * 1024,
+    minimum: 1024,
+    description: "all kept answers together; those that ended first make room",
+  }),
   DYNAMOS_MAX_ASYNC_REQUESTS: Type.Integer({
     default: 32,
     minimum: 1,

@@ -83,7 +83,12 @@ async function findRecord(
   if (stored === undefined) return undefined;
   const record = versioned(RequestRecord, stored);
   if (record.document.fingerprint === name.fingerprint) return record;
-  throw new AppError(
+  throw keyReused();
+}
+
+/** The refusal of a name that stands for another question. */
+export function keyReused(): AppError {
+  return new AppError(
     "idempotency_key_reused",
     "This Idempotency-Key was used for another question. Use a new one for each question.",
   );

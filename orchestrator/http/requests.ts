@@ -20,7 +20,7 @@ import type { PlanQuestion } from "../planning.ts";
 import { answeringParties, type Plan } from "../plans.ts";
 import { approveRequest, type JobSeed } from "../request-approval.ts";
 import { fingerprintOf, requestIdOf } from "../request-ids.ts";
-import { approveOnce, noteRequest } from "../request-records.ts";
+import { approveOnce, noteRequest, type RequestName } from "../request-records.ts";
 import { parseApproval, parseDataRequest } from "./bodies.ts";
 import type { HttpContext } from "./context.ts";
 
@@ -54,16 +54,17 @@ async function requestApproval(
   const user = context.callers.ofApproval(request, approval.user);
   const question = questionOf(approval, user, request);
   const { data_request: asked } = approval;
+  const fingerprint = fingerprintOf("approval", { ...approval, user });
   const approve = (seed?: JobSeed): Promise<Plan> => approveRequest(question, context.orchestrator, seed);
   if (asked === undefined) return reply.send(await approvalAnswer(await approve(), context));
   const id = requestIdOf(request.headers["idempotency-key"]);
   const plan = id.isRepeatable
-    ? await approvedOnce(approval, user, id.requestId, approve, request, context)
+    ? await approvedOnce({ userName: user.userName, requestId: id.requestId, fingerprint }, approve, request, context)
     : await approve();
   const { accessToken, refreshToken } = await context.tokens.issue(plan);
   const options = { ...approval.options, ...asked.options };
   return answer(
-    { plan, request: { ...asked, options }, ...id },
+    { plan, request: { ...asked, options }, fingerprint, ...id },
     { auth: { accessToken, refreshToken } },
     request,
     reply,
@@ -73,14 +74,11 @@ async function requestApproval(
 
 /** A repeat finds the job of the first request, under its plan as it is now. */
 async function approvedOnce(
-  approval: RequestApproval,
-  user: User,
-  requestId: string,
+  name: RequestName,
   approve: (seed: JobSeed) => Promise<Plan>,
   request: FastifyRequest,
   { orchestrator }: HttpContext,
 ): Promise<Plan> {
-  const name = { userName: user.userName, requestId, fingerprint: fingerprintOf("approval", { ...approval, user }) };
   const { jobName } = await approveOnce(name, approve, orchestrator, request.callerGone);
   return currentPlan(jobName, orchestrator, request.callerGone);
 }
@@ -102,11 +100,11 @@ async function dataRequest(
   requireSameJobAndUser(asked, caller);
   const id = requestIdOf(request.headers["idempotency-key"]);
   const plan = await currentPlan(caller.job, context.orchestrator, request.callerGone);
+  const fingerprint = fingerprintOf("request", caller.job, asked);
   if (id.isRepeatable) {
-    const fingerprint = fingerprintOf("request", caller.job, asked);
     await noteRequest({ userName: caller.sub, requestId: id.requestId, fingerprint }, plan, context.orchestrator);
   }
-  return answer({ plan, request: asked, ...id }, {}, request, reply, context);
+  return answer({ plan, request: asked, fingerprint, ...id }, {}, request, reply, context);
 }
 
 /** What the body says of job and user must not contradict the token, which decides; agents demand the same. */
@@ -122,7 +120,10 @@ function requireSameJobAndUser({ requestMetadata, user }: DataRequest, { job, su
 
 /** Answers with the gathered results; at once, or later where the caller prefers that (RFC 7240, section 4.1). */
 async function answer(
-  asked: Pick<DataRequestOrder, "plan" | "request" | "requestId" | "isRepeatable">,
+  {
+    fingerprint,
+    ...asked
+  }: Pick<DataRequestOrder, "plan" | "request" | "requestId" | "isRepeatable"> & { readonly fingerprint: string },
   members: Readonly<Record<string, unknown>>,
   request: FastifyRequest,
   reply: FastifyReply,
@@ -136,12 +137,8 @@ async function answer(
   const log = { dataRequest: order.requestId, archetype: order.plan.archetype };
   void reply.header("x-dynamos-request", order.requestId);
   if (prefersAsync(request)) {
-    const { userName } = order.plan.user;
-    if (!(await context.answers.has(userName, order.requestId))) {
-      context.answers.start(userName, order.requestId, (signal) =>
-        answerDataRequest({ ...order, signal }, context.orchestrator),
-      );
-    }
+    const name = { userName: order.plan.user.userName, requestId: order.requestId, fingerprint };
+    await context.answers.start(name, (signal) => answerDataRequest({ ...order, signal }, context.orchestrator));
     request.log.info(log, "data request accepted");
     return accepted(order, members, reply);
   }
