@@ -5,6 +5,7 @@
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { parseJsonFile } from "../lib/config/json-file.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import {
   DOCUMENT_KINDS,
@@ -86,34 +87,13 @@ async function jsonFiles(folder: string): Promise<string[]> {
 }
 
 function parseDocument(kind: DocumentKind, text: string, file: string): DocumentOf<DocumentKind> {
-  let value: unknown;
   try {
-    value = JSON.parse(text.replace(/^\uFEFF/, ""));
-  } catch (thrown) {
-    const message = thrown instanceof Error ? thrown.message : String(thrown);
-    const { line, column } = placeOf(text, message);
-    throw new AppError(
-      "configuration_invalid",
-      `${file}:${String(line)}:${String(column)}: not valid JSON: ${message}`,
-      {
-        cause: thrown,
-        place: { file, line, column },
-      },
-    );
-  }
-  try {
+    const value = parseJsonFile(text, file);
     requireDocument(kind, value);
     return value;
   } catch (thrown) {
     throw inFile(toAppError(thrown), file);
   }
-}
-
-/** Line and column of a JSON syntax error: V8 names them or the position, or means the end. */
-function placeOf(text: string, message: string): { readonly line: number; readonly column: number } {
-  const position = /at position (\d+)/.exec(message)?.[1];
-  const before = text.slice(0, position === undefined ? text.length : Number(position)).split("\n");
-  return { line: before.length, column: (before.at(-1) ?? "").length + 1 };
 }
 
 function checkTogether(files: readonly FileDocument[]): void {
@@ -141,8 +121,9 @@ function namedFile(files: readonly FileDocument[], message: string): FileDocumen
 
 function inFile(error: AppError, file: string | undefined): AppError {
   if (file === undefined) return error;
-  const pointer = error.place?.pointer ?? "";
-  return new AppError(error.code, `${file}${pointer === "" ? "" : ` at ${pointer}`}: ${error.message}`, {
+  const { line, column, pointer } = error.place ?? {};
+  const where = [file, line, column].filter((part) => part !== undefined).join(":") + (pointer ? ` at ${pointer}` : "");
+  return new AppError(error.code, `${where}: ${error.message}`, {
     cause: error,
     details: error.details,
     place: { ...error.place, file },

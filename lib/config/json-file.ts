@@ -27,8 +27,12 @@ export async function readJsonFile<Schema extends TSchema>(path: string, schema:
   return value;
 }
 
-/** The value of a JSON text (RFC 8259); a fault is `configuration_invalid` with file, line and column. */
-export function parseJsonFile(text: string, path: string): unknown {
+/**
+ * The value of a JSON text (RFC 8259; a byte order mark, which some editors write, is ignored). A fault is
+ * `configuration_invalid` with file, line and column.
+ */
+export function parseJsonFile(fileText: string, path: string): unknown {
+  const text = fileText.replace(/^\uFEFF/, "");
   try {
     return JSON.parse(text);
   } catch (error) {

@@ -58,7 +58,9 @@ test("a fault in a file is named with file and place, and nothing is stored", as
       (thrown: { code: string; message: string; place?: { file?: string; line?: number; pointer?: string } }) => thrown,
     );
     assert.equal(error.place?.file, join(folder, file), error.message);
-    return [error.code, error.place?.line ?? error.place?.pointer];
+    const { line, pointer } = error.place;
+    assert.ok(error.message.startsWith(`${join(folder, file)}${line === undefined ? "" : `:${line}`}`), error.message);
+    return [error.code, line ?? pointer];
   };
   assert.deepEqual(await fault("archetypes/broken.json", '{\n  "name": "x",\n  weight: 1\n}'), [
     "configuration_invalid",
@@ -88,6 +90,13 @@ test("a fault in a file is named with file and place, and nothing is stored", as
     "chain_invalid",
   );
   assert.equal((await knowledge.list("archetypes")).documents.length, 0);
+});
+
+test("a file may begin with a byte order mark", async (t) => {
+  const agreement = '\uFEFF{"name":"RUG","relations":{},"computeProviders":[],"archetypes":["computeToData"]}';
+  const knowledge = await emptyStore(t);
+  await seedIfEmpty(knowledge, await sampleWith("agreements/RUG.json", agreement));
+  assert.equal((await knowledge.get("agreements", "RUG"))?.document.name, "RUG");
 });
 
 test("a folder without documents is a fault, not an empty system", async (t) => {
