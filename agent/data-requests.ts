@@ -6,7 +6,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import { agentQueue } from "../lib/bus/queues.ts";
-import { AppError, fromFailure, toAppError, toFailure } from "../lib/errors.ts";
+import { AppError, fromFailure, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { CompositionAcknowledgement, type ProviderDataRequest } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
 import { toFailureMessage } from "../lib/rpc/frames.ts";
@@ -21,6 +21,7 @@ import { withDeadline } from "./deadline.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import type { ExecutionEvent } from "./runs/execution.ts";
 
+const UNEXPECTED = "a data request met an error that its answer does not tell";
 /** How often a third party looks whether its data providers are online. */
 const ONLINE_CHECK_MS = 1_000;
 /** A failure that this party states for a provider counts whichever attempt of it is under way. */
@@ -93,7 +94,9 @@ export async function* answerRequest(
       : runChain(context, allowed, run.signal);
     for await (const event of events) if (event.kind === "frame") yield event.frame;
   } catch (error) {
-    throw toAppError(error).withParty(context.steward);
+    const failure = toAppError(error).withParty(context.steward);
+    if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: requestId }, UNEXPECTED);
+    throw failure;
   } finally {
     slot?.release();
     run.close();
@@ -149,8 +152,10 @@ async function askProviders(context: AgentContext, question: ProviderQuestion, r
         await untilOffline(context, provider, run.signal);
       } catch (error) {
         if (run.signal.aborted) return;
+        const { requestId } = question.asked;
         const failure = toAppError(error).withParty(provider);
-        await failProvider(context, provider, question.asked.requestId, run.runQueue, failure, WHATEVER_ATTEMPT);
+        if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: requestId }, UNEXPECTED);
+        await failProvider(context, provider, requestId, run.runQueue, failure, WHATEVER_ATTEMPT);
       }
     }),
   );

@@ -6,7 +6,7 @@ import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import type { Delivery, Settlement } from "../lib/bus/message-bus.ts";
 import { reply } from "../lib/bus/rpc.ts";
-import { AppError, toAppError, toFailure } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { ProviderDataRequest, type CompositionAcknowledgement } from "../lib/messages.ts";
 import { isRunOf, makeLocalJobName } from "../lib/model/names.ts";
 import type { Grant } from "../lib/model/grant.ts";
@@ -19,6 +19,8 @@ import { withDeadline } from "./deadline.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { MAX_ATTEMPTS } from "./runs/attempts.ts";
 import type { LiveRun } from "./runs/live-runs.ts";
+
+const UNEXPECTED = "a third party's request met an error that its answer does not tell";
 
 /** More than the times that a message is delivered at most. */
 const MAX_LIVES = 20;
@@ -51,6 +53,7 @@ async function provide(
     allowed = await allow(context, asked);
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
+    if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: asked.requestId }, UNEXPECTED);
     await acknowledge(context, delivery, asked.jobName, failure);
     // After a redelivery nobody waits for the acknowledgement any more, but for the stream.
     if (delivery.redeliveryCount > 0) await fail(context, asked, delivery, failure);
@@ -65,6 +68,7 @@ async function provide(
     await run(context, asked, { ...allowed, trace, firstAttempt }, live.signal);
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
+    if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: asked.requestId }, UNEXPECTED);
     context.logger.warn({ dataRequest: asked.requestId, code: failure.code }, "a provided stream failed");
     await fail(context, asked, delivery, failure);
   }

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line: parses arguments, calls one command. */
 import { parseArgs } from "node:util";
-import { toAppError } from "../lib/errors.ts";
+import { isUnexpected, toAppError } from "../lib/errors.ts";
 
 const USAGE = `dynamos: data exchange between data stewards
 
@@ -25,7 +25,9 @@ try {
   const known = toAppError(error);
   const place = known.place;
   const where = [place?.file, place?.line, place?.column].filter((part) => part !== undefined).join(":");
-  console.error(`${where === "" ? "" : `${where}: `}${known.message} [${known.code}]`);
+  // On one's own machine nothing is to be hidden.
+  const message = isUnexpected(known) && known.cause instanceof Error ? known.cause.message : known.message;
+  console.error(`${where === "" ? "" : `${where}: `}${message} [${known.code}]`);
   process.exitCode = 1;
 }
 

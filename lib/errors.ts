@@ -108,7 +108,8 @@ export class AppError extends Error {
   /** The same error, with the party that failed named (unless one is named already). */
   withParty(party: string): AppError {
     if (this.party !== undefined) return this;
-    return new AppError(this.code, this.message, {
+    const message = this.message === unexpected() ? unexpected(party) : this.message;
+    return new AppError(this.code, message, {
       party,
       cause: this.cause,
       retryable: this.retryable,
@@ -123,7 +124,12 @@ export function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(ERROR_KINDS, code);
 }
 
-/** Anything thrown, as an {@link AppError}: ours unchanged, aborts as `cancelled`, the rest as `internal`. */
+/**
+ * Anything thrown, as an {@link AppError}: ours unchanged, aborts as `cancelled`, the rest as `internal`.
+ *
+ * What was not written for others to read (it may quote data, keys or paths: `ENOENT`, `JSON.parse`) is only the cause, which
+ * stays in this process, whatever way the error takes. Whoever hands it on logs it; see {@link isUnexpected}.
+ */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown;
   if (thrown instanceof Error && thrown.name === "AbortError") {
@@ -133,8 +139,24 @@ export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof Error && thrown.name === "TimeoutError") {
     return new AppError("deadline_exceeded", "The deadline passed.", { cause: thrown });
   }
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return new AppError("internal", message, { cause: thrown });
+  return new AppError("internal", unexpected(), { cause: thrown ?? new Error(`${String(thrown)} was thrown.`) });
+}
+
+/** Whether only this process knows what went wrong: where such an error leaves it, it is to be logged. */
+export function isUnexpected(error: AppError): boolean {
+  return error.code === "internal" && error.cause !== undefined;
+}
+
+function unexpected(party?: string): string {
+  return `Unexpected error; see the log${party === undefined ? "" : ` of ${party}`}.`;
+}
+
+/** Where an error was thrown, without its message. */
+export function stackFrames(error: Error): string {
+  return (error.stack ?? "")
+    .split("\n")
+    .filter((line) => /^ {4}at /.test(line))
+    .join("\n");
 }
 
 /** A failure as it travels over bus, gRPC and HTTP (decision 5: code, party, retryable, detail). */
@@ -182,7 +204,7 @@ export interface Problem {
   readonly [member: string]: unknown;
 }
 
-/** The problem document of an error (RFC 9457); what is not an {@link AppError} says nothing of its inside. */
+/** The problem document of an error (RFC 9457); of what is not an {@link AppError} see {@link toAppError}. */
 export function toProblem(thrown: unknown): Problem {
   const error = toAppError(thrown);
   const kind = ERROR_KINDS[error.code];
@@ -190,8 +212,7 @@ export function toProblem(thrown: unknown): Problem {
     type: `urn:dynamos:error:${error.code}`,
     title: kind.title,
     status: kind.status,
-    detail:
-      error.code === "internal" && !(thrown instanceof AppError) ? "Unexpected error; see the log." : error.message,
+    detail: error.message,
     code: error.code,
     retryable: error.retryable,
     ...(error.party === undefined ? {} : { party: error.party }),

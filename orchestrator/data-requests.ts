@@ -6,7 +6,7 @@
 import { encodeJson } from "../lib/bus/json.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { agentQueue } from "../lib/bus/queues.ts";
-import { AppError, toAppError, toFailure } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import { askAgent } from "./agent-calls.ts";
@@ -101,7 +101,10 @@ async function open(
     );
     return { party, body: response };
   } catch (thrown) {
-    return { party, error: toAppError(thrown).withParty(party) };
+    const error = toAppError(thrown).withParty(party);
+    if (isUnexpected(error))
+      context.logger.error({ error, party, dataRequest: requestId }, "an agent could not be asked");
+    return { party, error };
   }
 }
 

@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import type { ReadStream } from "node:fs";
-import { AppError, toAppError } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
 import { KeptAnswerFiles, type KeptAnswerFilesOptions, type KeptFile } from "./kept-answer-files.ts";
 import { keyReused, type RequestName } from "./request-records.ts";
@@ -135,6 +135,7 @@ export class KeptAnswers {
       await this.#files.writeAnswer(file, fingerprint, pieces);
     } catch (thrown) {
       const error = toAppError(signal.aborted ? signal.reason : thrown);
+      if (isUnexpected(error)) this.#options.logger.error({ error }, "an answer failed while it was made");
       await this.#files
         .writeFailure(file, fingerprint, error)
         .catch((cause: unknown) =>

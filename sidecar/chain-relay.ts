@@ -15,7 +15,7 @@ import type { Consumer, Delivery, MessageBus, Settlement } from "../lib/bus/mess
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { runQueue } from "../lib/bus/queues.ts";
 import type { Clock } from "../lib/clock.ts";
-import { AppError, toAppError } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import type { RpcClient } from "../lib/rpc/client.ts";
 import { fromFailureMessage, FrameWriter, toFailureMessage } from "../lib/rpc/frames.ts";
 import {
@@ -268,6 +268,7 @@ export class ChainRelay {
   /** The first failure is the run's; after the confirmed end there is none. */
   #fail(error: AppError): AppError {
     const failure = error.withParty(this.#options.steward);
+    if (isUnexpected(failure)) this.#options.logger.error({ error: failure }, "the run failed here");
     if (!this.#isEndPublished) this.#failing.abort(failure);
     return failure;
   }

@@ -66,7 +66,9 @@ export function fromGrpcStatus(
     code: "internal",
     says: `failed with gRPC status ${error.code}`,
   };
-  return new AppError(code, `${peer} ${says}: ${error.details}.`, { cause: error });
+  // What the exception of another language's program says is not ours to hand on.
+  const details = code === "internal" ? "" : `: ${error.details}`;
+  return new AppError(code, `${peer} ${says}${details}.`, { cause: error });
 }
 
 function encodeFailure(failure: Failure): Buffer {

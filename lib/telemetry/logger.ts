@@ -3,6 +3,7 @@
  * default level: what could is redacted here, as a second line of defence behind not logging it.
  */
 import { pino, type DestinationStream, type Logger as PinoLogger } from "pino";
+import { stackFrames } from "../errors.ts";
 
 /** The logger that everything takes as an argument. */
 export type Logger = PinoLogger;
@@ -43,25 +44,32 @@ export function createLogger(
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       redact: { paths: REDACTED.flatMap((name) => [name, `*.${name}`, `*.*.${name}`]), censor: "[redacted]" },
-      serializers: { error: serializeError },
+      serializers: { error: (error: unknown) => serializeError(error) },
     },
     destination ?? pino.destination({ dest: 1, sync: true }),
   );
 }
 
-/** Code, message and stack of an error, without its details: these may quote what the analyst sent. */
-function serializeError(error: unknown): Record<string, unknown> {
-  if (!(error instanceof Error)) return { message: String(error) };
+const HIDDEN = "[not logged]";
+
+/**
+ * Code, message and stack of an error and its causes, without its details: these may quote what the analyst sent. Where a
+ * message is hidden, those of the causes are, too: most often it was made from theirs.
+ */
+function serializeError(error: unknown, isInHidden = false): Record<string, unknown> {
+  if (!(error instanceof Error)) return { message: isInHidden ? HIDDEN : String(error) };
   const code = (error as { code?: unknown }).code;
   const party = (error as { party?: unknown }).party;
   // SQLite and JSON parsers quote their input in their messages.
-  const mayQuoteInput = code === "query_invalid" || code === "bad_request";
+  const mayQuoteInput =
+    isInHidden || code === "query_invalid" || code === "bad_request" || error instanceof SyntaxError;
   return {
     name: error.name,
     ...(typeof code === "string" ? { code } : {}),
     ...(typeof party === "string" ? { party } : {}),
-    message: mayQuoteInput ? "[not logged]" : error.message,
-    ...(code === undefined || code === "internal" ? { stack: error.stack } : {}),
-    ...(error.cause === undefined ? {} : { cause: serializeError(error.cause) }),
+    message: mayQuoteInput ? HIDDEN : error.message,
+    // The stack begins with the message.
+    ...(code === undefined || code === "internal" ? { stack: mayQuoteInput ? stackFrames(error) : error.stack } : {}),
+    ...(error.cause === undefined ? {} : { cause: serializeError(error.cause, mayQuoteInput) }),
   };
 }

@@ -5,11 +5,11 @@
 import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import Database from "better-sqlite3";
-import { AppError, toFailure } from "../../lib/errors.ts";
+import { AppError, isUnexpected, stackFrames, toAppError, toFailure } from "../../lib/errors.ts";
 import { FRAME, writeFrame } from "./frames.ts";
 import { guardStatement } from "./guarded-statement.ts";
 import { steppingFault } from "./query-faults.ts";
-import type { ChildRequest } from "./query-protocol.ts";
+import type { ChildFailure, ChildRequest } from "./query-protocol.ts";
 import type { WatchdogData } from "./watchdog.ts";
 
 const WATCHDOG_START_MS = 10_000;
@@ -24,7 +24,10 @@ try {
   waitForWatchdog();
   streamResult(database, guarded, request.dataSets, request.limits);
 } catch (error) {
-  writeFrame(FRAME.failure, Buffer.from(JSON.stringify(toFailure(steppingFault(error, request.limits)))));
+  writeFrame(
+    FRAME.failure,
+    Buffer.from(JSON.stringify(childFailure(toAppError(steppingFault(error, request.limits))))),
+  );
 }
 // The watchdog's thread would keep the process; a step that is still running cannot be left otherwise.
 process.exit(0);
@@ -47,6 +50,12 @@ function startWatchdog({ parentPid, limits }: ChildRequest): () => void {
       throw new AppError("job_failed", `The query's watchdog did not start within ${String(WATCHDOG_START_MS)} ms.`);
     }
   };
+}
+
+/** Without the message of what was not expected: it may quote a value. */
+function childFailure(error: AppError): ChildFailure {
+  const frames = isUnexpected(error) && error.cause instanceof Error ? stackFrames(error.cause) : undefined;
+  return { ...toFailure(error), ...(frames === undefined ? {} : { frames }) };
 }
 
 function openWorld(path: string): Database.Database {

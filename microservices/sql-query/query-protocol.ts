@@ -1,5 +1,5 @@
 /** What goes between sql-query and the process that runs one query: the request, and the verdict of its watchdog. */
-import type { ErrorCode } from "../../lib/errors.ts";
+import type { ErrorCode, Failure } from "../../lib/errors.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 
 /** Limits of one query. Each is named in the error that it causes. */
@@ -38,6 +38,12 @@ export interface ChildRequest {
   readonly limits: QueryLimits;
   /** Whose death ends it. */
   readonly parentPid: number;
+}
+
+/** The failure that the query's process sends. */
+export interface ChildFailure extends Failure {
+  /** Where an error came up that it did not expect: for this party's log, not for the analyst. */
+  readonly frames?: string;
 }
 
 /** The last line on standard error of a process that its watchdog killed. */

@@ -10,10 +10,16 @@ import type { Readable, Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { RecordBatch, Schema } from "apache-arrow";
 import { BatchDecoder } from "../../lib/data/ipc.ts";
-import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
+import { AppError, fromFailure, toAppError } from "../../lib/errors.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 import { FRAME, readFrames, type Frame } from "./frames.ts";
-import { memoryDetail, type ChildRequest, type QueryLimits, type Verdict } from "./query-protocol.ts";
+import {
+  memoryDetail,
+  type ChildFailure,
+  type ChildRequest,
+  type QueryLimits,
+  type Verdict,
+} from "./query-protocol.ts";
 
 /** What a query can see: a database file with exactly the granted tables and columns, and their declaration. */
 export interface World {
@@ -121,7 +127,7 @@ class QueryProcess {
       if (this.#killedFor) throw this.#killedFor;
       if (next.done === true) throw await this.#deathCause();
       const frame = next.value;
-      if (frame.kind === FRAME.failure) throw fromFailure(JSON.parse(Buffer.from(frame.payload).toString()) as Failure);
+      if (frame.kind === FRAME.failure) throw childError(frame.payload);
       return frame.kind === FRAME.end ? undefined : frame;
     } finally {
       clearTimeout(timer);
@@ -166,6 +172,14 @@ class QueryProcess {
       `The query's process ended with ${String(signalCode ?? exitCode)} before its result was complete.`,
     );
   }
+}
+
+function childError(payload: Uint8Array): AppError {
+  const { frames, ...failure } = JSON.parse(Buffer.from(payload).toString()) as ChildFailure;
+  if (frames === undefined) return fromFailure(failure);
+  const cause = new Error("An error came up in the query's process, here:");
+  cause.stack = `${cause.message}\n${frames}`;
+  return new AppError(failure.code, failure.detail, { cause });
 }
 
 function timeLimit(limits: QueryLimits): AppError {

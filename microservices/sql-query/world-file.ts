@@ -37,10 +37,10 @@ export async function makeWorldFile(target: string, parts: readonly WorldPart[],
       once(child, "close") as Promise<[number | null]>,
     ]);
     if (code === 0) return;
-    throw new AppError(
-      "job_failed",
-      `The granted part of the data could not be prepared: ${messages.trim().slice(-500)}`,
-    );
+    // What the process says may name files and quote values: it is for this party's log.
+    throw new AppError("job_failed", "The granted part of the data could not be prepared; see the log of this party.", {
+      cause: new Error(messages.trim().slice(-2000)),
+    });
   } catch (error) {
     throw signal.aborted ? toAppError(signal.reason) : error;
   }

@@ -10,13 +10,14 @@ import { openMessageBus } from "../../lib/bus/open.ts";
 import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
 import { reply } from "../../lib/bus/rpc.ts";
 import { systemClock, type Clock } from "../../lib/clock.ts";
-import { toAppError, toFailure } from "../../lib/errors.ts";
+import { isUnexpected, toAppError, toFailure } from "../../lib/errors.ts";
 import { createHttpServer } from "../../lib/http/server.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import type { ProgramContext } from "../../lib/lifecycle.ts";
 import { RequestApprovalMessage, type StewardValidation, type ValidationResponse } from "../../lib/messages.ts";
 import { evaluateAgreement } from "../../lib/policy/evaluate.ts";
+import type { Logger } from "../../lib/telemetry/logger.ts";
 import { parseTraceContext } from "../../lib/telemetry/trace-context.ts";
 import { startTracing, withSpan } from "../../lib/telemetry/tracing.ts";
 import { dependencyStatus } from "../readiness.ts";
@@ -40,7 +41,7 @@ export async function startPolicyEnforcer(
     POLICY_ENFORCER_QUEUE,
     (delivery) =>
       withSpan("policy.enforce", parseTraceContext(delivery.headers), {}, () =>
-        answerQuestion(delivery, { bus, knowledge, clock: systemClock }),
+        answerQuestion(delivery, { bus, knowledge, logger, clock: systemClock }),
       ),
     {
       onLost: (error) => {
@@ -62,6 +63,7 @@ export async function startPolicyEnforcer(
 export interface EnforcerContext {
   readonly bus: MessageBus;
   readonly knowledge: KnowledgeBase;
+  readonly logger: Logger;
   readonly clock: Clock;
 }
 
@@ -75,11 +77,13 @@ export async function answerQuestion(delivery: Delivery, context: EnforcerContex
     const question = decodeJson(delivery, RequestApprovalMessage);
     answer = { type: "validationResponse", stewards: await validateStewards(question, context) };
   } catch (thrown) {
-    if (toAppError(thrown).retryable) throw thrown;
+    const error = toAppError(thrown);
+    if (error.retryable) throw error;
+    if (isUnexpected(error)) context.logger.error({ error }, "a question met an error that its answer does not tell");
     answer = {
       type: "validationResponse",
       stewards: [],
-      failure: toFailure(thrown) as NonNullable<ValidationResponse["failure"]>,
+      failure: toFailure(error) as NonNullable<ValidationResponse["failure"]>,
     };
   }
   await reply(context.bus, delivery, { type: MESSAGE_TYPES.validationResponse, body: encodeJson(answer) });

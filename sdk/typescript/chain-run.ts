@@ -94,7 +94,10 @@ export class ChainRun {
       if (input.failure !== undefined && !this.#isJoiner) this.#fail(input.failure);
       if (++this.#openInputs === this.#expectedInputs) void this.#run(call);
     } catch (error) {
-      this.#fail(toAppError(error));
+      this.#options.logger.warn(
+        { error: this.#fail(toAppError(error)) },
+        "the stream that came in could not be opened",
+      );
       this.#finish();
     }
     await this.#outcome;
