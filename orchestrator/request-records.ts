@@ -1,18 +1,26 @@
 /**
  * Requests that may be repeated (decision 2), as the knowledge store has them: `/orchestrator/requests/<user>/<requestId>`. A
  * record ties the id to the question's fingerprint and to the job, so that a repeat, at whichever replica, goes to the same
- * agents under the same id. It lives as long as the job.
+ * agents under the same id. It lives as long as the job. While the job is being approved it is a claim: should the replica that
+ * approves it die, another takes it over when its time has passed.
  */
 import { Type, type Static } from "@sinclair/typebox";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { versioned, type Versioned } from "../lib/knowledge/knowledge-base.ts";
 import { orchestratorRequestKeys } from "../lib/knowledge/keys.ts";
 import type { Plan } from "./plans.ts";
+import { POLICY_TIMEOUT_MS } from "./policy-client.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { seedJob, type JobSeed } from "./request-approval.ts";
 
 /** See the file comment. */
-const RequestRecord = Type.Object({ requestId: Type.String(), fingerprint: Type.String(), jobName: Type.String() });
+const RequestRecord = Type.Object({
+  requestId: Type.String(),
+  fingerprint: Type.String(),
+  jobName: Type.String(),
+  /** The job's lease, and when its approval has surely ended one way or the other (ms since the epoch). */
+  claim: Type.Optional(Type.Object({ lease: Type.String(), untilMs: Type.Integer() })),
+});
 type RequestRecord = Static<typeof RequestRecord>;
 
 /** How a request is named. */
@@ -22,9 +30,10 @@ export interface RequestName {
   readonly fingerprint: string;
 }
 
-/** A repeated approval waits this long for the first one to come to its end, looking so often. */
-const APPROVAL_WAIT_MS = 20_000;
+/** A repeated approval looks so often whether the first one has come to its end. */
 const LOOK_AGAIN_MS = 25;
+/** Beyond the time-outs of an approval's own steps: what its writes, and a clock that differs, may take. */
+const APPROVAL_MARGIN_MS = 5_000;
 
 /**
  * The job of a repeatable approval: approved now by the first caller of this name, found by all others. A refused approval
@@ -36,15 +45,15 @@ export async function approveOnce(
   context: OrchestratorContext,
   signal: AbortSignal,
 ): Promise<Plan> {
-  const giveUpAtMs = context.clock.now() + APPROVAL_WAIT_MS;
+  // Long enough to see a claim's end that was made just before.
+  const giveUpAtMs = context.clock.now() + approvalMs(context) + APPROVAL_MARGIN_MS;
   for (;;) {
     const known = await findRecord(name, context);
-    if (known === undefined) {
-      const seed = await claim(name, context);
+    const plan = known === undefined ? undefined : await findPlan(known.document.jobName, context);
+    if (plan !== undefined) return plan;
+    if (known === undefined || (known.document.claim?.untilMs ?? Infinity) <= context.clock.now()) {
+      const seed = await claim(name, known, context);
       if (seed !== undefined) return approveOrRelease(seed, approve);
-    } else {
-      const plan = await findPlan(known.document.jobName, context);
-      if (plan !== undefined) return plan;
     }
     if (context.clock.now() >= giveUpAtMs) {
       throw new AppError(
@@ -94,17 +103,43 @@ export function keyReused(): AppError {
   );
 }
 
-/** A job under whose lease the record now stands, or undefined when another caller was first. */
-async function claim(name: RequestName, context: OrchestratorContext): Promise<JobSeed | undefined> {
+/**
+ * A job under whose lease the record now stands, or undefined when another caller was first.
+ *
+ * @param dead the claim of a replica that died, which is taken over: what agents hold for its job ends with its lease.
+ */
+async function claim(
+  name: RequestName,
+  dead: Versioned<RequestRecord> | undefined,
+  context: OrchestratorContext,
+): Promise<JobSeed | undefined> {
+  const { store } = context.knowledge;
   const seed = await seedJob(name.userName, context);
+  const own = { lease: seed.lease.id, untilMs: context.clock.now() + approvalMs(context) };
+  const record: RequestRecord = { ...recordOf(name, seed.jobName), claim: own };
   try {
-    await context.knowledge.store.put(keyOf(name), recordOf(name, seed.jobName), { ifRevision: 0, lease: seed.lease });
-    return seed;
+    await store.put(keyOf(name), record, { ifRevision: dead?.revision ?? 0, lease: seed.lease });
   } catch (thrown) {
     await seed.lease.release();
     if (toAppError(thrown).code === "precondition_failed") return undefined;
     throw thrown;
   }
+  await releaseLease(dead?.document.claim?.lease, context);
+  return seed;
+}
+
+async function releaseLease(id: string | undefined, { knowledge }: OrchestratorContext): Promise<void> {
+  if (id === undefined) return;
+  try {
+    await (await knowledge.store.attachLease(id)).release();
+  } catch (thrown) {
+    if (toAppError(thrown).code !== "not_found") throw thrown;
+  }
+}
+
+/** The longest that an approval takes: two questions to the policy enforcer, and a composition. */
+function approvalMs({ limits }: OrchestratorContext): number {
+  return 2 * POLICY_TIMEOUT_MS + limits.compositionTimeoutMs + APPROVAL_MARGIN_MS;
 }
 
 async function approveOrRelease(seed: JobSeed, approve: (seed: JobSeed) => Promise<Plan>): Promise<Plan> {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { openMessageBus } from "../../lib/bus/open.ts";
 import { RpcClient } from "../../lib/bus/rpc.ts";
-import { systemClock } from "../../lib/clock.ts";
+import { systemClock, type Clock } from "../../lib/clock.ts";
 import { AppError } from "../../lib/errors.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
@@ -94,6 +94,33 @@ test("where the first is refused the next one tries for itself, and nothing of t
   ]);
   assert.deepEqual([first, second].map(({ status }) => status).sort(), ["fulfilled", "rejected"]);
   assert.equal((await context.knowledge.store.list("/orchestrator/jobs/")).documents.length, 1);
+});
+
+test("the claim of an orchestrator that was killed while approving is taken over when its time has passed, and its job ends", async (t) => {
+  const context = await openContext(t);
+  const { store } = context.knowledge;
+  let nowMs = systemClock.now();
+  const clock: Clock = { now: () => nowMs, sleep: (ms, signal) => systemClock.sleep(ms, signal) };
+  const killed = new Promise<JobSeed>((resolve) => {
+    // Never comes back, as one that was killed.
+    void approveOnce(name(), (seed) => new Promise(() => resolve(seed)), { ...context, clock }, NEVER);
+  });
+  const dead = await killed;
+  await store.put("/agents/jobs/VU/of-the-dead", {}, { lease: dead.lease });
+  let approvals = 0;
+  const approve = async (seed: JobSeed): Promise<Plan> => {
+    approvals++;
+    return (await context.plans.put(planOf(seed), 0)).document;
+  };
+  const waiting = [1, 2].map(() => approveOnce(name(), approve, { ...context, clock }, NEVER));
+  // Not before its time: that nothing happens can only be seen by waiting.
+  await systemClock.sleep(200);
+  assert.equal(approvals, 0);
+  nowMs += 16_500;
+  const [first, second] = await Promise.all(waiting);
+  assert.deepEqual([approvals, first?.jobName === second?.jobName], [1, true]);
+  assert.notEqual(first?.jobName, dead.jobName);
+  assert.equal(await store.get("/agents/jobs/VU/of-the-dead"), undefined);
 });
 
 test("a key that is a UUID is the id; any other becomes one, always the same; a wrong one is refused", () => {
