@@ -3,10 +3,11 @@ import { create } from "@bufbuild/protobuf";
 import { join } from "node:path";
 import { generateChain } from "../lib/chain/chain.ts";
 import { signGrant } from "../lib/grants.ts";
-import type { DataRequest } from "../lib/model/data-request.ts";
+import { checkOptions, type DataRequest } from "../lib/model/data-request.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import type { Microservice } from "../lib/model/microservice.ts";
 import { makeRunName, makeRunNonce } from "../lib/model/names.ts";
+import { optionalServiceKeys } from "../lib/model/request-type.ts";
 import { RunRequestSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { DataRequestSchema, type DataRequest as WireRequest } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { AppError } from "../lib/errors.ts";
@@ -105,6 +106,7 @@ async function chainOf(context: AgentContext, { job, request }: AllowedRequest):
     ]);
     if (requestType === undefined)
       throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
+    checkOptions(request.options, Object.values(optionalServiceKeys(requestType.document)));
     return generateChain({
       requestType: requestType.document,
       microservices: microservices.documents.map(({ document }) => document),

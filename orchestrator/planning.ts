@@ -1,9 +1,9 @@
 /** Makes a plan: gathers what the pure choices need (agreements' answers, who is online, documents), and asks them. */
 import { AppError } from "../lib/errors.ts";
 import type { StewardValidation } from "../lib/messages.ts";
-import type { RequestOptions } from "../lib/model/data-request.ts";
+import { checkOptions, type RequestOptions } from "../lib/model/data-request.ts";
 import type { User } from "../lib/model/names.ts";
-import type { RequestType } from "../lib/model/request-type.ts";
+import { optionalServiceKeys, type RequestType } from "../lib/model/request-type.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
 import { agreementRevisions } from "./agreement-revisions.ts";
 import { selectPlan, type Selection } from "./archetype-selection.ts";
@@ -69,6 +69,14 @@ export async function decidePlan(question: PlanQuestion, context: OrchestratorCo
         thirdParties: { online, validations: await askAbout(accepted, [], question, context) },
       }),
   };
+}
+
+/** Fails for a request type (`invalid_argument`) or an option (`bad_request`) that does not exist; both say which do. */
+export async function checkQuestion(
+  { requestType, options }: Pick<PlanQuestion, "requestType" | "options">,
+  context: OrchestratorContext,
+): Promise<void> {
+  checkOptions(options, Object.values(optionalServiceKeys(await requireRequestType(requestType, context))));
 }
 
 async function requireRequestType(name: string, { knowledge }: OrchestratorContext): Promise<RequestType> {

@@ -14,7 +14,7 @@ import { withSpan } from "../lib/telemetry/tracing.ts";
 import { composeParties } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { currentPlan } from "./current-plan.ts";
-import { decidePlan, type PlanQuestion } from "./planning.ts";
+import { checkQuestion, decidePlan, type PlanQuestion } from "./planning.ts";
 import type { Plan } from "./plans.ts";
 
 const NEVER = new AbortController().signal;
@@ -46,6 +46,7 @@ export async function approveRequest(
     { "dynamos.request_type": question.requestType },
     async (trace) => {
       const traced = { ...question, trace };
+      await checkQuestion(question, context);
       const { selection, ...decision } = await decidePlan(traced, context);
       if (selection.kind === "refused") throw selection.error;
       const { jobName, lease } = seed ?? (await seedJob(question.user.userName, context));

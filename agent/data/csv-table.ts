@@ -69,7 +69,8 @@ function readHeader(record: CsvRecord, table: Table, file: string): readonly Cel
     const column = table.columns[index];
     if (column === undefined) {
       throw dataFault(
-        `The header has the column ${JSON.stringify(name)}, which is not declared. Declared of ${table.name}: ${declared}. Is the delimiter right?`,
+        // Not its name: where the header is missing, that is a value of the first row.
+        `The header has a column that is not declared. Declared of ${table.name}: ${declared}. Is the delimiter right, and is there a header?`,
         place,
       );
     }

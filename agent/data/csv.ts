@@ -54,7 +54,10 @@ export async function readCsvFile(
     }
   } catch (error) {
     throw isOpenFailure(error)
-      ? new AppError("not_found", `The data file ${path} cannot be read (${error.code}).`, { cause: error })
+      ? new AppError("not_found", `The data file ${path} cannot be read (${error.code}).`, {
+          place: { file: path },
+          cause: error,
+        })
       : error;
   }
   parser.end();

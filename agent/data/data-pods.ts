@@ -35,7 +35,10 @@ export type DataPods = Static<typeof DataPods>;
  */
 export async function readDataPods(path: string): Promise<DataPods> {
   const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, { cause: error });
+    throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, {
+      place: { file: path },
+      cause: error,
+    });
   });
   const value = parseJsonFile(text, path);
   const fault = Value.Errors(DataPods, value).First();

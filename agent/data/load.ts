@@ -143,6 +143,7 @@ async function fileIdentity(path: string): Promise<string> {
   const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true }).catch(
     (error: NodeJS.ErrnoException) => {
       throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, {
+        place: { file: path },
         cause: error,
       });
     },

@@ -41,6 +41,7 @@ function openReadOnly(path: string): Database.Database {
     return new Database(path, { readonly: true, fileMustExist: true });
   } catch (error) {
     throw new AppError("not_found", `The data file ${path} cannot be opened: ${(error as Error).message}.`, {
+      place: { file: path },
       cause: error,
     });
   }

@@ -18,18 +18,19 @@ const OLD_OPTION_FIELDS = ["graph", "aggregate", "anonymize"] as const;
  * @throws AppError `bad_request` with the JSON pointer of the first fault.
  */
 export function parseDataRequest(body: unknown, requestType: string): DataRequest {
-  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+  if (!isObject(body)) {
     throw new AppError("bad_request", "The body is not a JSON object.", { place: { pointer: "" } });
   }
   const request: Record<string, unknown> = { type: requestType };
   for (const [name, value] of Object.entries(body)) request[ALIASES[name] ?? name] = value;
-  const options = { ...(typeof request["options"] === "object" ? request["options"] : {}) } as Record<string, unknown>;
-  for (const name of OLD_OPTION_FIELDS) {
-    if (typeof request[name] !== "boolean") continue;
-    options[name] = request[name];
-    delete request[name];
+  const old = OLD_OPTION_FIELDS.filter((name) => typeof request[name] === "boolean");
+  if (old.length > 0 && isObject(request["options"] ?? {})) {
+    request["options"] = {
+      ...(request["options"] as object),
+      ...Object.fromEntries(old.map((name) => [name, request[name]])),
+    };
   }
-  if (Object.keys(options).length > 0 || "options" in request) request["options"] = options;
+  for (const name of old) delete request[name];
   request["user"] = camelUser(request["user"]);
   if (request["user"] === undefined) delete request["user"];
   if (request["type"] !== requestType) {
@@ -48,4 +49,8 @@ function camelUser(user: unknown): unknown {
   if (typeof user !== "object" || user === null || !("user_name" in user)) return user;
   const { user_name: userName, ...rest } = user;
   return { userName, ...rest };
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import type { Static, TSchema } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
 import { AppError } from "../errors.ts";
+import { jsonFaultPlace } from "./json-fault.ts";
 
 /**
  * Reads a JSON document.
@@ -36,59 +37,7 @@ export function parseJsonFile(fileText: string, path: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    const before = text.slice(0, faultOffset(text)).split(/\r\n|\r|\n/);
-    const place = { file: path, line: before.length, column: (before.at(-1) ?? "").length + 1 };
+    const place = { file: path, ...jsonFaultPlace(text) };
     throw new AppError("configuration_invalid", "The file is not JSON from here on.", { cause: error, place });
-  }
-}
-
-/** Where a text stops being the beginning of a JSON text. `JSON.parse` says so only for some faults, and not in Node 20. */
-function faultOffset(text: string): number {
-  const scanner = new FaultScanner(text);
-  scanner.value();
-  scanner.end();
-  return scanner.at;
-}
-
-const SCALAR =
-  /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y;
-const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"/y;
-
-/** Moves {@link at} over well-formed JSON, and stays where it ends. */
-class FaultScanner {
-  at = 0;
-  readonly #text: string;
-
-  constructor(text: string) {
-    this.#text = text;
-  }
-
-  value(): boolean {
-    if (this.#take(/\{/y)) return this.#members(/\}/y, () => this.#take(STRING) && this.#take(/:/y) && this.value());
-    if (this.#take(/\[/y)) return this.#members(/\]/y, () => this.value());
-    return this.#take(SCALAR);
-  }
-
-  end(): void {
-    this.#take(/(?=[^])/y);
-  }
-
-  #members(close: RegExp, member: () => boolean): boolean {
-    if (this.#take(close)) return true;
-    do {
-      if (!member()) return false;
-    } while (this.#take(/,/y));
-    return this.#take(close);
-  }
-
-  #take(token: RegExp): boolean {
-    const space = /[ \t\r\n]*/y;
-    space.lastIndex = this.at;
-    space.test(this.#text);
-    this.at = space.lastIndex;
-    token.lastIndex = this.at;
-    if (!token.test(this.#text)) return false;
-    this.at = token.lastIndex;
-    return true;
   }
 }

@@ -11,6 +11,7 @@ import {
   type FastifyReply,
   type FastifyRequest,
 } from "fastify";
+import { jsonFaultPlace } from "../config/json-fault.ts";
 import { AppError, isErrorCode, toAppError, toProblem } from "../errors.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../telemetry/trace-context.ts";
@@ -53,10 +54,14 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     bodyLimit: maxBodyBytes,
     genReqId: (request) => requestIdFrom(request.headers["x-request-id"]),
     requestIdHeader: false,
+    // A URL that cannot be decoded has no route, and so none of the hooks below.
+    frameworkErrors: (error, _request, reply) => void sendProblem(reply, new AppError("bad_request", error.message)),
     forceCloseConnections: "idle",
     return503OnClosing: true,
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: true } },
   }) as unknown as FastifyInstance;
+  // Without fastify's own for text/plain: a handler would find a string where it looks for an object.
+  server.removeAllContentTypeParsers();
   server.addContentTypeParser("application/json", { parseAs: "string" }, (_request, body, done) => {
     try {
       done(null, parseJsonBody(body as string));
@@ -182,11 +187,9 @@ function parseJsonBody(text: string): unknown {
     });
   } catch (error) {
     if (error instanceof AppError) throw error;
-    const message = error instanceof Error ? error.message : String(error);
-    const position = /position (\d+)/.exec(message)?.[1];
-    const before = text.slice(0, position === undefined ? text.length : Number(position));
-    const line = before.split("\n").length;
-    const column = before.length - before.lastIndexOf("\n");
+    // Its reviver walks the value by recursion.
+    if (error instanceof RangeError) throw new AppError("bad_request", "The body is nested too deeply.");
+    const { line, column } = jsonFaultPlace(text);
     throw new AppError("bad_request", `The body is not valid JSON at line ${String(line)}, column ${String(column)}.`, {
       place: { line, column },
     });

@@ -1,5 +1,6 @@
 /** Requests: approval and data request, in the shapes of `contracts.md`. */
 import { Type, type Static } from "@sinclair/typebox";
+import { AppError } from "../errors.ts";
 import { DocumentName, StewardName, User } from "./names.ts";
 
 /** What an analyst switches on or off: `aggregate`, `anonymize`, `graph`, `allowPartial`, or an optional service's key. */
@@ -36,6 +37,25 @@ export const RequestApproval = Type.Object({
   data_request: Type.Optional(DataRequest),
 });
 export type RequestApproval = Static<typeof RequestApproval>;
+
+/** Options that ask for no microservice: a pooled answer without all providers, and the summaries that it is pooled from. */
+const OWN_OPTIONS = ["allowPartial", "summary"];
+
+/**
+ * Fails with `bad_request`, and the known ones, for an option that is switched on and that nobody looks at: an `anonymise` must
+ * not pass for `anonymize`.
+ *
+ * @param serviceKeys the options that ask for an optional microservice of the request type.
+ */
+export function checkOptions(options: RequestOptions | undefined, serviceKeys: readonly string[]): void {
+  const known = [...new Set([...serviceKeys, ...OWN_OPTIONS])].sort();
+  const unknown = Object.keys(options ?? {}).find((key) => isOptionOn(options, key) && !known.includes(key));
+  if (unknown === undefined) return;
+  throw new AppError("bad_request", `There is no option "${unknown}". Known: ${known.join(", ")}.`, {
+    place: { pointer: `/options/${unknown}` },
+    details: { known },
+  });
+}
 
 /** Whether an option is switched on: `true` or `"true"`. */
 export function isOptionOn(options: RequestOptions | undefined, key: string): boolean {

@@ -67,6 +67,13 @@ export function chooseChart(table: ChartTable, input: ChartInput): ChartChoice {
   }
 }
 
+/** Checks what can be checked before any row is there; fails as {@link chooseChart} does. */
+export function checkChartInput(columnNames: readonly string[], { kind, x, y, series }: ChartInput): void {
+  if (kind !== undefined) knownKind(kind);
+  for (const name of [x, y, series])
+    if (name !== undefined && !columnNames.includes(name)) throw unknown(name, columnNames);
+}
+
 /** Whether no two rows have the same values in these columns, so that one mark can stand for each. */
 export function isUnique(columns: readonly ChartColumn[], rowCount: number): boolean {
   const seen = new Set<string>();
@@ -96,8 +103,14 @@ function known(table: ChartTable, name: string | undefined): ChartColumn | undef
   if (name === undefined) return undefined;
   const found = table.columns.find((column) => column.name === name);
   if (found !== undefined) return found;
-  const names = table.columns.map((column) => column.name);
-  throw new AppError("column_unknown", `The result has no column "${name}" to draw. It has: ${names.join(", ")}.`, {
+  throw unknown(
+    name,
+    table.columns.map((column) => column.name),
+  );
+}
+
+function unknown(name: string, names: readonly string[]): AppError {
+  return new AppError("column_unknown", `The result has no column "${name}" to draw. It has: ${names.join(", ")}.`, {
     details: { column: name, known: names },
   });
 }

@@ -1,12 +1,17 @@
 /** sql-graph: lets the result pass, and adds a picture of it. */
 import { onlyInput } from "../../sdk/typescript/only-input.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { checkChartInput } from "./chart-choice.ts";
 import { GraphCollector } from "./graph.ts";
 
 await runMicroservice({
   name: "sql-graph",
   handle: async function* (inputs, { request }) {
     const { schema, batches } = onlyInput(inputs);
+    checkChartInput(
+      schema.fields.map(({ name }) => String(name)),
+      request.graph ?? {},
+    );
     const collector = new GraphCollector(schema);
     yield { schema };
     for await (const batch of batches) {
