@@ -23,8 +23,7 @@ const OUTCOME_MS = 60_000;
 const exchange = await testExchange({
   configuration: await smallSample(20),
   offline: ["RUG"],
-  // Soon enough for a test, and far above what a redelivery takes.
-  environment: { DYNAMOS_PROVIDER_ACCEPT_MS: "8000", DYNAMOS_ONLINE_LEASE_MS: "1000" },
+  environment: { DYNAMOS_ONLINE_LEASE_MS: "1000" },
 });
 const atHome = await approve(exchange, ["VU"]);
 const throughSurf = await approve(exchange, ["VU", "UVA"], { throughThirdParty: true });
