@@ -8,7 +8,7 @@ import { openMessageBus } from "../lib/bus/open.ts";
 import { agentQueue, instanceReplyQueue, runQueue, runReplyQueue } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
-import { baseEnvironment } from "../lib/config/env.ts";
+import { baseEnvironment, telemetryEnvironment } from "../lib/config/env.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
 import type { JobRunner } from "../lib/jobs/job-runner.ts";
@@ -19,6 +19,7 @@ import type { ProgramContext } from "../lib/lifecycle.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { remoteJwks } from "../lib/tokens.ts";
 import { Admission } from "./admission.ts";
+import { AnswersFolder } from "./answers-folder.ts";
 import type { AgentSettings } from "./config.ts";
 import type { AgentContext } from "./context.ts";
 import { DataSources } from "./data-sources.ts";
@@ -30,13 +31,10 @@ import { Requests } from "./requests.ts";
 import { LiveRuns } from "./runs/live-runs.ts";
 import { handleServiceMessage } from "./service-messages.ts";
 
-/** Messages of the service queue that are handled at once: a provided stream holds one as long as it runs. */
-const SERVICE_PREFETCH = 256;
-const KEEP_ANSWERS_MS = 600_000;
-const LINGER_MS = 15_000;
+/** Messages of the service queue in hand beyond those that hold a provided stream: compositions, policy updates, cancels. */
+const CONTROL_PREFETCH = 64;
 /** After the runs have been ended, answers under way have this long to say so. */
 const DRAIN_REST_MS = 5_000;
-const MAX_KEPT_ANSWERS = 1_000;
 
 /** Starts an agent; its releases go on the program's stack. */
 export async function startAgent(settings: AgentSettings, program: ProgramContext): Promise<{ readonly url: string }> {
@@ -70,6 +68,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const context: AgentContext = {
     steward,
     settings,
+    telemetryEnvironment: telemetryEnvironment(),
     clock,
     logger,
     knowledge: new KnowledgeBase(store),
@@ -83,14 +82,18 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     admission: { reading: new Admission(limits), computing: new Admission(limits) },
     data: new DataSources({ dataFile: settings.DYNAMOS_DATA_FILE, folder: join(folder, "data"), clock, logger }),
   };
-  const requests = await Requests.open({
-    folder: join(folder, "answers"),
+  const report = (error: AppError): void => logger.error({ error }, "a kept answer could not be deleted");
+  const answers = await AnswersFolder.open({ shared: join(folder, "answers"), instance, clock, report });
+  releases.push("folder of answers", () => answers.close());
+  const requests = new Requests({
+    folder: answers.path,
     maxBytesPerAnswer: settings.DYNAMOS_KEPT_ANSWER_BYTES,
-    keepMs: KEEP_ANSWERS_MS,
-    lingerMs: LINGER_MS,
-    maxKept: MAX_KEPT_ANSWERS,
+    maxBytes: settings.DYNAMOS_MAX_KEPT_BYTES,
+    keepMs: settings.DYNAMOS_KEPT_ANSWER_MS,
+    lingerMs: settings.DYNAMOS_ANSWER_LINGER_MS,
+    maxKept: settings.DYNAMOS_MAX_KEPT_ANSWERS,
     stallMs: settings.DYNAMOS_STALL_TIMEOUT_MS,
-    report: (error) => logger.error({ error }, "a kept answer could not be deleted"),
+    report,
   });
   releases.push("answers", () => requests.close());
 
@@ -107,7 +110,8 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
 
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
   const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
-    prefetch: SERVICE_PREFETCH,
+    // A provided stream holds its message as long as it runs or waits: those that follow must find room.
+    prefetch: settings.DYNAMOS_MAX_RUNS + settings.DYNAMOS_MAX_QUEUED_RUNS + CONTROL_PREFETCH,
     onHandlerError: (error, delivery) =>
       logger.error({ error, messageType: delivery.type }, "a message failed; it will be tried again"),
     onLost: (error) => {

@@ -3,6 +3,10 @@
  * party's own agreement, as it is at this moment, says what may be used (decisions 12 and 18).
  */
 import { AppError } from "../lib/errors.ts";
+import { fingerprintOf } from "../lib/http/idempotency.ts";
+import type { StewardValidation } from "../lib/messages.ts";
+import type { Relation } from "../lib/model/agreement.ts";
+import type { CompositionRequest } from "../lib/model/composition.ts";
 import { evaluateAgreement, findRelation, grantFor } from "../lib/policy/evaluate.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import { verifyAccessToken, type VerifiedToken } from "../lib/tokens.ts";
@@ -60,9 +64,12 @@ export interface GrantPurpose {
 }
 
 /**
- * What this party's agreement allows the caller at this moment.
+ * What this party's agreement allows the caller at this moment. A third party grants no data: its own agreement, where it has
+ * one, only says whether it computes for this user, and minimum group size, raw rows and operations follow from the data
+ * providers' grants, which their streams bring along.
  *
- * @throws AppError `operation_denied` for an algorithm that is not listed, else `agreement_gone` with the refusal's code and detail.
+ * @throws AppError `operation_denied` for an algorithm that is not listed, and for none where rows may not leave; else
+ * `agreement_gone` with the refusal's code and detail.
  */
 export async function evaluateGrant(
   context: AgentContext,
@@ -78,21 +85,35 @@ export async function evaluateGrant(
     requestType: composition.request_type,
     deadlineMs: purpose.deadlineMs,
   };
-  if (composition.role === "computeProvider") return { ...base, ...(await thirdPartyScope(context, job)) };
+  const isThirdParty = composition.role === "computeProvider";
   const agreement = await context.knowledge.get("agreements", context.steward);
-  const question = {
-    userName: caller.claims.sub,
-    type: composition.request_type,
-    dataSets: caller.claims.dataSets,
-    ...(purpose.algorithms.length === 0 ? {} : { algorithms: purpose.algorithms }),
-  };
+  // As the planning has it: a third party without an agreement of its own objects to nothing.
+  if (isThirdParty && agreement === undefined) return { ...base, ...thirdPartyScope(undefined, 0) };
   const validation = evaluateAgreement(
     agreement?.document,
     agreement?.revision ?? 0,
-    question,
+    {
+      userName: caller.claims.sub,
+      type: composition.request_type,
+      dataSets: isThirdParty ? [] : caller.claims.dataSets,
+      ...(purpose.algorithms.length === 0 ? {} : { algorithms: purpose.algorithms }),
+    },
     context.steward,
     context.clock.now(),
   );
+  requireAllowed(context, validation, composition);
+  const relation = agreement === undefined ? undefined : findRelation(agreement.document, caller.claims.sub);
+  if (agreement === undefined || relation === undefined) throw gone(context, "There is no agreement.", "no_relation");
+  if (isThirdParty) return { ...base, ...thirdPartyScope(relation, agreement.revision) };
+  const dataSets = await context.knowledge.list("datasets");
+  const documents = dataSets.documents.map(({ document }) => document);
+  const scope = grantFor(relation, agreement.revision, validation.dataSets, documents);
+  if (purpose.algorithms.length === 0 && !scope.rawRows) throw noRawRows(context, 'name one in "algorithm"');
+  return { ...base, ...scope };
+}
+
+/** Fails unless the agreement allows what the job's plan has this party do. */
+function requireAllowed(context: AgentContext, validation: StewardValidation, plan: CompositionRequest): void {
   const { refusal } = validation;
   if (refusal?.code === "operation_not_allowed") {
     throw new AppError("operation_denied", refusal.detail, {
@@ -101,42 +122,66 @@ export async function evaluateGrant(
     });
   }
   if (refusal !== undefined) throw gone(context, refusal.detail, refusal.code);
-  if (!validation.allowedArchetypes.includes(composition.archetype_id)) {
-    throw gone(
-      context,
-      `${context.steward} no longer allows archetype ${composition.archetype_id}.`,
-      "no_archetype_allowed",
-    );
+  if (!validation.allowedArchetypes.includes(plan.archetype_id)) {
+    throw gone(context, `${context.steward} no longer allows archetype ${plan.archetype_id}.`, "no_archetype_allowed");
   }
-  const third = composition.compute_provider;
-  if (third !== undefined && !validation.allowedComputeProviders.includes(third)) {
+  const third = plan.compute_provider;
+  if (plan.role === "computeProvider" || third === undefined) return;
+  if (!validation.allowedComputeProviders.includes(third)) {
     throw gone(context, `${context.steward} no longer lets ${third} compute.`, "compute_provider_not_allowed");
   }
-  const relation = agreement === undefined ? undefined : findRelation(agreement.document, caller.claims.sub);
-  if (agreement === undefined || relation === undefined) throw gone(context, "There is no agreement.", "no_relation");
-  const dataSets = await context.knowledge.list("datasets");
-  return {
-    ...base,
-    ...grantFor(
-      relation,
-      agreement.revision,
-      validation.dataSets,
-      dataSets.documents.map(({ document }) => document),
-    ),
-  };
 }
 
-/** A third party grants no data; the minimum group size and raw rows follow from the grants that the streams bring along. */
-async function thirdPartyScope(
+/** The refusal of rows as they are; `remedy` is what the caller can change. */
+export function noRawRows(context: AgentContext, remedy: string): AppError {
+  const detail = `${context.steward}'s agreement lets no rows out without an algorithm: ${remedy}.`;
+  return new AppError("operation_denied", detail, { party: context.steward });
+}
+
+function thirdPartyScope(
+  relation: Relation | undefined,
+  agreementRevision: number,
+): Pick<Grant, "dataSets" | "minimumGroupSize" | "rawRows" | "agreementRevision"> {
+  return { dataSets: [], minimumGroupSize: relation?.minimumGroupSize ?? 1, rawRows: true, agreementRevision };
+}
+
+/** The public keys that the data providers sign their grants with, by provider; one without a living agent is left out. */
+export async function providerKeys(
   context: AgentContext,
-  job: RegisteredJob,
-): Promise<Pick<Grant, "dataSets" | "minimumGroupSize" | "rawRows" | "agreementRevision" | "providers">> {
-  const providers: Record<string, Record<string, unknown>[]> = {};
-  for (const provider of job.composition.data_providers) {
+  providers: readonly string[],
+): Promise<Record<string, Record<string, unknown>[]>> {
+  const keys: Record<string, Record<string, unknown>[]> = {};
+  for (const provider of providers) {
     const online = await context.knowledge.onlineInstances(provider);
-    providers[provider] = online.flatMap(({ grantKeys }) => grantKeys);
+    const own = online.flatMap(({ grantKeys }) => grantKeys);
+    if (own.length > 0) keys[provider] = own;
   }
-  return { dataSets: [], minimumGroupSize: 1, rawRows: true, agreementRevision: 0, providers };
+  return keys;
+}
+
+/**
+ * What an answer under this grant follows from: two answers with the same decision may stand for one another. At a third
+ * party the data providers' agreements count as they are now; each of them evaluates its own when it is asked.
+ */
+export async function decisionBehind(context: AgentContext, job: RegisteredJob, grant: Grant): Promise<string> {
+  const { composition } = job;
+  const { dataSets, minimumGroupSize, rawRows, operations } = grant;
+  const providers = composition.role === "computeProvider" ? composition.data_providers : [];
+  const theirs = providers.map(async (provider) => {
+    const agreement = (await context.knowledge.get("agreements", provider))?.document;
+    if (agreement === undefined) return { provider };
+    const { archetypes, computeProviders } = agreement;
+    const relation = findRelation(agreement, composition.user.userName);
+    return { provider, archetypes, computeProviders, relation };
+  });
+  const asked = providers.length === 0 ? [] : composition.data_sets;
+  const documents = asked.map(async (name) => (await context.knowledge.get("datasets", name))?.document);
+  return fingerprintOf(
+    [composition.archetype_id, composition.role, composition.compute_provider, composition.data_providers],
+    { dataSets, minimumGroupSize, rawRows, operations },
+    await Promise.all(theirs),
+    await Promise.all(documents),
+  );
 }
 
 function gone(context: AgentContext, detail: string, refusal: string): AppError {

@@ -3,23 +3,27 @@ import { create } from "@bufbuild/protobuf";
 import { join } from "node:path";
 import { generateChain } from "../lib/chain/chain.ts";
 import { signGrant } from "../lib/grants.ts";
-import { checkOptions, type DataRequest } from "../lib/model/data-request.ts";
+import { algorithmNames, checkOptions, isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import type { Microservice } from "../lib/model/microservice.ts";
 import { makeRunName, makeRunNonce } from "../lib/model/names.ts";
 import { optionalServiceKeys } from "../lib/model/request-type.ts";
+import { toRequestMessage } from "../lib/rpc/data-request.ts";
 import { RunRequestSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
-import { DataRequestSchema, type DataRequest as WireRequest } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { AppError } from "../lib/errors.ts";
 import { runReplyQueue } from "../lib/bus/queues.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
+import { noRawRows } from "./authorization.ts";
 import type { AgentContext } from "./context.ts";
 import { makeJobSpec } from "./job-spec.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { packageProgram } from "./programs.ts";
 import { withAttempts } from "./runs/attempts.ts";
 import { execute, type ExecutionEvent } from "./runs/execution.ts";
+
+/** The microservice that lets out only what the grants' operations and smallest groups allow. */
+const ENFORCING_SERVICE = "sql-algorithm";
 
 /** A request that may run. */
 export interface AllowedRequest {
@@ -48,7 +52,8 @@ export async function* runChain(
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
   const { job, requestId } = allowed;
   const chain = await chainOf(context, allowed);
-  const dataLocations = await locateData(context, allowed.grant);
+  const needsData = chain.some(({ needs }) => needs?.includes("data"));
+  const dataLocations = needsData ? await locateData(context, allowed.grant) : {};
   const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
   const attempts = withAttempts(
     context.steward,
@@ -63,8 +68,8 @@ export async function* runChain(
         deadlineMs: allowed.grant.deadlineMs,
         memoryLimitMiB: context.settings.DYNAMOS_MEMORY_LIMIT_MIB,
         programOf: packageProgram,
-        microserviceEnvironment: microserviceEnvironment(context, dataLocations),
-        sidecarEnvironment: sidecarEnvironment(context, runName),
+        microserviceEnvironment: (microservice) => microserviceEnvironment(context, microservice, dataLocations),
+        sidecarEnvironment: sidecarEnvironment(context, runName, allowed.credits),
       });
       const request = runRequest(context, allowed, { runName, attempt, signedGrant });
       const services = chain.map(({ name }) => name);
@@ -95,10 +100,16 @@ export async function* runChain(
   }
 }
 
-/** The chain of this party for this request; throws `chain_invalid`. */
-async function chainOf(context: AgentContext, { job, request }: AllowedRequest): Promise<readonly Microservice[]> {
+/**
+ * The chain of this party for this request.
+ *
+ * @throws AppError `chain_invalid`, `not_found` for an unknown request type, `operation_denied` where rows may not leave as
+ * they are, and nothing in the plan's chains would hold them back.
+ */
+async function chainOf(context: AgentContext, allowed: AllowedRequest): Promise<readonly Microservice[]> {
+  const { job, request, grant, trace } = allowed;
   const { composition } = job;
-  return withSpan("chain", undefined, { "dynamos.role": composition.role }, async () => {
+  return withSpan("chain", trace, { "dynamos.role": composition.role }, async () => {
     const [requestType, microservices, forced] = await Promise.all([
       context.knowledge.get("requestTypes", composition.request_type),
       context.knowledge.list("microservices"),
@@ -107,14 +118,30 @@ async function chainOf(context: AgentContext, { job, request }: AllowedRequest):
     if (requestType === undefined)
       throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
     checkOptions(request.options, Object.values(optionalServiceKeys(requestType.document)));
-    return generateChain({
+    const types = forced?.document.types ?? {};
+    const input = {
       requestType: requestType.document,
       microservices: microservices.documents.map(({ document }) => document),
       archetype: composition.archetype_id,
-      role: composition.role,
       options: request.options,
-      forced: forced?.document.types[composition.request_type] ?? [],
-    }).services;
+    };
+    const { services } = generateChain({
+      ...input,
+      role: composition.role,
+      forced: Object.hasOwn(types, composition.request_type) ? (types[composition.request_type] ?? []) : [],
+    });
+    if (!grant.rawRows) {
+      // A data provider's rows are held back where they are computed over: in the third party's chain, which is made alike.
+      const computing =
+        composition.role === "dataProvider" ? generateChain({ ...input, role: "computeProvider" }).services : services;
+      if (!computing.some(({ name }) => name === ENFORCING_SERVICE)) {
+        throw noRawRows(
+          context,
+          `the chains of request type "${composition.request_type}" have no ${ENFORCING_SERVICE}`,
+        );
+      }
+    }
+    return services;
   });
 }
 
@@ -134,41 +161,43 @@ async function locateData(
   return located;
 }
 
+/** What a microservice gets beyond its place in the chain: where data and keys are only if its metadata say that it needs them. */
 function microserviceEnvironment(
   context: AgentContext,
+  { needs = [] }: Microservice,
   dataLocations: Readonly<Record<string, unknown>>,
 ): Record<string, string> {
   const { settings, keys } = context;
   return {
-    DYNAMOS_DATA: JSON.stringify(dataLocations),
-    DYNAMOS_WORLD_FOLDER: join(settings.DYNAMOS_STATE_FOLDER, "worlds"),
     DYNAMOS_GRANT_JWKS: JSON.stringify({ keys: [keys.publicGrantKey] }),
-    DYNAMOS_ANONYMIZATION_KEY_FILE: keys.anonymizationKeyFile,
-    DYNAMOS_QUERY_TIME_LIMIT_MS: String(settings.DYNAMOS_QUERY_TIME_LIMIT_MS),
-    DYNAMOS_QUERY_MAX_ROWS: String(settings.DYNAMOS_QUERY_MAX_ROWS),
-    DYNAMOS_QUERY_MAX_BYTES: String(settings.DYNAMOS_QUERY_MAX_BYTES),
-    DYNAMOS_QUERY_MEMORY_BYTES: String(settings.DYNAMOS_QUERY_MEMORY_BYTES),
-    DYNAMOS_QUERY_TEMP_BYTES: String(settings.DYNAMOS_QUERY_TEMP_BYTES),
+    ...(needs.includes("data")
+      ? {
+          DYNAMOS_DATA: JSON.stringify(dataLocations),
+          DYNAMOS_WORLD_FOLDER: join(settings.DYNAMOS_STATE_FOLDER, "worlds"),
+          DYNAMOS_QUERY_TIME_LIMIT_MS: String(settings.DYNAMOS_QUERY_TIME_LIMIT_MS),
+          DYNAMOS_QUERY_MAX_ROWS: String(settings.DYNAMOS_QUERY_MAX_ROWS),
+          DYNAMOS_QUERY_MAX_BYTES: String(settings.DYNAMOS_QUERY_MAX_BYTES),
+          DYNAMOS_QUERY_MEMORY_BYTES: String(settings.DYNAMOS_QUERY_MEMORY_BYTES),
+          DYNAMOS_QUERY_TEMP_BYTES: String(settings.DYNAMOS_QUERY_TEMP_BYTES),
+        }
+      : {}),
+    ...(needs.includes("anonymizationKey") ? { DYNAMOS_ANONYMIZATION_KEY_FILE: keys.anonymizationKeyFile } : {}),
     ...common(context),
   };
 }
 
-function sidecarEnvironment(context: AgentContext, runName: string): Record<string, string> {
+function sidecarEnvironment(context: AgentContext, runName: string, credits: number): Record<string, string> {
   return {
     DYNAMOS_BUS: context.settings.DYNAMOS_BUS,
     DYNAMOS_RUN_NAME: runName,
+    DYNAMOS_CREDITS: String(credits),
     DYNAMOS_STALL_TIMEOUT_MS: String(context.settings.DYNAMOS_STALL_TIMEOUT_MS),
     ...common(context),
   };
 }
 
-function common({ settings }: AgentContext): Record<string, string> {
-  return {
-    DYNAMOS_LOG_LEVEL: settings.DYNAMOS_LOG_LEVEL,
-    ...(settings.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
-      ? {}
-      : { OTEL_EXPORTER_OTLP_ENDPOINT: settings.OTEL_EXPORTER_OTLP_ENDPOINT }),
-  };
+function common({ settings, telemetryEnvironment }: AgentContext): Record<string, string> {
+  return { ...telemetryEnvironment, DYNAMOS_LOG_LEVEL: settings.DYNAMOS_LOG_LEVEL };
 }
 
 function runRequest(
@@ -183,40 +212,19 @@ function runRequest(
     attempt: run.attempt,
     steward: context.steward,
     jobName: composition.job_name,
-    request: toWireRequest(allowed.request),
+    request: toRequestMessage(allowed.request),
     grant: run.signedGrant,
     returnAddress: allowed.returnAddress ?? reply,
     reportAddress: reply,
     dataProviders: composition.role === "computeProvider" ? composition.data_providers : [],
     deadlineMs: BigInt(allowed.grant.deadlineMs),
     credits: allowed.credits,
-    allowPartial: allowed.request.options?.["allowPartial"] === true,
+    allowPartial: isOptionOn(allowed.request.options, "allowPartial"),
     ...allowed.trace,
   });
 }
 
-/** The question as the wire has it. */
-export function toWireRequest(request: DataRequest): WireRequest {
-  const options = Object.entries(request.options ?? {}).map(([key, value]) => [
-    key,
-    value === true || value === "true",
-  ]);
-  return create(DataRequestSchema, {
-    type: request.type,
-    query: request.query,
-    algorithm: request.algorithm ?? "",
-    algorithmColumns: request.algorithmColumns ?? {},
-    algorithmParametersJson:
-      request.algorithmParameters === undefined ? "" : JSON.stringify(request.algorithmParameters),
-    graphJson: request.graph === undefined ? "" : JSON.stringify(request.graph),
-    options: Object.fromEntries(options) as Record<string, boolean>,
-  });
-}
-
 /** Algorithms that a request names; none where it asks for rows. */
-export function algorithmsOf(request: DataRequest): string[] {
-  return (request.algorithm ?? "")
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "");
+export function algorithmsOf(request: DataRequest): readonly string[] {
+  return algorithmNames(request.algorithm);
 }

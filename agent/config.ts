@@ -49,6 +49,26 @@ export const AgentSettings = Type.Object({
     minimum: 0,
     description: "largest answer that is kept for repeating it",
   }),
+  DYNAMOS_KEPT_ANSWER_MS: Type.Integer({
+    default: 600_000,
+    minimum: 0,
+    description: "how long an answer is kept for repeating it",
+  }),
+  DYNAMOS_MAX_KEPT_ANSWERS: Type.Integer({
+    default: 1_000,
+    minimum: 1,
+    description: "most answers under way and kept; more get 429",
+  }),
+  DYNAMOS_MAX_KEPT_BYTES: Type.Integer({
+    default: 1024 * 1024 * 1024,
+    minimum: 0,
+    description: "most bytes of all kept answers together",
+  }),
+  DYNAMOS_ANSWER_LINGER_MS: Type.Integer({
+    default: 15_000,
+    minimum: 0,
+    description: "how long a run whose caller left goes on, for one who asks again under its Idempotency-Key",
+  }),
   DYNAMOS_JOB_LEASE_MS: Type.Integer({
     default: 600_000,
     minimum: 1000,

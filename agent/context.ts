@@ -17,6 +17,8 @@ import type { LiveRuns } from "./runs/live-runs.ts";
 export interface AgentContext {
   readonly steward: string;
   readonly settings: AgentSettings;
+  /** The standard OpenTelemetry variables, which chains get too. */
+  readonly telemetryEnvironment: Readonly<Record<string, string>>;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly knowledge: KnowledgeBase;

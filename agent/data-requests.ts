@@ -9,12 +9,13 @@ import { agentQueue } from "../lib/bus/queues.ts";
 import { AppError, fromFailure, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { CompositionAcknowledgement, type ProviderDataRequest } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
+import type { Grant } from "../lib/model/grant.ts";
 import { toFailureMessage } from "../lib/rpc/frames.ts";
 import { FrameSchema, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import type { AdmissionSlot } from "./admission.ts";
-import { evaluateGrant, findJob, type Caller } from "./authorization.ts";
+import { decisionBehind, evaluateGrant, findJob, providerKeys, type Caller } from "./authorization.ts";
 import { algorithmsOf, runChain, type AllowedRequest } from "./chain-run.ts";
 import type { AgentContext } from "./context.ts";
 import { withDeadline } from "./deadline.ts";
@@ -32,7 +33,30 @@ export interface CallerRequest {
   readonly caller: Caller;
   readonly request: DataRequest;
   readonly requestId: string;
+  /** Milliseconds since the epoch. */
+  readonly deadlineMs: number;
   readonly trace: TraceContext;
+}
+
+/** A caller's question that this party answers now. */
+export interface AllowedQuestion {
+  readonly job: RegisteredJob;
+  readonly grant: Grant;
+  /** What allowed it; see `decisionBehind`. */
+  readonly decision: string;
+}
+
+/**
+ * Whether this party answers a caller's request, as things are at this moment.
+ *
+ * @throws AppError as {@link findAnsweredJob} and `evaluateGrant`.
+ */
+export async function allowRequest(context: AgentContext, asked: CallerRequest): Promise<AllowedQuestion> {
+  const job = await findAnsweredJob(context, asked);
+  const { requestId, deadlineMs } = asked;
+  const algorithms = algorithmsOf(asked.request);
+  const grant = await evaluateGrant(context, asked.caller, job, { requestId, deadlineMs, algorithms });
+  return { job, grant, decision: await decisionBehind(context, job, grant) };
 }
 
 /**
@@ -40,10 +64,7 @@ export interface CallerRequest {
  *
  * @throws AppError as `findJob`, and `job_moved` when this party only provides data in the job's plan.
  */
-export async function findAnsweredJob(
-  context: AgentContext,
-  { caller, request }: CallerRequest,
-): Promise<RegisteredJob> {
+async function findAnsweredJob(context: AgentContext, { caller, request }: CallerRequest): Promise<RegisteredJob> {
   const job = await findJob(context, caller, request.type);
   const { role, compute_provider: third, archetype_id: archetype } = job.composition;
   if (role !== "dataProvider") return job;
@@ -65,20 +86,17 @@ export async function findAnsweredJob(
 }
 
 /**
- * Answers a caller's request with the frames of the result.
+ * Answers a caller's request with the frames of the result. Nothing is waited for before the run is among the live ones.
  *
  * @throws AppError what refused or failed, naming the party.
  */
 export async function* answerRequest(
   context: AgentContext,
-  job: RegisteredJob,
+  { job, grant }: AllowedQuestion,
   asked: CallerRequest,
   signal: AbortSignal,
 ): AsyncGenerator<Frame, void, undefined> {
-  const { caller, request, requestId } = asked;
-  const deadlineMs = context.clock.now() + context.settings.DYNAMOS_REQUEST_DEADLINE_MS;
-  const algorithms = algorithmsOf(request);
-  const grant = await evaluateGrant(context, caller, job, { requestId, deadlineMs, algorithms });
+  const { caller, request, requestId, deadlineMs } = asked;
   const isThirdParty = job.composition.role === "computeProvider";
   const { job_name: jobName } = job.composition;
   const deadline = withDeadline(signal, deadlineMs, context.clock);
@@ -90,7 +108,7 @@ export async function* answerRequest(
     const { DYNAMOS_CREDITS: credits } = context.settings;
     const allowed = { job, grant, request, requestId, trace, credits, firstAttempt: 1 };
     const events = isThirdParty
-      ? runThirdParty(context, allowed, { job, asked, deadlineMs }, run.signal)
+      ? runThirdParty(context, allowed, { job, asked }, run.signal)
       : runChain(context, allowed, run.signal);
     for await (const event of events) if (event.kind === "frame") yield event.frame;
   } catch (error) {
@@ -108,7 +126,6 @@ export async function* answerRequest(
 interface ProviderQuestion {
   readonly job: RegisteredJob;
   readonly asked: CallerRequest;
-  readonly deadlineMs: number;
 }
 
 /** Runs the chain, and asks the data providers for their streams, anew for each attempt; however it ends early, they are told. */
@@ -120,14 +137,17 @@ async function* runThirdParty(
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
   const asking = new AbortController();
   const broken = new AbortController();
+  const providers = await providerKeys(context, question.job.composition.data_providers);
   const onQueueReady = async (runQueue: string, attempt: number): Promise<void> => {
-    askProviders(context, question, { runQueue, attempt, signal: asking.signal }).catch((error: unknown) => {
+    const run = { runQueue, attempt, online: new Set(Object.keys(providers)), signal: asking.signal };
+    askProviders(context, question, run).catch((error: unknown) => {
       broken.abort(toAppError(error));
     });
   };
+  const grant = { ...allowed.grant, providers };
   let isWhole = false;
   try {
-    yield* runChain(context, { ...allowed, onQueueReady }, AbortSignal.any([signal, broken.signal]));
+    yield* runChain(context, { ...allowed, grant, onQueueReady }, AbortSignal.any([signal, broken.signal]));
     isWhole = true;
   } finally {
     asking.abort();
@@ -139,6 +159,8 @@ async function* runThirdParty(
 interface JoiningRun {
   readonly runQueue: string;
   readonly attempt: number;
+  /** The data providers whose grants can be checked: those that were online when the request's own grant was made. */
+  readonly online: ReadonlySet<string>;
   /** Aborted when the request is over. */
   readonly signal: AbortSignal;
 }
@@ -148,6 +170,7 @@ async function askProviders(context: AgentContext, question: ProviderQuestion, r
   await Promise.all(
     question.job.composition.data_providers.map(async (provider) => {
       try {
+        if (!run.online.has(provider)) throw offline(provider);
         await askProvider(context, provider, question, run);
         await untilOffline(context, provider, run.signal);
       } catch (error) {
@@ -187,10 +210,11 @@ async function untilOffline(context: AgentContext, provider: string, signal: Abo
 async function askProvider(
   context: AgentContext,
   provider: string,
-  { asked, deadlineMs }: ProviderQuestion,
+  { asked }: ProviderQuestion,
   run: JoiningRun,
 ): Promise<void> {
   const { settings } = context;
+  const { deadlineMs } = asked;
   const message: ProviderDataRequest = {
     requestId: asked.requestId,
     jobName: asked.caller.claims.job,
@@ -219,11 +243,15 @@ async function askProvider(
       })
       .catch((error: unknown) => {
         if (toAppError(error).code !== "not_found") throw error;
-        throw new AppError("agent_offline", `The agent of ${provider} is not online.`, { cause: error });
+        throw offline(provider, error);
       }),
   );
   const { failure } = decodeJson(answer, CompositionAcknowledgement);
   if (failure !== undefined) throw fromFailure(failure);
+}
+
+function offline(provider: string, cause?: unknown): AppError {
+  return new AppError("agent_offline", `The agent of ${provider} is not online.`, { cause });
 }
 
 /** Puts a provider's failure into the run, as the provider's own last frame. */
@@ -250,8 +278,8 @@ export async function failProvider(
 }
 
 /** Tells the data providers that nobody waits any more (decision 22). */
-async function tellProviders(context: AgentContext, { job, asked, deadlineMs }: ProviderQuestion): Promise<void> {
-  const { requestId } = asked;
+async function tellProviders(context: AgentContext, { job, asked }: ProviderQuestion): Promise<void> {
+  const { requestId, deadlineMs } = asked;
   const { job_name: jobName, data_providers: providers } = job.composition;
   const reason = toFailure(new AppError("cancelled", `${context.steward} ended the request.`));
   const body = encodeJson({ requestId, jobName, reason });

@@ -1,4 +1,5 @@
 /** From a chain to the job that runs it. Pure. */
+import { containerName, requireContainerNames, SIDECAR_CONTAINER } from "../lib/chain/container-name.ts";
 import { AppError } from "../lib/errors.ts";
 import type { ContainerSpec, JobSpec } from "../lib/jobs/job-runner.ts";
 import type { CompositionRequest } from "../lib/model/composition.ts";
@@ -14,10 +15,10 @@ export interface JobSpecInput {
   readonly deadlineMs: number;
   /** Memory of one container in MiB where the microservice's metadata say nothing. */
   readonly memoryLimitMiB: number;
-  /** Program of a microservice without a `command` of its own. */
+  /** Program of a microservice with neither `command` nor `image`. */
   readonly programOf: (microservice: string) => readonly string[];
-  /** Environment for every microservice, and for the sidecar. */
-  readonly microserviceEnvironment: Readonly<Record<string, string>>;
+  /** Environment of each microservice, and of the sidecar. */
+  readonly microserviceEnvironment: (microservice: Microservice) => Readonly<Record<string, string>>;
   readonly sidecarEnvironment: Readonly<Record<string, string>>;
 }
 
@@ -30,12 +31,13 @@ export function makeJobSpec(input: JobSpecInput): JobSpec {
       `No microservice runs for role ${composition.role} in ${composition.archetype_id}.`,
     );
   }
+  requireContainerNames(input.chain.map(({ name }) => name));
   return {
     name: input.runName,
     steward: input.steward,
     microservices: input.chain.map((microservice) => toContainer(microservice, input)),
     sidecar: {
-      name: "sidecar",
+      name: SIDECAR_CONTAINER,
       command: input.programOf("sidecar"),
       environment: input.sidecarEnvironment,
       memoryLimitBytes: input.memoryLimitMiB * 1024 * 1024,
@@ -56,20 +58,15 @@ export function makeJobSpec(input: JobSpecInput): JobSpec {
 }
 
 function toContainer(microservice: Microservice, input: JobSpecInput): ContainerSpec {
+  const { name, image } = microservice;
   const limitMiB = microservice.resources?.memoryLimitMiB ?? input.memoryLimitMiB;
+  // An image without a command has an entry point of its own.
+  const command = microservice.command ?? (image === undefined ? input.programOf(name) : undefined);
   return {
-    name: containerName(microservice.name),
-    command: microservice.command ?? input.programOf(microservice.name),
-    ...(microservice.image === undefined ? {} : { image: microservice.image }),
-    environment: input.microserviceEnvironment,
+    name: containerName(name),
+    ...(command === undefined ? {} : { command }),
+    ...(image === undefined ? {} : { image }),
+    environment: input.microserviceEnvironment(microservice),
     memoryLimitBytes: limitMiB * 1024 * 1024,
   };
-}
-
-/** A microservice's name as a DNS label, which containers' names are; documents' names allow more. */
-function containerName(microservice: string): string {
-  return microservice
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, "-")
-    .replace(/-+$/, "");
 }

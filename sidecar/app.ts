@@ -7,13 +7,13 @@ import { SidecarService } from "../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
 import { startRpcServer } from "../lib/rpc/server.ts";
 import { implement } from "../lib/rpc/service.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
-import { ChainRelay } from "./chain-relay.ts";
+import { ChainRelay, prefetchOf } from "./chain-relay.ts";
 import type { SidecarSettings } from "./config.ts";
 
 /** Starts the relay; the program stops by itself when the run is over: exit code 0 when its outcome was confirmed, else 1. */
 export async function startSidecar(settings: SidecarSettings, program: ProgramContext): Promise<void> {
   const { releases, logger, signal } = program;
-  const { position, runName, requestTimeoutMs, stallTimeoutMs } = settings;
+  const { position, runName, credits, requestTimeoutMs, stallTimeoutMs } = settings;
   releases.push("traces", await startTracing("sidecar", settings.tracing));
   const bus = await openMessageBus(settings.busUrl);
   releases.push("message bus", () => bus.close());
@@ -26,6 +26,7 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
     first,
     runName,
     steward,
+    prefetch: prefetchOf(credits, position.dataProviderCount),
     requestTimeoutMs,
     stallTimeoutMs,
     logger,

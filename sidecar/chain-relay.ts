@@ -41,11 +41,18 @@ import { ProviderInput } from "./provider-input.ts";
 import { ResultOutput } from "./result-output.ts";
 import { outgoing, readBody } from "./run-messages.ts";
 
+/** Messages of a run queue beside frames with data: the request, which is held to the end, a cancel, our own credits. */
+const CONTROL_MESSAGES = 32;
+/** Of each provider: start, end or failure, of two attempts. */
+const CONTROL_FRAMES = 4;
+
 /**
- * Messages of the run queue in hand at a time. Credits bound the frames among them (credits × providers); this is above
- * that, so that a provider who waits for the joiner never keeps another's frames, or our own credits, from coming in.
+ * Messages of the run queue in hand at a time: above what credits bound, so that a provider who waits for the joiner never
+ * keeps another's frames, or our own credits, from coming in.
  */
-const PREFETCH = 2000;
+export function prefetchOf(credits: number, dataProviders: number): number {
+  return CONTROL_MESSAGES + (credits + CONTROL_FRAMES) * Math.max(1, dataProviders);
+}
 
 /** How long the chain's calls may take to end after the result has been confirmed. */
 const CHAIN_END_LIMIT_MS = 2000;
@@ -58,6 +65,8 @@ export interface ChainRelayOptions {
   readonly runName: string;
   /** This party. */
   readonly steward: string;
+  /** See {@link prefetchOf}. */
+  readonly prefetch: number;
   readonly requestTimeoutMs: number;
   readonly stallTimeoutMs: number;
   readonly logger: Logger;
@@ -108,7 +117,7 @@ export class ChainRelay {
     let consumer: Consumer | undefined;
     try {
       consumer = await bus.consume(runQueue(runName), (delivery) => this.#take(delivery), {
-        prefetch: PREFETCH,
+        prefetch: this.#options.prefetch,
         onLost: (cause) => this.#fail(new AppError("job_failed", "The run queue was lost.", { cause })),
       });
       await Promise.race([this.#active, this.#failed, this.#requestMissing()]);

@@ -11,6 +11,8 @@ export interface SidecarSettings {
   readonly busUrl: string;
   /** Names the run queue too. */
   readonly runName: string;
+  /** Most chunks that one provider may have in flight. */
+  readonly credits: number;
   /** How long the run's request may take to arrive. */
   readonly requestTimeoutMs: number;
   /** How long the receiver of the result may take nothing before the run fails. */
@@ -24,6 +26,7 @@ export interface SidecarSettings {
 export const SidecarVariables = Type.Object({
   DYNAMOS_BUS: Type.String({ description: "URL of the message bus" }),
   DYNAMOS_RUN_NAME: Type.String({ description: "the run, whose name its queue has" }),
+  DYNAMOS_CREDITS: Type.Integer({ default: 1024, minimum: 1, description: "most chunks in flight per stream" }),
   DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
   DYNAMOS_STALL_TIMEOUT_MS: Type.Integer({ default: 120_000, minimum: 1 }),
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
@@ -39,6 +42,7 @@ export function loadSidecarSettings(): SidecarSettings {
     position: readSidecarEnvironment(),
     busUrl: settings.DYNAMOS_BUS,
     runName: settings.DYNAMOS_RUN_NAME,
+    credits: settings.DYNAMOS_CREDITS,
     requestTimeoutMs: settings.DYNAMOS_RUN_REQUEST_TIMEOUT_MS,
     stallTimeoutMs: settings.DYNAMOS_STALL_TIMEOUT_MS,
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },

@@ -1,8 +1,8 @@
 /** `POST /agent/v1/<requestType>/<steward>`: a data request and its streamed answer; `DELETE /agent/v1/requests/<id>` ends one. */
-import { createHash, randomUUID } from "node:crypto";
 import { Type } from "@sinclair/typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { AppError } from "../../lib/errors.ts";
+import { AppError, toAppError } from "../../lib/errors.ts";
+import { fingerprintOf, requestIdOf } from "../../lib/http/idempotency.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
 import { readParts } from "../../lib/rpc/frames.ts";
@@ -10,7 +10,7 @@ import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
 import { withSpan } from "../../lib/telemetry/tracing.ts";
 import { authenticate, type Caller } from "../authorization.ts";
 import type { AgentContext } from "../context.ts";
-import { answerRequest, findAnsweredJob } from "../data-requests.ts";
+import { allowRequest, answerRequest } from "../data-requests.ts";
 import type { Requests } from "../requests.ts";
 import { ANSWER_MEDIA_TYPES, answerPieces, chooseFormat } from "./answer-formats.ts";
 import { parseDataRequest } from "./data-request-body.ts";
@@ -36,7 +36,7 @@ export function addDataRequestRoutes(server: FastifyInstance, context: AgentCont
   server.delete<{ Params: { requestId: string } }>("/agent/v1/requests/:requestId", async (request, reply) => {
     const caller = await authenticate(context, bearerToken(request));
     const reason = new AppError("cancelled", "The caller cancelled the request.");
-    if (!requests.cancel(caller.claims.sub, requestIdOf(request.params.requestId), reason)) {
+    if (!requests.cancel(caller.claims.sub, requestIdOf(request.params.requestId).requestId, reason)) {
       throw new AppError("not_found", "No request of this name is running here.");
     }
     return reply.code(204).send();
@@ -59,24 +59,35 @@ async function answer(
   const question = parseDataRequest(request.body, requestType);
   requireSameJobAndUser(question, caller);
   const format = chooseFormat(request.headers.accept);
-  const key = idempotencyKey(request);
-  const requestId = key === undefined ? randomUUID() : requestIdOf(key);
-  const asked = { caller, request: question, requestId, trace };
-  const job = await findAnsweredJob(context, asked);
-  request.log.info({ dataRequest: requestId, archetype: job.composition.archetype_id }, "data request");
-  const frames = requests.attachOrStart(
-    { user: caller.claims.sub, requestId, fingerprint: fingerprint(caller, question), isRepeatable: key !== undefined },
-    (signal) => answerRequest(context, job, asked, signal),
-    request.callerGone,
-  );
-  const heading = {
+  const { requestId, isRepeatable } = requestIdOf(request.headers["idempotency-key"]);
+  const deadlineMs = context.clock.now() + context.settings.DYNAMOS_REQUEST_DEADLINE_MS;
+  const asked = { caller, request: question, requestId, deadlineMs, trace };
+  request.callerGone.throwIfAborted();
+  // Before anything is asked of the agreement, and until the last piece is out: an agreement that changes meanwhile ends this
+  // answer, whether it comes from a run or is given again.
+  const reading = context.live.enter({ requestId, jobName: caller.claims.job }, request.callerGone);
+  reply.raw.once("close", () => reading.close());
+  const allowed = await allowRequest(context, asked);
+  if (reading.signal.aborted) throw toAppError(reading.signal.reason).withParty(context.steward);
+  const { job_name: jobName, archetype_id: archetype } = allowed.job.composition;
+  request.log.info({ dataRequest: requestId, archetype }, "data request");
+  const name = {
+    user: caller.claims.sub,
     requestId,
-    jobName: job.composition.job_name,
-    archetype: job.composition.archetype_id,
-    provider: context.steward,
+    fingerprint: fingerprint(caller, question),
+    decision: allowed.decision,
+    isRepeatable,
   };
+  const frames = requests.attachOrStart(
+    name,
+    (signal) => answerRequest(context, allowed, asked, signal),
+    reading.signal,
+  );
+  const heading = { requestId, jobName, archetype, provider: context.steward };
   const pieces = answerPieces(format, readParts(frames, context.steward), heading);
-  const first = await pieces.next();
+  const first = await pieces.next().catch((error: unknown) => {
+    throw toAppError(error).withParty(context.steward);
+  });
   return reply
     .header("content-type", ANSWER_MEDIA_TYPES[format])
     .header("x-dynamos-request", requestId)
@@ -99,24 +110,7 @@ function requireSameJobAndUser(question: DataRequest, { claims }: Caller): void 
   }
 }
 
-function idempotencyKey(request: FastifyRequest): string | undefined {
-  const header = request.headers["idempotency-key"];
-  if (header === undefined) return undefined;
-  if (typeof header !== "string" || !/^[\x21-\x7e]{1,128}$/.test(header)) {
-    throw new AppError("bad_request", "Idempotency-Key has 1 to 128 visible ASCII characters without spaces.");
-  }
-  return header;
-}
-
-/** A key that is a UUID is the request's id; any other becomes one by its hash, since ids name queues and jobs. */
-function requestIdOf(key: string): string {
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(key)) return key.toLowerCase();
-  const hex = createHash("sha256").update(key).digest("hex");
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-5${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
-}
-
 function fingerprint(caller: Caller, question: DataRequest): string {
   const { query, algorithm, algorithmColumns, algorithmParameters, graph, options } = question;
-  const relevant = [caller.claims.job, query, algorithm, algorithmColumns, algorithmParameters, graph, options];
-  return createHash("sha256").update(JSON.stringify(relevant)).digest("hex");
+  return fingerprintOf(caller.claims.job, query, algorithm, algorithmColumns, algorithmParameters, graph, options);
 }

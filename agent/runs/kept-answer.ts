@@ -18,6 +18,8 @@ export interface KeptAnswerLimits {
   readonly maxBytes: number;
   /** How long a passed frame may wait for its reader. */
   readonly stallMs: number;
+  /** Asked before the file grows by so many bytes; false: it does not grow any more. Absent: `maxBytes` alone counts. */
+  readonly reserve?: (bytes: number) => boolean;
 }
 
 /** The kept frames of one request. */
@@ -106,7 +108,7 @@ export class KeptAnswer {
     for (;;) {
       signal.throwIfAborted();
       if (this.#overflow !== undefined && !this.#isOwner(reader)) throw this.#tooLarge();
-      if (index < this.#ends.length) {
+      if (index < this.#ends.length && !this.#removed) {
         yield await this.#readKept(index);
         index += 1;
         continue;
@@ -127,11 +129,11 @@ export class KeptAnswer {
     }
   }
 
-  /** Closes and deletes the file. Readers end with `cancelled`. */
-  async remove(): Promise<void> {
+  /** Closes and deletes the file. Readers that have not all of it end with `reason`; absent: `cancelled`. */
+  async remove(reason = new AppError("cancelled", "The kept answer was removed.")): Promise<void> {
     if (this.#removed) return;
     this.#removed = true;
-    if (this.#outcome === "open") this.#outcome = new AppError("cancelled", "The kept answer was removed.");
+    if (this.#outcome === "open" || this.#readers.size > 0) this.#outcome = reason;
     this.#overflow?.taken?.();
     this.#notify();
     await this.#recording;
@@ -144,11 +146,16 @@ export class KeptAnswer {
     return this.#owner === reader;
   }
 
+  #hasRoom(start: number, bytes: number): boolean {
+    const { maxBytes, reserve } = this.#limits;
+    return start + bytes <= maxBytes && (reserve === undefined || reserve(bytes));
+  }
+
   async #append(frame: Frame, signal: AbortSignal): Promise<void> {
     if (this.#removed) return;
     const bytes = toBinary(FrameSchema, frame);
     const start = this.#ends.at(-1) ?? 0;
-    if (this.#overflow === undefined && start + bytes.length <= this.#limits.maxBytes) {
+    if (this.#overflow === undefined && this.#hasRoom(start, bytes.length)) {
       this.#file ??= await open(this.#path, "wx+", 0o600);
       await this.#file.write(bytes, 0, bytes.length, start);
       this.#ends.push(start + bytes.length);
@@ -200,7 +207,7 @@ export class KeptAnswer {
     return new AppError(
       "already_exists",
       `This request's answer is larger than what is kept for repeating (${String(limit)} bytes, ` +
-        "DYNAMOS_KEPT_ANSWER_BYTES). Ask again under a new Idempotency-Key.",
+        "DYNAMOS_KEPT_ANSWER_BYTES; of all answers together DYNAMOS_MAX_KEPT_BYTES). Ask again under a new Idempotency-Key.",
       { details: { limit } },
     );
   }

@@ -1,4 +1,5 @@
 /** The algorithms that exist. To add one, implement {@link Algorithm} and list it here; nothing else changes. */
+import { algorithmNames } from "../model/data-request.ts";
 import { AppError } from "../errors.ts";
 import { count } from "./count.ts";
 import { max, min } from "./extremes.ts";
@@ -54,9 +55,5 @@ export function canonicalAlgorithmName(name: string): string {
 
 /** The algorithms that a request names, separated by commas, each once. Empty for an empty text. */
 export function algorithmsNamed(names: string): readonly Algorithm[] {
-  const algorithms = names
-    .split(",")
-    .filter((name) => name.trim() !== "")
-    .map(algorithmNamed);
-  return [...new Set(algorithms)];
+  return [...new Set(algorithmNames(names).map(algorithmNamed))];
 }

@@ -4,6 +4,7 @@ import type { Archetype, Role } from "../model/archetype.ts";
 import type { Microservice } from "../model/microservice.ts";
 import { optionalServiceKeys, type RequestType } from "../model/request-type.ts";
 import { generateChain, type Chain } from "./chain.ts";
+import { requireContainerNames } from "./container-name.ts";
 
 /** The documents that chains are made from. */
 export interface ChainMetadata {
@@ -26,6 +27,7 @@ export function rolesOf(archetype: Archetype): readonly Role[] {
  */
 export function validateChainMetadata(metadata: ChainMetadata): void {
   requireKnownNames(metadata);
+  requireContainerNames(metadata.microservices.map(({ name }) => name));
   for (const requestType of byName(metadata.requestTypes)) {
     for (const options of optionCombinations(requestType)) {
       for (const archetype of byName(metadata.archetypes)) {

@@ -44,3 +44,15 @@ export function baseEnvironment(source: Environment = process.env): Record<strin
   }
   return kept;
 }
+
+/**
+ * The standard OpenTelemetry variables of this process, for those that it starts: where and how all of them export. What names
+ * this process alone stays behind.
+ */
+export function telemetryEnvironment(source: Environment = process.env): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(source).flatMap(([name, value]) =>
+      name.startsWith("OTEL_") && name !== "OTEL_SERVICE_NAME" && value !== undefined ? [[name, value]] : [],
+    ),
+  );
+}

@@ -62,3 +62,11 @@ export function isOptionOn(options: RequestOptions | undefined, key: string): bo
   const value = options?.[key];
   return value === true || value === "true";
 }
+
+/** The algorithms that a request's `algorithm` names, as it spells them; none where it asks for rows. */
+export function algorithmNames(algorithm: string | undefined): readonly string[] {
+  return (algorithm ?? "")
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+}

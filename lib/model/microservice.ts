@@ -16,6 +16,10 @@ export const Microservice = Type.Object(
     image: Type.Optional(Type.String()),
     /** New. Program and arguments; absent: the microservice of this name in this package. */
     command: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
+    /** New. What it gets beyond the stream; nothing by default, since it may be anybody's. */
+    needs: Type.Optional(
+      Type.Array(Type.Union([Type.Literal("data"), Type.Literal("anonymizationKey")]), { uniqueItems: true }),
+    ),
     /** New. */
     resources: Type.Optional(
       Type.Object({ memoryLimitMiB: Type.Optional(Type.Integer({ minimum: 32 })) }, { additionalProperties: false }),

@@ -9,7 +9,12 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
-import type { DataRequest, RequestApproval, RequestOptions } from "../../lib/model/data-request.ts";
+import {
+  algorithmNames,
+  type DataRequest,
+  type RequestApproval,
+  type RequestOptions,
+} from "../../lib/model/data-request.ts";
 import type { User } from "../../lib/model/names.ts";
 import type { VerifiedToken } from "../../lib/tokens.ts";
 import { currentPlan } from "../current-plan.ts";
@@ -197,10 +202,7 @@ function unknownRequest(id: string): AppError {
 
 function questionOf(approval: RequestApproval, user: User, request: FastifyRequest): PlanQuestion {
   const { data_request: asked } = approval;
-  const algorithms = (asked?.algorithm ?? "")
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "");
+  const algorithms = algorithmNames(asked?.algorithm);
   return {
     requestType: approval.type,
     user,

@@ -167,3 +167,23 @@ test("a chain is drawn with its path, its unused edges dashed, and quotes escape
   assert.match(dot, /"0\/sql-query" -> "0\/sql-anonymize";/);
   assert.match(dot, /"0\/sql-query" -> "0\/sql-algorithm" \[style=dashed/);
 });
+
+test("microservices that would be called the same in a job, or as the sidecar is, are refused by name", () => {
+  const called = (...added: string[]) =>
+    validateChainMetadata({
+      requestTypes: [requestType],
+      microservices: [
+        ...microservices,
+        ...added.map((name): Microservice => ({
+          label: "dataProvider",
+          allowedOutputs: [],
+          invalidArchetypes: [],
+          name,
+        })),
+      ],
+      archetypes,
+    });
+  assert.throws(() => called("a.b", "a-b"), { code: "chain_invalid", message: /"a\.b".*"a-b"/ });
+  assert.throws(() => called("sidecar"), { code: "chain_invalid", message: /"sidecar".*the sidecar/ });
+  called("a.b", "a-c");
+});
