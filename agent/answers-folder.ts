@@ -6,7 +6,7 @@
 import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../lib/clock.ts";
-import { AppError, toAppError } from "../lib/errors.ts";
+import { type AppError, toAppError } from "../lib/errors.ts";
 
 /** How often a living process touches its folder. */
 const TOUCH_MS = 30_000;
