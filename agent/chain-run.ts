@@ -53,7 +53,7 @@ export async function* runChain(
   const { job, requestId } = allowed;
   const chain = await chainOf(context, allowed);
   const needsData = chain.some(({ needs }) => needs?.includes("data"));
-  const dataLocations = needsData ? await locateData(context, allowed.grant) : {};
+  const dataLocations = needsData ? await locateData(context, allowed.grant, signal) : {};
   const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
   const attempts = withAttempts(
     context.steward,
@@ -149,13 +149,14 @@ async function chainOf(context: AgentContext, allowed: AllowedRequest): Promise<
 async function locateData(
   context: AgentContext,
   grant: Grant,
+  signal: AbortSignal,
 ): Promise<Record<string, { readonly path: string; readonly contentHash: string }>> {
   const located: Record<string, { path: string; contentHash: string }> = {};
   for (const { name } of grant.dataSets) {
     // The whole data set is loaded once; the grant narrows it in the query's world.
     const document = await context.knowledge.get("datasets", name);
     if (document === undefined) throw new AppError("not_found", `There is no data set "${name}".`);
-    const { path, contentHash } = await context.data.open(document.document);
+    const { path, contentHash } = await context.data.open(document.document, signal);
     located[name] = { path, contentHash };
   }
   return located;

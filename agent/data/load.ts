@@ -56,7 +56,7 @@ export interface LoadOptions {
  */
 export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadOptions): Promise<LoadedDataSet> {
   if (pod.engine === "sqlite") {
-    const identity = await fileIdentity(pod.path);
+    const identity = [await fileIdentity(pod.path), await walIdentity(pod.path)];
     checkSqliteTables(pod.path, dataSet);
     return { name: dataSet.name, path: pod.path, contentHash: shortHash(JSON.stringify([dataSet, identity])) };
   }
@@ -149,6 +149,15 @@ async function fileIdentity(path: string): Promise<string> {
     },
   );
   return [dev, ino, size, mtimeNs, ctimeNs].join(":");
+}
+
+/**
+ * Of a database in WAL mode, where what was committed stands beside the file until a checkpoint
+ * (https://www.sqlite.org/walformat.html). Readers make an empty one, which says nothing, and touch its `ctime`.
+ */
+async function walIdentity(path: string): Promise<string> {
+  const entry = await stat(`${path}-wal`, { bigint: true }).catch(ignoreAbsent);
+  return entry === undefined || entry.size === 0n ? "" : [entry.ino, entry.size, entry.mtimeNs].join(":");
 }
 
 async function hashFile(path: string, signal: AbortSignal | undefined): Promise<string> {

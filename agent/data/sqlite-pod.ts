@@ -19,15 +19,14 @@ export function checkSqliteTables(path: string, dataSet: DataSet): void {
         throw new AppError(
           "data_invalid",
           `${path} has no table ${table.name}, which the data set ${dataSet.name} declares.`,
-          {
-            place: { file: path },
-          },
+          { place: { file: path }, details: { table: table.name } },
         );
       }
       if (missing.length > 0) {
         const names = missing.map((column) => column.name).join(", ");
         throw new AppError("data_invalid", `The table ${table.name} of ${path} lacks declared columns: ${names}.`, {
           place: { file: path },
+          details: { table: table.name },
         });
       }
     }

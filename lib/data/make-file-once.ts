@@ -65,7 +65,10 @@ async function lock(path: string, { clock, signal, waitMs = 600_000 }: MakeFileO
       signal?.throwIfAborted();
       if (tryLock(database)) return () => database.close();
       if (clock.now() >= giveUpAt) {
-        throw new AppError("deadline_exceeded", `Another process has been making ${path} for ${String(waitMs)} ms.`);
+        throw new AppError(
+          "deadline_exceeded",
+          `Another process has been making ${basename(path)} for ${String(waitMs)} ms.`,
+        );
       }
       await clock.sleep(25, signal);
     }

@@ -264,7 +264,7 @@ describe("a steward's file with a broken line", () => {
     const problem = answer.responses.find(({ provider }) => provider === "RUG")?.problem;
     assert.deepEqual(
       [problem?.code, problem?.["file"], problem?.["line"], problem?.["column"], problem?.party],
-      ["data_invalid", "staff.csv", 3, 5, "RUG"],
+      ["data_invalid", "staff/staff", 3, 5, "RUG"],
     );
     assert.doesNotMatch(JSON.stringify(answer), /secret-value-4711/);
     assert.ok(!JSON.stringify(answer).includes(configuration), "the steward's folders are not the analyst's business");

@@ -200,3 +200,25 @@ test("a SQLite file is used where it is, if it has what is declared", async () =
     message: /has no table Nope/,
   });
 });
+
+test("what was committed to a SQLite file in WAL mode is other content, though the file itself did not change", async () => {
+  const path = join(await temporaryFolder(), "pod.sqlite");
+  const database = new Database(path);
+  database.pragma("journal_mode = WAL");
+  database.exec("CREATE TABLE T (k, d, i)");
+  database.pragma("wal_checkpoint(TRUNCATE)");
+  const load = async (): Promise<string> =>
+    (await loadDataSet(small, { engine: "sqlite", path }, { folder: await temporaryFolder(), clock })).contentHash;
+  const hashes = [await load(), await load()];
+  const before = await stat(path, { bigint: true });
+  database.exec("INSERT INTO T VALUES (1, 2, 3)");
+  assert.equal((await stat(path, { bigint: true })).mtimeNs, before.mtimeNs, "it is in the log only");
+  hashes.push(await load());
+  database.exec("INSERT INTO T VALUES (4, 5, 6)");
+  hashes.push(await load(), await load());
+  database.close();
+  assert.deepEqual(
+    hashes.map((hash) => hashes.indexOf(hash)),
+    [0, 0, 2, 3, 3],
+  );
+});

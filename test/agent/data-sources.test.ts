@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import Database from "better-sqlite3";
+import { DataSources } from "../../agent/data-sources.ts";
+import { systemClock as clock } from "../../lib/clock.ts";
+import { AppError, toFailure, type ErrorCode } from "../../lib/errors.ts";
+import type { DataSet } from "../../lib/model/dataset.ts";
+import { createLogger } from "../../lib/telemetry/logger.ts";
+import { eventually } from "../support/eventually.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const dataSet: DataSet = {
+  name: "wages",
+  type: "csv",
+  tables: [{ name: "T", columns: [{ name: "i", type: { type: "integer" } }] }],
+  sensitive_columns: {},
+};
+
+interface Steward {
+  readonly sources: DataSources;
+  /** The data file's own, whose path nobody else may learn. */
+  readonly folder: string;
+  readonly loadedFolder: string;
+  readonly log: () => string;
+}
+
+async function steward(pod: unknown, files: Readonly<Record<string, string>> = {}): Promise<Steward> {
+  const folder = join(await temporaryFolder());
+  for (const [name, content] of Object.entries(files)) await writeFile(join(folder, name), content);
+  const dataFile = join(folder, "data.json");
+  await writeFile(dataFile, typeof pod === "string" ? pod : JSON.stringify({ dataSets: { wages: pod } }));
+  let lines = "";
+  const logger = createLogger("test", {}, "info", { write: (line) => void (lines += line) });
+  const loadedFolder = await temporaryFolder();
+  const sources = new DataSources({ dataFile, folder: loadedFolder, clock, logger });
+  return { sources, folder, loadedFolder, log: () => lines };
+}
+
+const unaborted = new AbortController().signal;
+
+const faults: readonly [what: string, pod: unknown, files: Record<string, string>, code: ErrorCode, place: object][] = [
+  [
+    "a cell that does not fit",
+    { engine: "csv", files: { T: "t.csv" } },
+    { "t.csv": "i\n1\nkanarie\n" },
+    "data_invalid",
+    { file: "wages/T", line: 3, column: 1 },
+  ],
+  [
+    "a header that is a row of values",
+    { engine: "csv", files: { T: "t.csv" } },
+    { "t.csv": "kanarie\n1\n" },
+    "data_invalid",
+    { file: "wages/T", line: 1, column: 1 },
+  ],
+  [
+    "a cell in one of several files",
+    { engine: "csv", files: { T: ["t.csv", "u.csv"] } },
+    { "t.csv": "i\n1\n", "u.csv": "i\nx\n" },
+    "data_invalid",
+    { file: "wages/T/u.csv", line: 2, column: 1 },
+  ],
+  ["a missing file", { engine: "csv", files: { T: "t.csv" } }, {}, "data_invalid", { file: "wages/T" }],
+  ["a missing database", { engine: "sqlite", path: "t.sqlite" }, {}, "data_invalid", { file: "wages" }],
+  [
+    "a file that is no database",
+    { engine: "sqlite", path: "t.sqlite" },
+    { "t.sqlite": "kanarie".repeat(1000) },
+    "data_invalid",
+    { file: "wages" },
+  ],
+  ["a data file that is wrong", { engine: "kanarie" }, {}, "configuration_invalid", { file: "wages" }],
+  ["a data file that is no JSON", '{"kanarie":', {}, "configuration_invalid", { file: "wages", line: 1, column: 12 }],
+];
+
+for (const [what, pod, files, code, place] of faults) {
+  test(`of ${what} others learn table, line and column; the path is in the log`, async () => {
+    const { sources, folder, log } = await steward(pod, files);
+    await assert.rejects(sources.open(dataSet, unaborted), (error: AppError) => {
+      const failure = toFailure(error);
+      assert.equal(failure.code, code);
+      assert.deepEqual(failure.place, place);
+      assert.ok(!JSON.stringify(failure).includes(folder), JSON.stringify(failure));
+      assert.ok(!JSON.stringify(failure).includes("kanarie"), JSON.stringify(failure));
+      return true;
+    });
+    assert.ok(log().includes(folder), log());
+  });
+}
+
+test("the table of a database that lacks a column is named, the database is not", async () => {
+  const { sources, folder, log } = await steward({ engine: "sqlite", path: "t.sqlite" });
+  const database = new Database(join(folder, "t.sqlite"));
+  database.exec("CREATE TABLE T (other)");
+  database.close();
+  await assert.rejects(sources.open(dataSet, unaborted), { code: "data_invalid", place: { file: "wages/T" } });
+  assert.ok(log().includes(folder));
+});
+
+test("who is cancelled leaves at once, and the others get their data", async () => {
+  const big = `i\n${"1\n".repeat(300_000)}`;
+  const { sources } = await steward({ engine: "csv", files: { T: "t.csv" } }, { "t.csv": big });
+  const leaving = new AbortController();
+  const reason = new AppError("cancelled", "The caller left.");
+  const first = sources.open(dataSet, leaving.signal);
+  const second = sources.open(dataSet, unaborted);
+  leaving.abort(reason);
+  await assert.rejects(first, reason);
+  const { path } = await second;
+  const database = new Database(path, { readonly: true });
+  assert.deepEqual(database.prepare("SELECT count(*) AS c FROM T").get(), { c: 300_000 });
+  database.close();
+});
+
+test("a load that nobody waits for any more ends, and leaves nothing", async () => {
+  const big = `i\n${"1\n".repeat(2_000_000)}`;
+  const { sources, loadedFolder, log } = await steward({ engine: "csv", files: { T: "t.csv" } }, { "t.csv": big });
+  const leaving = new AbortController();
+  const both = [sources.open(dataSet, leaving.signal), sources.open(dataSet, leaving.signal)];
+  const isMaking = async (): Promise<boolean> => (await readdir(loadedFolder)).some((name) => name.endsWith(".making"));
+  await eventually(isMaking);
+  leaving.abort(new AppError("cancelled", "The callers left."));
+  for (const one of both) await assert.rejects(one, { message: "The callers left." });
+  await eventually(async () => !(await isMaking()));
+  const files = await readdir(loadedFolder);
+  assert.deepEqual(
+    files.filter((name) => name.endsWith(".sqlite")),
+    [],
+    "it went on to its end",
+  );
+  assert.equal(log(), "", "a cancel is no fault of the data");
+});
+
+test("who is cancelled before asks for nothing", async () => {
+  const { sources, loadedFolder } = await steward({ engine: "csv", files: { T: "t.csv" } });
+  const reason = new AppError("cancelled", "The caller left.");
+  await assert.rejects(sources.open(dataSet, AbortSignal.abort(reason)), reason);
+  assert.deepEqual(await readdir(loadedFolder), []);
+});
