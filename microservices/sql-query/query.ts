@@ -20,6 +20,7 @@ import {
   type QueryLimits,
   type Verdict,
 } from "./query-protocol.ts";
+import { limitedCommand } from "./system-limits.ts";
 
 /** What a query can see: a database file with exactly the granted tables and columns, and their declaration. */
 export interface World {
@@ -194,13 +195,7 @@ function childRequest({ world, sql, limits }: QueryRequest): ChildRequest {
 
 /** JavaScript's own share; batches and the rows that types are taken from. */
 const JAVASCRIPT_HEAP_MIB = 96;
-/** Writable memory that Node has mapped beside what it uses: thread stacks and reserves. */
-const MAPPED_UNUSED_BYTES = 192 * 1024 * 1024;
-
-/**
- * Starts the process under the operating system's own limits where a shell can set them: mapped memory (an allocation
- * fails before it can hurt), size of a file, processor time, no core dumps. The environment is empty but for the folder.
- */
+/** Starts the process under the limits of its system. The environment is empty but for the folder. */
 function spawnChild(limits: QueryLimits, folder: string): ChildProcess {
   const program = fileURLToPath(new URL(`./query-child${extname(fileURLToPath(import.meta.url))}`, import.meta.url));
   const node = [
@@ -209,20 +204,10 @@ function spawnChild(limits: QueryLimits, folder: string): ChildProcess {
     "--max-semi-space-size=4",
     program,
   ];
-  const command =
-    process.platform === "linux" ? ["/bin/sh", "-c", `${ulimits(limits)}; exec "$@"`, "sh", ...node] : node;
+  const command = limitedCommand(process.platform, limits, node);
   return spawn(command[0] ?? "", command.slice(1), {
     cwd: folder,
     env: { SQLITE_TMPDIR: folder, TMPDIR: folder },
     stdio: ["pipe", "ignore", "pipe", "pipe"],
   });
-}
-
-function ulimits(limits: QueryLimits): string {
-  const kibibytes = Math.ceil((limits.memoryBytes + MAPPED_UNUSED_BYTES) / 1024);
-  // In blocks of 512 bytes (POSIX); one more, so that the watchdog's sum can see the limit passed.
-  const blocks = Math.ceil(limits.temporaryBytes / 512) + 1;
-  // Two processors' worth: Node's own threads work too.
-  const seconds = Math.ceil((limits.timeMs / 1000) * 2) + 10;
-  return `ulimit -c 0; ulimit -d ${String(kibibytes)}; ulimit -f ${String(blocks)}; ulimit -t ${String(seconds)}`;
 }

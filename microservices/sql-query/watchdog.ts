@@ -62,7 +62,7 @@ function temporaryBytes(): number {
   return bytes;
 }
 
-/** None where the system has no such folder: the limit per file (`ulimit -f`) holds there. */
+/** None where the system has no such folder: there only each file has a limit, and on Windows none (`system-limits.ts`). */
 function descriptorsIn(folder: string): readonly string[] {
   try {
     return readdirSync(folder);
