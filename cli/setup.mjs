@@ -12,6 +12,14 @@ if (major < 20 || (major === 20 && minor < 19)) {
   console.error(`Node ${process.versions.node} is too old: this needs 20.19 or later.`);
   process.exit(1);
 }
+// From 24.19 on, Node's own headers make every statement of better-sqlite3 12 abort the process when it is collected; its
+// version 13 does without them, but cannot be loaded by Node 20 (WiseLibs/better-sqlite3, issues 1514 and 1515).
+if (major > 24 || (major === 24 && minor >= 19)) {
+  console.error(
+    `Node ${process.versions.node} is too new: better-sqlite3 aborts under it. Use Node 22, or 20.19 or later.`,
+  );
+  process.exit(1);
+}
 
 const lockHash = createHash("sha256")
   .update(readFileSync(join(root, "package-lock.json")))
