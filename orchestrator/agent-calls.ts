@@ -1,5 +1,5 @@
 /** One call of an agent's data request over HTTP, as a stream. */
-import { request as httpRequest, type IncomingMessage } from "node:http";
+import { request as httpRequest, type ClientRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { AppError, ERROR_KINDS, isErrorCode, toAppError, type ErrorCode } from "../lib/errors.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
@@ -20,7 +20,18 @@ export interface AgentQuestion {
 
 /** Problem documents of agents are small; more is not read. */
 const MAX_PROBLEM_BYTES = 256 * 1024;
-const CONNECTION_ERRORS = new Set(["ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ENOTFOUND", "EPIPE"]);
+const CONNECTION_ERRORS = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENOTFOUND",
+  "EPIPE",
+  "ETIMEDOUT",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
+/** A machine that has gone says nothing; the system itself would wait for minutes. */
+const CONNECT_TIMEOUT_MS = 3_000;
 
 /**
  * The agent's answer once its status is known to be good, its body unread. Another instance of the agent is asked where one
@@ -65,7 +76,21 @@ function post(url: URL, { request, requestId, accessToken, trace, signal }: Agen
       resolve,
     );
     call.on("error", reject);
+    limitConnecting(call, url.protocol === "https:" ? "secureConnect" : "connect");
     call.end(body);
+  });
+}
+
+function limitConnecting(call: ClientRequest, connected: "connect" | "secureConnect"): void {
+  call.once("socket", (socket) => {
+    if (call.reusedSocket) return;
+    const timer = setTimeout(() => {
+      const error = new Error(`No connection within ${String(CONNECT_TIMEOUT_MS)} ms.`);
+      call.destroy(Object.assign(error, { code: "ETIMEDOUT" }));
+    }, CONNECT_TIMEOUT_MS);
+    const stop = (): void => clearTimeout(timer);
+    socket.once(connected, stop);
+    call.once("close", stop);
   });
 }
 

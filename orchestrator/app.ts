@@ -15,6 +15,7 @@ import { startTracing } from "../lib/telemetry/tracing.ts";
 import { loadOrCreateSigningKey, localJwks } from "../lib/tokens.ts";
 import type { OrchestratorSettings } from "./config.ts";
 import type { OrchestratorContext, OrchestratorLimits } from "./context.ts";
+import { GatheringSlots } from "./gathering-slots.ts";
 import { Callers } from "./http/caller.ts";
 import { addChainRoutes } from "./http/chains.ts";
 import type { HttpContext } from "./http/context.ts";
@@ -85,7 +86,16 @@ async function openPorts(
   const rpc = new RpcClient(bus, { replyQueue, clock });
   releases.push("bus calls", () => rpc.close());
   const knowledge = new KnowledgeBase(store);
-  return { knowledge, plans: new PlanStore(store), bus, rpc, clock, logger, limits: limitsOf(settings) };
+  return {
+    knowledge,
+    plans: new PlanStore(store),
+    bus,
+    rpc,
+    clock,
+    logger,
+    gathering: new GatheringSlots(settings.DYNAMOS_MAX_GATHERED_REQUESTS),
+    limits: limitsOf(settings),
+  };
 }
 
 async function openHttpContext(

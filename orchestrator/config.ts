@@ -38,6 +38,11 @@ export const OrchestratorSettings = Type.Object({
     minimum: 1024,
     description: "largest answer of one agent that is pooled",
   }),
+  DYNAMOS_MAX_GATHERED_REQUESTS: Type.Integer({
+    default: 64,
+    minimum: 1,
+    description: "requests with an algorithm that are gathered at once; more get 429",
+  }),
   DYNAMOS_MAX_KEPT_ANSWER_BYTES: Type.Integer({
     default: 256 * 1024 * 1024,
     minimum: 1024,

@@ -4,6 +4,7 @@ import type { RpcClient } from "../lib/bus/rpc.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
+import type { GatheringSlots } from "./gathering-slots.ts";
 import type { PlanStore } from "./plans.ts";
 
 /** See the file comment. */
@@ -15,6 +16,7 @@ export interface OrchestratorContext {
   readonly rpc: RpcClient;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly gathering: GatheringSlots;
   readonly limits: OrchestratorLimits;
 }
 

@@ -29,6 +29,7 @@ export async function* answerDataRequest(
   order: DataRequestOrder,
   context: OrchestratorContext,
 ): AsyncGenerator<string | Uint8Array, void, undefined> {
+  const leaveGathering = isGathered(order.request) ? context.gathering.take() : undefined;
   const call = new CallScope(order, context);
   let ending: "left" | "failed" | "complete" = "left";
   try {
@@ -42,6 +43,7 @@ export async function* answerDataRequest(
       cancelAtParties(call.plan, order.requestId, context);
     }
     call.close();
+    leaveGathering?.();
   }
 }
 
@@ -52,12 +54,12 @@ async function* followPlan(
 ): AsyncGenerator<string | Uint8Array, void, undefined> {
   for (let moves = 0; ; moves++) {
     const { plan } = call;
-    const isGathered = (order.request.algorithm ?? "").trim() !== "";
-    const asked = { ...order, plan, request: isGathered ? withSummary(order.request, plan) : order.request };
+    const pools = isGathered(order.request);
+    const asked = { ...order, plan, request: pools ? withSummary(order.request, plan) : order.request };
     const accessToken = await order.accessTokenFor(plan);
     const arrivals = answeringParties(plan).map((party) => open(party, asked, accessToken, context, call.signal));
     try {
-      yield* isGathered
+      yield* pools
         ? gatheredAnswer(
             asked,
             arrivals,
@@ -75,6 +77,11 @@ async function* followPlan(
       call.plan = newer;
     }
   }
+}
+
+/** Answers of algorithms are small, and pool; rows are piped. */
+function isGathered({ algorithm }: DataRequest): boolean {
+  return (algorithm ?? "").trim() !== "";
 }
 
 /** Where stewards compute at home, each sends the mergeable summary along; what is pooled is made of these. */

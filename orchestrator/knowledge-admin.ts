@@ -1,8 +1,9 @@
 /**
  * Writing documents: each write is checked against its schema and, together with all others, against the rules
- * (`knowledge-rules.ts`) before it is stored. Writes of one process wait for each other, so that two that are only wrong
- * together are not both stored.
+ * (`knowledge-rules.ts`) before it is stored. Writes wait for each other, those of other replicas too (`store-lock.ts`), so that
+ * two that are only wrong together are not both stored.
  */
+import type { Clock } from "../lib/clock.ts";
 import { AppError } from "../lib/errors.ts";
 import {
   DOCUMENT_KINDS,
@@ -13,27 +14,32 @@ import {
   type KnowledgeBase,
 } from "../lib/knowledge/knowledge-base.ts";
 import { checkDocuments, type Documents } from "./knowledge-rules.ts";
+import { withStoreLock, type HeldLock } from "./store-lock.ts";
 
 /** See the file comment. */
 export class KnowledgeAdmin {
   readonly #knowledge: KnowledgeBase;
+  readonly #clock: Clock;
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(knowledge: KnowledgeBase) {
+  constructor(knowledge: KnowledgeBase, clock: Clock) {
     this.#knowledge = knowledge;
+    this.#clock = clock;
   }
 
   /**
    * Stores a document of this kind; the new revision, and whether it is new. Fails with `configuration_invalid` or
-   * `chain_invalid` and the JSON pointer of the fault, or with `precondition_failed`; then nothing is stored.
+   * `chain_invalid` and the JSON pointer of the fault, with `precondition_failed`, or with `unavailable` when others write for
+   * too long; then nothing is stored.
    */
   put(kind: DocumentKind, value: unknown, ifRevision?: number): Promise<{ revision: number; isNew: boolean }> {
-    return this.#inTurn(async () => {
+    return this.#inTurn(async (lock) => {
       requireDocument(kind, value);
       const name = nameOf(kind, value);
       const documents = await readDocuments(this.#knowledge);
       const others = without(documents[kind], kind, name);
       checkWith({ ...documents, [kind]: [...others, value] }, kind, name, "Nothing was stored");
+      await lock.confirm();
       const revision = await this.#knowledge.put(kind, value, ifRevision === undefined ? {} : { ifRevision });
       return { revision, isNew: others.length === documents[kind].length };
     });
@@ -41,17 +47,19 @@ export class KnowledgeAdmin {
 
   /** Deletes a document that no other needs; whether there was one. */
   delete(kind: DocumentKind, name: string, ifRevision?: number): Promise<boolean> {
-    return this.#inTurn(async () => {
+    return this.#inTurn(async (lock) => {
       const documents = await readDocuments(this.#knowledge);
       const others = without(documents[kind], kind, name);
       if (others.length === documents[kind].length) return false;
       checkWith({ ...documents, [kind]: others }, kind, name, `"${name}" is still needed, and was not deleted`);
+      await lock.confirm();
       return this.#knowledge.delete(kind, name, ifRevision === undefined ? {} : { ifRevision });
     });
   }
 
-  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
-    const result = this.#turn.then(work);
+  #inTurn<Result>(work: (lock: HeldLock) => Promise<Result>): Promise<Result> {
+    const { store } = this.#knowledge;
+    const result = this.#turn.then(() => withStoreLock("documents", { store, clock: this.#clock }, work));
     // The next one waits for this one's end, whichever it is; its outcome goes to its own caller.
     this.#turn = result.catch(() => undefined);
     return result;

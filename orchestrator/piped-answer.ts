@@ -50,19 +50,22 @@ async function* pipeAnswer(
   body: IncomingMessage,
 ): AsyncGenerator<Uint8Array | string, boolean, undefined> {
   const scanner = new AnswerScanner();
-  let held: Uint8Array = new Uint8Array();
+  let held: Uint8Array[] = [];
+  let heldBytes = 0;
   try {
     for await (const chunk of body as AsyncIterable<Buffer>) {
       const cut = scanner.scan(chunk);
       if (cut < 0) {
-        held = Buffer.concat([held, chunk]);
-        if (held.length > MAX_HELD_BYTES) throw tooLarge(party);
+        held.push(chunk);
+        heldBytes += chunk.length;
+        if (heldBytes > MAX_HELD_BYTES) throw tooLarge(party);
         continue;
       }
-      if (held.length > 0) yield held;
+      yield* held;
       if (cut > 0) yield chunk.subarray(0, cut);
       // After the end only white space may follow.
-      held = scanner.isEnded ? new Uint8Array() : Buffer.from(chunk.subarray(cut));
+      held = scanner.isEnded ? [] : [Buffer.from(chunk.subarray(cut))];
+      heldBytes = held[0]?.length ?? 0;
     }
     if (!scanner.isEnded) throw new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party });
     return scanner.member("status") === "ok";

@@ -42,6 +42,9 @@ export const orchestratorRequestKeys = keyPattern("/orchestrator/requests/{userN
 /** The orchestrator's plan for a job: who takes part, in which role. */
 export const planKeys = keyPattern("/orchestrator/jobs/{jobName}");
 
+/** What replicas of the orchestrator do one after the other. */
+export const lockKeys = keyPattern("/orchestrator/locks/{name}");
+
 /** How far the seeding of an empty store has come. */
 export const seedKeys = keyPattern("/orchestrator/seed/{name}");
 

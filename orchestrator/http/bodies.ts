@@ -58,7 +58,11 @@ function dataRequestMembers(body: Readonly<Members>, requestType: unknown): Memb
 }
 
 function renamed(members: Readonly<Members>): Members {
-  return Object.fromEntries(Object.entries(members).map(([name, value]) => [ALIASES[name] ?? name, value]));
+  return Object.fromEntries(Object.entries(members).map(([name, value]) => [aliasOf(name), value]));
+}
+
+function aliasOf(name: string): string {
+  return (Object.hasOwn(ALIASES, name) ? ALIASES[name] : undefined) ?? name;
 }
 
 function checked<Schema extends TSchema>(schema: Schema, value: unknown): Static<Schema> {

@@ -9,7 +9,7 @@ import { chainsToDot, type TitledChain } from "../../lib/chain/dot.ts";
 import { rolesOf } from "../../lib/chain/metadata.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { Archetype, Role } from "../../lib/model/archetype.ts";
-import type { RequestType } from "../../lib/model/request-type.ts";
+import type { ForcedServices, RequestType } from "../../lib/model/request-type.ts";
 import { dotToSvg } from "../../lib/render/dot-svg.ts";
 import { readDocuments } from "../knowledge-admin.ts";
 import type { Documents } from "../knowledge-rules.ts";
@@ -90,9 +90,15 @@ function chainsOf(requestType: RequestType, archetype: Archetype, query: ChainQu
       archetype: archetype.name,
       role,
       options,
-      forced: forced?.types[requestType.name] ?? [],
+      forced: forcedFor(requestType.name, forced),
     }),
   }));
+}
+
+/** Request types have any name, so none of `Object.prototype` is found by accident. */
+function forcedFor(requestType: string, forced: ForcedServices | undefined): readonly string[] {
+  if (forced === undefined || !Object.hasOwn(forced.types, requestType)) return [];
+  return forced.types[requestType] ?? [];
 }
 
 /** The archetype asked for, else the preferred one. */

@@ -25,7 +25,7 @@ type OnePath = { Params: { name: string } };
 
 /** Adds the routes. */
 export function addKnowledgeRoutes(server: FastifyInstance, context: HttpContext): void {
-  const admin = new KnowledgeAdmin(context.orchestrator.knowledge);
+  const admin = new KnowledgeAdmin(context.orchestrator.knowledge, context.orchestrator.clock);
   for (const kind of Object.keys(PATHS) as DocumentKind[]) {
     const base = `/api/v1/${PATHS[kind]}`;
     server.get(base, async (request) => {

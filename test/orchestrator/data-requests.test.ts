@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { request as httpRequest, type ServerResponse } from "node:http";
+import { once } from "node:events";
+import { createServer, type AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { groupedToJson } from "../../lib/algorithms/grouped-json.ts";
 import { GroupedSummary } from "../../lib/algorithms/grouped.ts";
 import { planGroupings } from "../../lib/algorithms/grouping-plan.ts";
 import { ERROR_KINDS, toProblem, AppError, type ErrorCode } from "../../lib/errors.ts";
+import { onlineKeys } from "../../lib/knowledge/keys.ts";
 import { eventually } from "../support/eventually.ts";
 import {
   agentAnswer,
@@ -171,6 +174,22 @@ test("a steward that cannot be reached, or does not answer in time, has given no
   assert.deepEqual(await outcomeOfUva(), ["partial", "no_answer", "agent_offline"]);
 });
 
+test("an instance that takes no connections is left for the next one", async (t) => {
+  const { door, vu } = await twoStewards(t);
+  // Accepts, and never says a word of TLS: a machine that has gone looks the same to its caller.
+  const mute = createServer().listen(0, "127.0.0.1");
+  await once(mute, "listening");
+  t.after(() => mute.close());
+  mute.on("connection", (socket) => t.after(() => socket.destroy()));
+  const { port } = mute.address() as AddressInfo;
+  const key = onlineKeys.key({ party: "VU", instanceId: "0" });
+  const record = (await door.knowledge.onlineInstances("VU"))[0];
+  await door.knowledge.store.put(key, { ...record, instance: "0", dns: `https://127.0.0.1:${String(port)}` });
+  const { body } = await ask(door);
+  assert.equal(body.status, "ok");
+  assert.equal(vu.requests.length, 1);
+});
+
 test("an agent that is silent past the deadline is given up, named, and told to cancel", async (t) => {
   const { door, uva } = await twoStewards(t, json(agentAnswer("VU", [])), () => undefined, {
     DYNAMOS_REQUEST_DEADLINE_MS: "1000",
@@ -218,6 +237,26 @@ test("an answer to be pooled that is larger than the limit fails alone, and name
   const outcome = body.responses.find(({ provider }) => provider === "UVA");
   assert.equal(outcome?.problem?.code, "result_too_large");
   assert.match(outcome?.problem?.detail ?? "", /DYNAMOS_MAX_POOLED_ANSWER_BYTES/);
+});
+
+test("more answers gathered at once than the limit are refused for now, and rows are not counted", async (t) => {
+  const waiting: ServerResponse[] = [];
+  const held: Answer = (_request, response) => void waiting.push(response);
+  const { door } = await twoStewards(t, held, held, { DYNAMOS_MAX_GATHERED_REQUESTS: "1" });
+  const first = ask(door, AVERAGE, { dataProviders: ["VU"] });
+  const [response] = await eventually(() => (waiting.length === 1 ? waiting : undefined));
+  const second = await ask(door, AVERAGE, { dataProviders: ["UVA"] });
+  assert.deepEqual([second.status, second.body.code, second.headers.get("retry-after")], [429, "rate_limited", "2"]);
+  const rows = ask(door, QUESTION, { dataProviders: ["UVA"] });
+  await eventually(() => waiting.length === 2);
+  waiting[1]?.end(agentAnswer("UVA", []));
+  assert.equal((await rows).status, 200);
+  response?.end(agentAnswer("VU", []));
+  assert.equal((await first).status, 200);
+  const third = ask(door, AVERAGE, { dataProviders: ["UVA"] });
+  await eventually(() => waiting.length === 3);
+  waiting[2]?.end(agentAnswer("UVA", []));
+  assert.equal((await third).status, 200, "the place is free again");
 });
 
 test("through the third party its one answer is the pooled one", async (t) => {
@@ -366,6 +405,7 @@ test("without token, with a forged one, or for another type the front door refus
     "token_invalid",
   );
   assert.equal((await post("otherRequest", bearer)).body.code, "request_denied");
+  assert.equal((await post("constructor", bearer)).body.code, "request_denied");
   assert.equal(vu.requests.length, 0);
 });
 
@@ -413,6 +453,16 @@ test("an Idempotency-Key approves once, goes to the same job under the same id, 
   );
   const other = await ask(door, { ...QUESTION, query: "SELECT 2" }, {}, key);
   assert.deepEqual([other.status, other.body.code], [422, "idempotency_key_reused"]);
+});
+
+test("members and request types that every object has are refused like any unknown one", async (t) => {
+  const { door } = await twoStewards(t);
+  const unknown = { type: "constructor", user: ANALYST, dataProviders: ["VU"] };
+  const strange = { ...unknown, user: { ...ANALYST, constructor: "x" } };
+  const refused = await call("POST", `${door.url}/api/v1/requestApproval`, strange);
+  assert.deepEqual([refused.status, refused.body.code], [400, "bad_request"], refused.text);
+  assert.match(refused.body.pointer, /^\/user\/constructor$/, "the member is named as it was sent");
+  assert.equal((await call("POST", `${door.url}/api/v1/requestApproval`, unknown)).body.code, "invalid_argument");
 });
 
 test("a refused approval leaves its Idempotency-Key free", async (t) => {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { lockKeys } from "../../lib/knowledge/keys.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 import { agreementOf, ANALYST, call, startFrontDoor, type FrontDoor } from "../support/front-door.ts";
@@ -281,4 +282,40 @@ test("the service says whether it lives and whether store and bus answer", async
   assert.equal((await call("GET", `${door.url}/health`)).status, 200);
   const ready = await call("GET", `${door.url}/ready`);
   assert.equal(ready.status, 200, JSON.stringify(ready.body));
+});
+
+test("of two writes that are only wrong together, at two replicas at once, one is refused", async (t) => {
+  const door = await startFrontDoor(t);
+  const replica = { ...door, url: await door.replica() };
+  for (let round = 0; round < 10; round++) {
+    const name = `extra-${String(round)}`;
+    const service = { name, label: "computeProvider", allowedOutputs: [], invalidArchetypes: [] };
+    assert.equal((await admin(door).put("microservices", service)).status, 201);
+    const requestType = { name: `type-${String(round)}`, requiredServices: [name], optionalServices: {} };
+    const [put, removed] = await Promise.all([
+      admin(door).put("requestTypes", requestType),
+      admin(replica).delete(`microservices/${name}`),
+    ]);
+    assert.equal([put, removed].filter(({ status }) => status < 300).length, 1, `${put.text} ${removed.text}`);
+  }
+});
+
+test("the lock of an orchestrator that was killed while writing documents is free again within moments", async (t) => {
+  const door = await startFrontDoor(t);
+  const lease = await door.knowledge.store.grantLease({ ttlMs: 1000, renewal: "manual" });
+  await door.knowledge.store.put(lockKeys.key({ name: "documents" }), {}, { lease });
+  const archetype = { name: "later", computeProvider: "other", resultRecipient: "requestor", weight: 900 };
+  assert.equal((await admin(door).put("archetypes", archetype)).status, 201);
+  assert.equal(await door.knowledge.store.get(lockKeys.key({ name: "documents" })), undefined);
+});
+
+test("the chain of a request type that is named as what every object has is drawn like any other", async (t) => {
+  const door = await startFrontDoor(t);
+  const unknown = await call("GET", `${door.url}/api/v1/chains/constructor`);
+  assert.equal(unknown.status, 404);
+  const requestType = { ...(await admin(door).get("requestTypes/sqlDataRequest")).body, name: "constructor" };
+  assert.equal((await admin(door).put("requestTypes", requestType)).status, 201);
+  const forced = (await admin(door).get("forcedServices")).body as unknown as { data_steward: string }[];
+  const drawn = await call("GET", `${door.url}/api/v1/chains/constructor?steward=${forced[0]?.data_steward ?? ""}`);
+  assert.equal(drawn.status, 200, drawn.text);
 });

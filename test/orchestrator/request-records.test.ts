@@ -11,6 +11,7 @@ import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { ReleaseStack } from "../../lib/lifecycle.ts";
 import { createLogger } from "../../lib/telemetry/logger.ts";
 import type { OrchestratorContext } from "../../orchestrator/context.ts";
+import { GatheringSlots } from "../../orchestrator/gathering-slots.ts";
 import { PlanStore, type Plan } from "../../orchestrator/plans.ts";
 import type { JobSeed } from "../../orchestrator/request-approval.ts";
 import { requestIdOf } from "../../orchestrator/request-ids.ts";
@@ -35,6 +36,7 @@ async function openContext(t: TestContext): Promise<OrchestratorContext> {
     rpc: new RpcClient(bus, { replyQueue: "orchestrator-in-test" }),
     clock: systemClock,
     logger: createLogger("test", {}, "silent"),
+    gathering: new GatheringSlots(1),
     limits: {
       jobLeaseMs: 60_000,
       compositionTimeoutMs: 1000,

@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
+import { test } from "node:test";
+import type { DataRequestOrder } from "../../orchestrator/data-request-order.ts";
+import { pipedAnswer } from "../../orchestrator/piped-answer.ts";
+import { newTraceContext } from "../../lib/telemetry/trace-context.ts";
+
+const ORDER: DataRequestOrder = {
+  plan: {
+    jobName: "ada-12345678",
+    user: { id: "ada", userName: "ada@example.org" },
+    requestType: "sqlDataRequest",
+    options: {},
+    dataSets: ["wageGap"],
+    approved: ["VU"],
+    version: 1,
+    state: "ready",
+    archetype: "computeToData",
+    providers: ["VU"],
+    acceptedComputeProviders: [],
+    agreements: {},
+    refused: [],
+    offline: [],
+    lease: "l",
+  },
+  request: { type: "sqlDataRequest", query: "SELECT 1" },
+  requestId: "r",
+  accessTokenFor: () => Promise.resolve("t"),
+  trace: newTraceContext(),
+  signal: new AbortController().signal,
+  isRepeatable: false,
+};
+
+/** An answer whose one cell comes in many small pieces. */
+function* slowCell(count: number, piece: string): Generator<Buffer> {
+  yield Buffer.from('{"provider":"VU","rows":[{"cell":"');
+  for (let index = 0; index < count; index++) yield Buffer.from(piece);
+  yield Buffer.from('"}],"status":"ok"}');
+}
+
+// Copying what is held for each piece would copy 100 GB here, which takes minutes.
+test("a large cell in many small pieces costs what its bytes do", { timeout: 20_000 }, async () => {
+  const body = Readable.from(slowCell(12_000, "x".repeat(1024)), { objectMode: false }) as IncomingMessage;
+  const pieces: Uint8Array[] = [];
+  for await (const piece of pipedAnswer(ORDER, [Promise.resolve({ party: "VU", body })])) {
+    pieces.push(typeof piece === "string" ? Buffer.from(piece) : piece);
+  }
+  const answer = JSON.parse(Buffer.concat(pieces).toString("utf8")) as {
+    readonly status: string;
+    readonly responses: readonly { readonly rows: readonly { readonly cell: string }[] }[];
+  };
+  assert.equal(answer.status, "ok");
+  assert.equal(answer.responses[0]?.rows[0]?.cell.length, 12_000 * 1024);
+});
