@@ -28,7 +28,7 @@ export const ERROR_KINDS = {
   column_unknown: { status: 400, retryable: false, title: "Unknown column" },
   compute_provider_unavailable: { status: 503, retryable: true, title: "No acceptable third party is online" },
   configuration_invalid: { status: 422, retryable: false, title: "The configuration is invalid" },
-  conflict: { status: 412, retryable: true, title: "It was changed by somebody else meanwhile" },
+  conflict: { status: 409, retryable: true, title: "It was changed by somebody else meanwhile" },
   data_invalid: { status: 422, retryable: false, title: "The data cannot be read" },
   deadline_exceeded: { status: 504, retryable: false, title: "The deadline passed" },
   forbidden: { status: 403, retryable: false, title: "Not allowed" },
@@ -42,6 +42,7 @@ export const ERROR_KINDS = {
   memory_limit_exceeded: { status: 422, retryable: false, title: "A memory limit was reached" },
   message_too_large: { status: 413, retryable: false, title: "The message is larger than the limit" },
   no_authorized_providers: { status: 403, retryable: false, title: "No data provider may answer this request" },
+  not_acceptable: { status: 406, retryable: false, title: "None of the accepted media types can be made" },
   not_found: { status: 404, retryable: false, title: "Not found" },
   operation_denied: { status: 403, retryable: false, title: "The agreement does not allow this operation" },
   precondition_failed: { status: 412, retryable: false, title: "The document changed since it was read" },
@@ -209,6 +210,8 @@ export function toProblem(thrown: unknown): Problem {
   const error = toAppError(thrown);
   const kind = ERROR_KINDS[error.code];
   return {
+    // First: a detail that came from elsewhere must not pass for what this error says of itself.
+    ...error.details,
     type: `urn:dynamos:error:${error.code}`,
     title: kind.title,
     status: kind.status,
@@ -217,6 +220,5 @@ export function toProblem(thrown: unknown): Problem {
     retryable: error.retryable,
     ...(error.party === undefined ? {} : { party: error.party }),
     ...(error.place ?? {}),
-    ...error.details,
   };
 }

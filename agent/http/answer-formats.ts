@@ -31,7 +31,7 @@ export interface AnswerHeading {
 /**
  * The format that an `Accept` header asks for; JSON where it asks for nothing in particular.
  *
- * @throws AppError `unsupported_media_type` that lists the known ones.
+ * @throws AppError `not_acceptable` that lists the known ones.
  */
 export function chooseFormat(accept: string | undefined): AnswerFormat {
   for (const type of acceptedTypes(accept ?? "*/*")) {
@@ -42,7 +42,7 @@ export function chooseFormat(accept: string | undefined): AnswerFormat {
       if (mediaType.split(";")[0] === type) return format as AnswerFormat;
     }
   }
-  throw new AppError("unsupported_media_type", "None of the formats asked for can be made.", {
+  throw new AppError("not_acceptable", "None of the formats asked for can be made.", {
     details: { known: Object.values(ANSWER_MEDIA_TYPES) },
   });
 }

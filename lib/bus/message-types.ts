@@ -31,8 +31,3 @@ export const MESSAGE_TYPES = {
 
 /** The name of a message type. */
 export type MessageType = (typeof MESSAGE_TYPES)[keyof typeof MESSAGE_TYPES];
-
-/** Whether a string is one of our message types. */
-export function isMessageType(type: string): type is MessageType {
-  return Object.hasOwn(MESSAGE_TYPES, type);
-}

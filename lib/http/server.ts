@@ -3,9 +3,12 @@
  * body limits. Routes are added by the deployables.
  */
 import { randomUUID } from "node:crypto";
+import { STATUS_CODES } from "node:http";
+import type { Duplex } from "node:stream";
 import {
   fastify,
   LogController,
+  type ConnectionError,
   type FastifyError,
   type FastifyInstance,
   type FastifyReply,
@@ -38,15 +41,22 @@ export interface HttpServerOptions {
   readonly logger: Logger;
   /** Larger bodies are refused with `message_too_large`. Default 1 MiB. */
   readonly maxBodyBytes?: number;
+  /** A request must have arrived whole in this time. Default 30 s. */
+  readonly requestTimeoutMs?: number;
   /** Answers `/ready`: 200 when all are ok, else 503. */
   readonly readiness: () => Promise<readonly DependencyStatus[]>;
 }
 
+const REQUEST_TIMEOUT_MS = 30_000;
+/** Of one part of a path: user names and keys, percent-encoded, are shorter. */
+const MAX_PARAMETER_LENGTH = 1024;
 const PROBLEM_TYPE = "application/problem+json";
 
 /** A fastify server without routes but `/health` (the process lives) and `/ready` (its dependencies answer). */
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const maxBodyBytes = options.maxBodyBytes ?? 1024 * 1024;
+  const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
+  let isClosing = false;
   const server = fastify({
     loggerInstance: options.logger,
     // One line per answer, written below: without the URL, which may carry a user's name.
@@ -54,10 +64,16 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     bodyLimit: maxBodyBytes,
     genReqId: (request) => requestIdFrom(request.headers["x-request-id"]),
     requestIdHeader: false,
-    // A URL that cannot be decoded has no route, and so none of the hooks below.
+    // A URL that cannot be decoded, or that is too long, has no route, and so none of the hooks below.
     frameworkErrors: (error, _request, reply) => void sendProblem(reply, new AppError("bad_request", error.message)),
+    routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
+    requestTimeout: requestTimeoutMs,
+    // Node takes the longer of both time-outs for the whole request, and looks at them at this interval.
+    http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 6) },
+    clientErrorHandler: (error, socket) => refuseConnection(socket, clientError(error, requestTimeoutMs)),
     forceCloseConnections: "idle",
-    return503OnClosing: true,
+    // Answered below, as a problem document.
+    return503OnClosing: false,
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false, allErrors: true } },
   }) as unknown as FastifyInstance;
   // Without fastify's own for text/plain: a handler would find a string where it looks for an object.
@@ -75,8 +91,12 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     request.traceContext = parseTraceContext(request.headers) ?? newTraceContext();
     request.callerGone = abortWhenGone(reply);
     void reply.header("x-request-id", request.id);
+    if (!isClosing) return;
+    void reply.header("connection", "close");
+    throw new AppError("unavailable", "This is stopping and takes nothing new. Try again.", {
+      details: { retryAfterSeconds: 1 },
+    });
   });
-  let isClosing = false;
   server.addHook("preClose", async () => {
     isClosing = true;
   });
@@ -128,6 +148,29 @@ export function sendProblem(reply: FastifyReply, error: unknown): FastifyReply {
     .code(problem.status)
     .header("content-type", PROBLEM_TYPE)
     .send(JSON.stringify({ ...problem, requestId: reply.request.id }));
+}
+
+/** Answers what is no HTTP request, or never became a whole one, and closes the connection. */
+function refuseConnection(socket: Duplex, error: AppError): void {
+  const problem = toProblem(error);
+  const body = JSON.stringify(problem);
+  const head = [
+    `HTTP/1.1 ${String(problem.status)} ${STATUS_CODES[problem.status] ?? ""}`,
+    `Content-Type: ${PROBLEM_TYPE}`,
+    `Content-Length: ${String(Buffer.byteLength(body))}`,
+    "Connection: close",
+  ];
+  // The other side may be gone already; then nobody is left to tell.
+  if (socket.writable) socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
+  socket.destroy();
+}
+
+function clientError(error: ConnectionError, requestTimeoutMs: number): AppError {
+  const detail =
+    error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+      ? `The request did not arrive whole within ${String(requestTimeoutMs)} ms.`
+      : `This is no HTTP request that can be read (${error.code}).`;
+  return new AppError("bad_request", detail, { cause: error });
 }
 
 function requestIdFrom(header: string | string[] | undefined): string {

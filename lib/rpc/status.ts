@@ -17,6 +17,7 @@ const GRPC_STATUS_OF_HTTP: Readonly<Record<number, GrpcStatus>> = {
   401: GrpcStatus.UNAUTHENTICATED,
   403: GrpcStatus.PERMISSION_DENIED,
   404: GrpcStatus.NOT_FOUND,
+  406: GrpcStatus.INVALID_ARGUMENT,
   409: GrpcStatus.ALREADY_EXISTS,
   412: GrpcStatus.FAILED_PRECONDITION,
   413: GrpcStatus.RESOURCE_EXHAUSTED,

@@ -11,7 +11,8 @@ export interface TraceContext {
 /** Header values by lower-case name; a list counts by its first entry. */
 export type HeaderSource = Readonly<Record<string, string | readonly string[] | undefined>>;
 
-const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}/;
+/** Version 00 ends with the flags; what a later version adds begins with another dash (section 3.2.2). */
+const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:$|(?<!^00.*)-)/;
 
 /** A new, sampled trace. */
 export function newTraceContext(): TraceContext {

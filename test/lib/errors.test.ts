@@ -72,3 +72,18 @@ function grpcError(error: AppError): {
 } {
   return toGrpcStatus(error);
 }
+
+test("what an error says of itself in a problem is not what somebody's details say", () => {
+  const details = { status: 200, code: "not_ours", type: "about:blank", detail: "fine", retryable: true, limit: 5 };
+  const problem = toProblem(new AppError("bad_request", "It is malformed.", { details, place: { pointer: "/a" } }));
+  assert.deepEqual(problem, {
+    type: "urn:dynamos:error:bad_request",
+    title: "The request is malformed",
+    status: 400,
+    detail: "It is malformed.",
+    code: "bad_request",
+    retryable: false,
+    pointer: "/a",
+    limit: 5,
+  });
+});

@@ -153,7 +153,7 @@ const AT_AGENT: readonly Case[] = [
     {},
     { "content-type": "application/x-www-form-urlencoded" },
   ],
-  ["a format that cannot be made", QUESTION, "unsupported_media_type", {}, { accept: "application/xml" }],
+  ["a format that cannot be made", QUESTION, "not_acceptable", {}, { accept: "application/xml" }],
   ["a bad Idempotency-Key", QUESTION, "bad_request", {}, { "idempotency-key": "two words" }],
   ["no token", QUESTION, "unauthenticated", {}, { authorization: "" }],
   ["a token that is none", QUESTION, "token_invalid", {}, { authorization: "Bearer x.y.z" }],
