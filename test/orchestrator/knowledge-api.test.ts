@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { lockKeys } from "../../lib/knowledge/keys.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
@@ -284,20 +285,23 @@ test("the service says whether it lives and whether store and bus answer", async
   assert.equal(ready.status, 200, JSON.stringify(ready.body));
 });
 
-test("of two writes that are only wrong together, at two replicas at once, one is refused", async (t) => {
+test("writes at two replicas wait for each other, and of two that are only wrong together one is refused", async (t) => {
   const door = await startFrontDoor(t);
   const replica = { ...door, url: await door.replica() };
-  for (let round = 0; round < 10; round++) {
-    const name = `extra-${String(round)}`;
-    const service = { name, label: "computeProvider", allowedOutputs: [], invalidArchetypes: [] };
-    assert.equal((await admin(door).put("microservices", service)).status, 201);
-    const requestType = { name: `type-${String(round)}`, requiredServices: [name], optionalServices: {} };
-    const [put, removed] = await Promise.all([
-      admin(door).put("requestTypes", requestType),
-      admin(replica).delete(`microservices/${name}`),
-    ]);
-    assert.equal([put, removed].filter(({ status }) => status < 300).length, 1, `${put.text} ${removed.text}`);
-  }
+  const archetype = { name: "extra", computeProvider: "other", resultRecipient: "requestor", weight: 900 };
+  assert.equal((await admin(door).put("archetypes", archetype)).status, 201);
+  // As a third replica would that is at work on a document.
+  const lease = await door.knowledge.store.grantLease({ ttlMs: 5000 });
+  await door.knowledge.store.put(lockKeys.key({ name: "documents" }), {}, { lease });
+  const writes = [
+    admin(door).put("policyEnforcer", agreementOf("NEW", { archetypes: [archetype.name] })),
+    admin(replica).delete(`archetypes/${archetype.name}`),
+  ];
+  // That they wait can only be seen by waiting.
+  assert.equal(await Promise.race([...writes, sleep(700, "waiting")]), "waiting");
+  await lease.release();
+  const statuses = (await Promise.all(writes)).map(({ status }) => status);
+  assert.equal(statuses.filter((status) => status < 300).length, 1, String(statuses));
 });
 
 test("the lock of an orchestrator that was killed while writing documents is free again within moments", async (t) => {
