@@ -80,7 +80,13 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS),
     live,
     admission: { reading: new Admission(limits), computing: new Admission(limits) },
-    data: new DataSources({ dataFile: settings.DYNAMOS_DATA_FILE, folder: join(folder, "data"), clock, logger }),
+    data: new DataSources({
+      dataFile: settings.DYNAMOS_DATA_FILE,
+      folder: join(folder, "data"),
+      worldFolder: join(folder, "worlds"),
+      clock,
+      logger,
+    }),
   };
   const report = (error: AppError): void => logger.error({ error }, "a kept answer could not be deleted");
   const answers = await AnswersFolder.open({ shared: join(folder, "answers"), instance, clock, report });

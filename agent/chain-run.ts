@@ -1,6 +1,5 @@
 /** From an allowed request to its running chain: the steps that a caller's request and a third party's request share. */
 import { create } from "@bufbuild/protobuf";
-import { join } from "node:path";
 import { generateChain } from "../lib/chain/chain.ts";
 import { signGrant } from "../lib/grants.ts";
 import { algorithmNames, checkOptions, isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
@@ -16,6 +15,7 @@ import { withSpan } from "../lib/telemetry/tracing.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
 import { noRawRows } from "./authorization.ts";
 import type { AgentContext } from "./context.ts";
+import { holdGrantedData, NO_DATA, type DataLocations } from "./granted-data.ts";
 import { makeJobSpec } from "./job-spec.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { packageProgram } from "./programs.ts";
@@ -50,12 +50,28 @@ export async function* runChain(
   allowed: AllowedRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
-  const { job, requestId } = allowed;
   const chain = await chainOf(context, allowed);
   const needsData = chain.some(({ needs }) => needs?.includes("data"));
-  const dataLocations = needsData ? await locateData(context, allowed.grant, signal) : {};
+  const data = needsData ? await holdGrantedData(context, allowed.grant, signal) : NO_DATA;
+  try {
+    yield* runAttempts(context, allowed, chain, data.locations, signal);
+  } catch (error) {
+    throw error instanceof AppError ? error.withParty(context.steward) : error;
+  } finally {
+    await data.release();
+  }
+}
+
+async function* runAttempts(
+  context: AgentContext,
+  allowed: AllowedRequest,
+  chain: readonly Microservice[],
+  dataLocations: DataLocations,
+  signal: AbortSignal,
+): AsyncGenerator<ExecutionEvent, void, undefined> {
+  const { job, requestId } = allowed;
   const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
-  const attempts = withAttempts(
+  yield* withAttempts(
     context.steward,
     allowed.firstAttempt,
     (attempt) => {
@@ -93,11 +109,6 @@ export async function* runChain(
         "trying again",
       ),
   );
-  try {
-    yield* attempts;
-  } catch (error) {
-    throw error instanceof AppError ? error.withParty(context.steward) : error;
-  }
 }
 
 /**
@@ -145,28 +156,11 @@ async function chainOf(context: AgentContext, allowed: AllowedRequest): Promise<
   });
 }
 
-/** Where the granted data are, as `DYNAMOS_DATA` tells it to sql-query. */
-async function locateData(
-  context: AgentContext,
-  grant: Grant,
-  signal: AbortSignal,
-): Promise<Record<string, { readonly path: string; readonly contentHash: string }>> {
-  const located: Record<string, { path: string; contentHash: string }> = {};
-  for (const { name } of grant.dataSets) {
-    // The whole data set is loaded once; the grant narrows it in the query's world.
-    const document = await context.knowledge.get("datasets", name);
-    if (document === undefined) throw new AppError("not_found", `There is no data set "${name}".`);
-    const { path, contentHash } = await context.data.open(document.document, signal);
-    located[name] = { path, contentHash };
-  }
-  return located;
-}
-
 /** What a microservice gets beyond its place in the chain: where data and keys are only if its metadata say that it needs them. */
 function microserviceEnvironment(
   context: AgentContext,
   { needs = [] }: Microservice,
-  dataLocations: Readonly<Record<string, unknown>>,
+  dataLocations: DataLocations,
 ): Record<string, string> {
   const { settings, keys } = context;
   return {
@@ -174,7 +168,7 @@ function microserviceEnvironment(
     ...(needs.includes("data")
       ? {
           DYNAMOS_DATA: JSON.stringify(dataLocations),
-          DYNAMOS_WORLD_FOLDER: join(settings.DYNAMOS_STATE_FOLDER, "worlds"),
+          DYNAMOS_WORLD_FOLDER: context.data.worldFolder,
           DYNAMOS_QUERY_TIME_LIMIT_MS: String(settings.DYNAMOS_QUERY_TIME_LIMIT_MS),
           DYNAMOS_QUERY_MAX_ROWS: String(settings.DYNAMOS_QUERY_MAX_ROWS),
           DYNAMOS_QUERY_MAX_BYTES: String(settings.DYNAMOS_QUERY_MAX_BYTES),

@@ -1,10 +1,12 @@
 /** This steward's data: loaded when first asked for, and again when the files have changed (decision 11). */
 import type { Clock } from "../lib/clock.ts";
+import { holdFile, type FileHold } from "../lib/data/held-files.ts";
+import { removeOutdatedWorlds } from "../lib/data/world-files.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import type { DataSet } from "../lib/model/dataset.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
 import { readDataPods, type DataPod } from "./data/data-pods.ts";
-import { loadDataSet, type LoadedDataSet } from "./data/load.ts";
+import { latestContentHash, loadDataSet, removeOutdated, type LoadedDataSet } from "./data/load.ts";
 import { outwardFault } from "./data/outward-fault.ts";
 
 /** How data sources are opened. */
@@ -13,6 +15,8 @@ export interface DataSourcesOptions {
   readonly dataFile: string | undefined;
   /** Where loaded data are kept. */
   readonly folder: string;
+  /** Where sql-query keeps what it makes of them. */
+  readonly worldFolder: string;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -24,22 +28,65 @@ interface SharedLoad {
   waiting: number;
 }
 
+/** A loaded data set whose file stays until it is released. */
+export interface HeldDataSet extends LoadedDataSet {
+  /** Removes what is outdated and needed by no run any more. */
+  release(): Promise<void>;
+}
+
+const NO_HOLD: FileHold = { release: () => undefined };
+
+/** A change of the data between loading and holding them; more in a row is no chance. */
+const MAX_LOADS = 5;
+
 /** What chains of this steward read. */
 export class DataSources {
   readonly #options: DataSourcesOptions;
   readonly #loading = new Map<string, SharedLoad>();
+  /** The content of each data set that was opened last. */
+  readonly #latest = new Map<string, string>();
 
   constructor(options: DataSourcesOptions) {
     this.#options = options;
   }
 
+  /** Where sql-query keeps what it makes of the data. */
+  get worldFolder(): string {
+    return this.#options.worldFolder;
+  }
+
   /**
    * The data set as a file to query, as its files are now. Callers at once share one load, which ends when none waits any more.
+   * Loaded files and worlds of earlier contents go as soon as no run holds them.
    *
    * @throws AppError `configuration_invalid` where this steward has no such data, `data_invalid` where they cannot be read
    * (without the paths, which only the log has), or what the signal was aborted with.
    */
-  async open(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
+  async open(dataSet: DataSet, signal: AbortSignal): Promise<HeldDataSet> {
+    for (let loads = 0; loads < MAX_LOADS; loads++) {
+      const loaded = await this.#share(dataSet, signal);
+      // A file of the steward's own is neither locked nor removed.
+      const hold = loaded.isMade ? holdFile(loaded.path) : NO_HOLD;
+      if (hold === undefined) continue;
+      this.#latest.set(loaded.name, loaded.contentHash);
+      return { ...loaded, release: () => this.#release(loaded, hold) };
+    }
+    throw new AppError("data_invalid", `The files of the data set ${dataSet.name} change again and again. Ask later.`, {
+      retryable: true,
+    });
+  }
+
+  async #release({ name, isMade, ...released }: LoadedDataSet, hold: FileHold): Promise<void> {
+    hold.release();
+    const { folder, worldFolder } = this.#options;
+    // Another agent of this steward may have loaded a newer one.
+    const madeLast = isMade ? await latestContentHash(name, folder) : undefined;
+    const contentHash = madeLast ?? this.#latest.get(name) ?? released.contentHash;
+    if (isMade) await removeOutdated(name, folder, contentHash);
+    await removeOutdatedWorlds(worldFolder, { name, contentHash });
+  }
+
+  async #share(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
     if (signal.aborted) throw toAppError(signal.reason);
     // A declaration that changed is another load.
     const key = JSON.stringify(dataSet);
@@ -71,16 +118,18 @@ export class DataSources {
   }
 
   async #load(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
-    const { folder, clock, logger } = this.#options;
+    const { folder, worldFolder, clock, logger } = this.#options;
     let pod: DataPod | undefined;
     try {
       pod = await this.#findPod(dataSet.name);
-      return await loadDataSet(dataSet, pod, {
+      const loaded = await loadDataSet(dataSet, pod, {
         folder,
         clock,
         signal,
         onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),
       });
+      await removeOutdatedWorlds(worldFolder, loaded);
+      return loaded;
     } catch (error) {
       const place = error instanceof AppError ? error.place : undefined;
       if (!signal.aborted) logger.error({ error, dataSet: dataSet.name, place }, "the data cannot be loaded");

@@ -7,11 +7,12 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import Database from "better-sqlite3";
 import type { Clock } from "../../lib/clock.ts";
+import { removeUnheld } from "../../lib/data/held-files.ts";
 import { makeFileOnce } from "../../lib/data/make-file-once.ts";
 import { createTableSql, quoteName } from "../../lib/data/sqlite-tables.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -27,6 +28,8 @@ export interface LoadedDataSet {
   readonly path: string;
   /** Changes with every byte of the data and with the declaration (for a SQLite file: with size and times). */
   readonly contentHash: string;
+  /** Whether the file was made of others, and goes when they change. */
+  readonly isMade: boolean;
 }
 
 /** How loading is going. */
@@ -58,15 +61,37 @@ export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadO
   if (pod.engine === "sqlite") {
     const identity = [await fileIdentity(pod.path), await walIdentity(pod.path)];
     checkSqliteTables(pod.path, dataSet);
-    return { name: dataSet.name, path: pod.path, contentHash: shortHash(JSON.stringify([dataSet, identity])) };
+    return {
+      name: dataSet.name,
+      path: pod.path,
+      contentHash: shortHash(JSON.stringify([dataSet, identity])),
+      isMade: false,
+    };
   }
   const sources = csvSources(dataSet, pod.files);
   await mkdir(options.folder, { recursive: true });
   const contentHash = await contentHashOf(dataSet, sources, options);
   const path = join(options.folder, `${dataSet.name}-${contentHash}.sqlite`);
   await makeFileOnce(path, (temporary) => loadCsv(temporary, dataSet, sources, contentHash, options), options);
-  await removeOlder(dataSet.name, path, options.folder);
-  return { name: dataSet.name, path, contentHash };
+  await removeOutdated(dataSet.name, options.folder, contentHash);
+  return { name: dataSet.name, path, contentHash, isMade: true };
+}
+
+/** The content of a data set that was loaded last, by whichever agent; undefined for one that is used where it is. */
+export async function latestContentHash(name: string, folder: string): Promise<string | undefined> {
+  return (await readRemembered(join(folder, `${name}.json`)))?.contentHash;
+}
+
+/**
+ * Removes the loaded files of other contents of a data set: they may have rows that the steward took out. Those that are held
+ * (`lib/data/held-files.ts`) or read stay until the next call.
+ */
+export async function removeOutdated(name: string, folder: string, contentHash: string): Promise<void> {
+  for (const file of await readdir(folder)) {
+    const suffix = file.startsWith(`${name}-`) ? file.slice(name.length) : "";
+    if (!/^-[0-9a-f]{32}\.sqlite$/.test(suffix) || suffix === `-${contentHash}.sqlite`) continue;
+    removeUnheld(join(folder, file));
+  }
 }
 
 /** One delimited file and the table that it belongs to. */
@@ -232,23 +257,6 @@ async function loadFile(
   return hash.digest("hex");
 }
 
-/** Loaded files of a data set that stay beside the present one: a chain that was just started may be about to open it. */
-const KEPT_OLDER_FILES = 1;
-
-async function removeOlder(name: string, current: string, folder: string): Promise<void> {
-  const older: { path: string; mtimeMs: number }[] = [];
-  for (const file of await readdir(folder)) {
-    const path = join(folder, file);
-    if (path === current || !file.startsWith(`${name}-`) || !/^-[0-9a-f]{32}\.sqlite$/.test(file.slice(name.length)))
-      continue;
-    const entry = await stat(path).catch(ignoreAbsent);
-    if (entry) older.push({ path, mtimeMs: entry.mtimeMs });
-  }
-  older.sort((a, b) => b.mtimeMs - a.mtimeMs);
-  for (const { path } of older.slice(KEPT_OLDER_FILES)) await rm(path, { force: true });
-}
-
-/** Another agent tidied it up first. */
 function ignoreAbsent(error: NodeJS.ErrnoException): undefined {
   if (error.code !== "ENOENT") throw error;
 }

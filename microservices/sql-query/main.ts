@@ -27,9 +27,13 @@ await runMicroservice({
       temporaryBytes: set.DYNAMOS_QUERY_TEMP_BYTES,
     };
     const temporaryFolder = set.DYNAMOS_WORLD_FOLDER;
-    const result = await runQuery({ sql: request.query, world, limits, signal, temporaryFolder });
-    yield { schema: result.schema };
-    for await (const batch of result.batches) yield { batch };
+    try {
+      const result = await runQuery({ sql: request.query, world, limits, signal, temporaryFolder });
+      yield { schema: result.schema };
+      for await (const batch of result.batches) yield { batch };
+    } finally {
+      world.release();
+    }
   },
 });
 

@@ -3,17 +3,18 @@
  * whatever the query says. A data set's own file serves if it holds nothing else; otherwise a file is made with the granted
  * tables and columns, and kept per content and grant.
  */
-import { createHash } from "node:crypto";
 import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import type { Clock } from "../../lib/clock.ts";
+import { holdFile, removeUnheld, type FileHold } from "../../lib/data/held-files.ts";
 import { makeFileOnce } from "../../lib/data/make-file-once.ts";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
+import { isWorldFileName, removeOutdatedWorlds, worldFileName } from "../../lib/data/world-files.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { DataSet, Table } from "../../lib/model/dataset.ts";
 import type { World } from "./query.ts";
-import { makeWorldFile } from "./world-file.ts";
+import { makeWorldFile, type WorldPart } from "./world-file.ts";
 
 /** A data set's file, as the agent made it ready. */
 export interface DataSetSource {
@@ -33,8 +34,13 @@ export interface WorldOptions {
   readonly maxBytes?: number;
 }
 
+/** A world that stays until it is released. */
+export interface HeldWorld extends World {
+  release(): void;
+}
+
 /**
- * The world of a grant.
+ * The world of a grant. Those of other contents of its data sets are removed.
  *
  * @param granted the grant's data sets: with only the granted tables and columns in them
  * @throws AppError `configuration_invalid` when a granted data set has no file here, or when two have a table of one name
@@ -43,21 +49,40 @@ export async function openWorld(
   granted: readonly DataSet[],
   sources: readonly DataSetSource[],
   options: WorldOptions,
-): Promise<World> {
+): Promise<HeldWorld> {
   const parts = granted.map((dataSet) => ({ dataSet, source: findSource(dataSet, sources) }));
   refuseSameNames(granted);
+  for (const { source } of parts) await removeOutdatedWorlds(options.cacheFolder, source);
   const [only] = parts;
   if (parts.length === 1 && only && holdsExactly(only.source.path, only.dataSet.tables)) {
-    return { path: only.source.path, dataSets: granted };
+    // Whoever made this file ready keeps it.
+    return { path: only.source.path, dataSets: granted, release: () => undefined };
   }
-  const key = parts.map(({ dataSet, source }) => [source.contentHash, dataSet.tables]);
-  const hash = createHash("sha256").update(JSON.stringify(key)).digest("hex").slice(0, 32);
   await mkdir(options.cacheFolder, { recursive: true });
-  const path = join(options.cacheFolder, `world-${hash}.sqlite`);
+  const sourcesOfParts = parts.map(({ source }) => source);
+  const grant = parts.map(({ dataSet }) => dataSet.tables);
+  const path = join(options.cacheFolder, worldFileName(sourcesOfParts, grant));
   const copies = parts.map(({ dataSet, source }) => ({ path: source.path, tables: dataSet.tables }));
-  await makeFileOnce(path, (temporaryPath) => makeWorldFile(temporaryPath, copies, options.signal), options);
-  await removeUnused(path, options);
-  return { path, dataSets: granted };
+  const hold = await holdMade(path, copies, options);
+  try {
+    await removeUnused(path, options);
+  } catch (error) {
+    hold.release();
+    throw error;
+  }
+  return { path, dataSets: granted, release: () => hold.release() };
+}
+
+/** Another query may remove what was just made, when it knows of a newer content. */
+const MAX_MAKES = 5;
+
+async function holdMade(path: string, copies: readonly WorldPart[], options: WorldOptions): Promise<FileHold> {
+  for (let makes = 0; makes < MAX_MAKES; makes++) {
+    await makeFileOnce(path, (temporaryPath) => makeWorldFile(temporaryPath, copies, options.signal), options);
+    const hold = holdFile(path);
+    if (hold !== undefined) return hold;
+  }
+  throw new AppError("job_failed", "The data changed again and again while the query was being prepared.");
 }
 
 function findSource(dataSet: DataSet, sources: readonly DataSetSource[]): DataSetSource {
@@ -120,7 +145,7 @@ function sameName(one: string, other: string): boolean {
   return one.toLowerCase() === other.toLowerCase();
 }
 
-/** A file that was used this lately stays: another query may be about to open it. */
+/** A file that was used this lately stays: the next query may want it. */
 const IN_USE_MS = 60_000;
 
 /** Notes the use of a world, and removes the longest unused beyond the limits. */
@@ -133,7 +158,7 @@ async function removeUnused(
   const files: { path: string; size: number; usedMs: number }[] = [];
   for (const name of await readdir(cacheFolder)) {
     if (name.startsWith("query-")) await removeAbandoned(join(cacheFolder, name), now);
-    if (!/^world-[0-9a-f]{32}\.sqlite$/.test(name)) continue;
+    if (!isWorldFileName(name)) continue;
     const path = join(cacheFolder, name);
     const entry = await stat(path).catch(ignoreAbsent);
     if (entry) files.push({ path, size: entry.size, usedMs: entry.mtimeMs });
@@ -143,7 +168,7 @@ async function removeUnused(
   for (const [index, file] of files.entries()) {
     bytes += file.size;
     const isOver = index >= maxFiles || bytes > maxBytes;
-    if (isOver && file.path !== used && now - file.usedMs > IN_USE_MS) await rm(file.path, { force: true });
+    if (isOver && file.path !== used && now - file.usedMs > IN_USE_MS) removeUnheld(file.path);
   }
 }
 

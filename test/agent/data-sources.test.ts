@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
-import { readdir, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { test } from "node:test";
 import Database from "better-sqlite3";
 import { DataSources } from "../../agent/data-sources.ts";
 import { systemClock as clock } from "../../lib/clock.ts";
+import { holdFile } from "../../lib/data/held-files.ts";
+import { worldFileName, type Content } from "../../lib/data/world-files.ts";
 import { AppError, toFailure, type ErrorCode } from "../../lib/errors.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 import { createLogger } from "../../lib/telemetry/logger.ts";
@@ -23,6 +25,9 @@ interface Steward {
   /** The data file's own, whose path nobody else may learn. */
   readonly folder: string;
   readonly loadedFolder: string;
+  readonly worldFolder: string;
+  /** Another agent of the steward. */
+  readonly open: () => DataSources;
   readonly log: () => string;
 }
 
@@ -34,8 +39,9 @@ async function steward(pod: unknown, files: Readonly<Record<string, string>> = {
   let lines = "";
   const logger = createLogger("test", {}, "info", { write: (line) => void (lines += line) });
   const loadedFolder = await temporaryFolder();
-  const sources = new DataSources({ dataFile, folder: loadedFolder, clock, logger });
-  return { sources, folder, loadedFolder, log: () => lines };
+  const worldFolder = join(await temporaryFolder(), "worlds");
+  const open = (): DataSources => new DataSources({ dataFile, folder: loadedFolder, worldFolder, clock, logger });
+  return { sources: open(), open, folder, loadedFolder, worldFolder, log: () => lines };
 }
 
 const unaborted = new AbortController().signal;
@@ -108,10 +114,11 @@ test("who is cancelled leaves at once, and the others get their data", async () 
   const second = sources.open(dataSet, unaborted);
   leaving.abort(reason);
   await assert.rejects(first, reason);
-  const { path } = await second;
-  const database = new Database(path, { readonly: true });
+  const loaded = await second;
+  const database = new Database(loaded.path, { readonly: true });
   assert.deepEqual(database.prepare("SELECT count(*) AS c FROM T").get(), { c: 300_000 });
   database.close();
+  await loaded.release();
 });
 
 test("a load that nobody waits for any more ends, and leaves nothing", async () => {
@@ -138,4 +145,70 @@ test("who is cancelled before asks for nothing", async () => {
   const reason = new AppError("cancelled", "The caller left.");
   await assert.rejects(sources.open(dataSet, AbortSignal.abort(reason)), reason);
   assert.deepEqual(await readdir(loadedFolder), []);
+});
+
+const pod = { engine: "csv", files: { T: "t.csv" } };
+
+async function sqliteFiles(folder: string): Promise<string[]> {
+  return (await readdir(folder)).filter((name) => name.endsWith(".sqlite")).sort();
+}
+
+/** A world as sql-query makes it: with the rows of a loaded data set. */
+async function worldOf({ worldFolder }: Steward, content: Content): Promise<string> {
+  const name = worldFileName([content], ["some columns"]);
+  await mkdir(worldFolder, { recursive: true });
+  const database = new Database(join(worldFolder, name));
+  database.exec("CREATE TABLE T (i)");
+  database.close();
+  return name;
+}
+
+test("what the steward takes out is gone with the next request: from the loaded files, and from the worlds", async () => {
+  const it = await steward(pod, { "t.csv": "i\n1\n2\n" });
+  const first = await it.sources.open(dataSet, unaborted);
+  await worldOf(it, first);
+  const other = await worldOf(it, { name: "pay", contentHash: first.contentHash });
+  await first.release();
+  assert.equal((await sqliteFiles(it.worldFolder)).length, 2, "nothing has changed yet");
+
+  await writeFile(join(it.folder, "t.csv"), "i\n1\n");
+  const second = await it.sources.open(dataSet, unaborted);
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(second.path)]);
+  assert.deepEqual(await sqliteFiles(it.worldFolder), [other], "worlds of other data sets stay");
+  await second.release();
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(second.path)], "what is present stays");
+});
+
+test("what a run of either agent still reads stays until the run is over", async () => {
+  const it = await steward(pod, { "t.csv": "i\n1\n2\n" });
+  const old = await it.sources.open(dataSet, unaborted);
+  const world = await worldOf(it, old);
+  const worldHold = holdFile(join(it.worldFolder, world));
+  await writeFile(join(it.folder, "t.csv"), "i\n1\n");
+  const present = await it.open().open(dataSet, unaborted);
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [old.path, present.path].map((path) => basename(path)).sort());
+  assert.deepEqual(await sqliteFiles(it.worldFolder), [world]);
+  worldHold?.release();
+  await old.release();
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(present.path)]);
+  assert.deepEqual(await sqliteFiles(it.worldFolder), []);
+  await present.release();
+});
+
+test("a SQLite file of the steward's own is neither locked nor removed; its worlds go when it changes", async () => {
+  const it = await steward({ engine: "sqlite", path: "t.sqlite" });
+  const database = new Database(join(it.folder, "t.sqlite"));
+  database.exec("CREATE TABLE T (i); INSERT INTO T VALUES (1)");
+  const first = await it.sources.open(dataSet, unaborted);
+  const world = await worldOf(it, first);
+  const worldHold = holdFile(join(it.worldFolder, world));
+  database.exec("DELETE FROM T");
+  const second = await it.sources.open(dataSet, unaborted);
+  assert.deepEqual(await sqliteFiles(it.worldFolder), [world]);
+  worldHold?.release();
+  await first.release();
+  await second.release();
+  assert.deepEqual(await sqliteFiles(it.worldFolder), []);
+  assert.deepEqual(await sqliteFiles(it.folder), ["t.sqlite"]);
+  database.close();
 });

@@ -109,7 +109,13 @@ export async function openAgentDoor(
     jobs: new JobRegistry(store, party, 600_000),
     live: new LiveRuns(),
     admission: { reading: new Admission(limits), computing: new Admission(limits) },
-    data: new DataSources({ dataFile, folder: join(folder, "data"), clock: systemClock, logger }),
+    data: new DataSources({
+      dataFile,
+      folder: join(folder, "data"),
+      worldFolder: join(folder, "worlds"),
+      clock: systemClock,
+      logger,
+    }),
   };
   await knowledge.put("datasets", NUMBERS);
   for (const name of ["sql-query", "sql-aggregate", "sql-algorithm", "sql-graph", "sql-anonymize"]) {

@@ -9,6 +9,7 @@ import type { DataPod } from "../../../agent/data/data-pods.ts";
 import { loadDataSet, type LoadedDataSet, type LoadProgress } from "../../../agent/data/load.ts";
 import { sampleRows, writeSampleData } from "../../../cli/generate-sample-data.ts";
 import { systemClock as clock } from "../../../lib/clock.ts";
+import { holdFile } from "../../../lib/data/held-files.ts";
 import type { DataSet } from "../../../lib/model/dataset.ts";
 import { packageRoot } from "../../../lib/package-root.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -115,7 +116,7 @@ test("several loaders at once load once", async () => {
   assert.equal(loads, 1);
 });
 
-test("older files of a data set are removed, but for the last one", async () => {
+test("older files of a data set are removed, but not while they are held or read", async () => {
   const { path, pod } = await smallPod();
   const folder = await temporaryFolder();
   const paths: string[] = [];
@@ -123,9 +124,27 @@ test("older files of a data set are removed, but for the last one", async () => 
     await writeFile(path, `k;d;i\n${version};1;1\n`);
     paths.push((await loadDataSet(small, pod, { folder, clock })).path);
   }
-  const kept = (await readdir(folder)).filter((name) => name.endsWith(".sqlite"));
-  assert.equal(kept.length, 2);
-  assert.ok(kept.includes(paths.at(-1)!.split("/").at(-1)!));
+  const load = async (content: number): Promise<string> => {
+    await writeFile(path, `k;d;i\n${content};2;2\n`);
+    return (await loadDataSet(small, pod, { folder, clock })).path;
+  };
+  const files = async (): Promise<string[]> =>
+    (await readdir(folder)).filter((name) => name.endsWith(".sqlite")).map((name) => join(folder, name));
+  assert.deepEqual(await files(), [paths.at(-1)]);
+
+  const hold = holdFile(paths.at(-1)!);
+  const reader = new Database(await load(5), { readonly: true });
+  const rows = reader.prepare<[], { k: string }>("SELECT k FROM T UNION ALL SELECT k FROM T").iterate();
+  rows.next();
+  const present = await load(6);
+  assert.equal((await files()).length, 3);
+  assert.deepEqual(rows.next().value, { k: "5" });
+  rows.return?.();
+  reader.close();
+  hold?.release();
+  assert.equal(await load(6), present);
+  assert.deepEqual(await files(), [present]);
+  assert.equal(holdFile(paths.at(-1)!), undefined, "what is gone cannot be held");
 });
 
 test("a faulty file leaves nothing behind, and can be loaded when it is corrected", async () => {

@@ -41,7 +41,7 @@ async function makeSource(
 ): Promise<DataSetSource> {
   const path = join(await temporaryFolder(), `${name}.sqlite`);
   const database = new Database(path);
-  database.exec(`${sql}; INSERT INTO People VALUES ('007', 42, 10.25); ANALYZE`);
+  database.exec(`${sql}; INSERT INTO People VALUES ('007', 42, 10.25)`);
   database.close();
   return { name, path, contentHash: `hash of ${name}` };
 }
@@ -54,10 +54,7 @@ function contentOf(path: string): { objects: unknown[]; people: unknown } {
   const database = new Database(path, { readonly: true });
   try {
     return {
-      objects: database
-        .prepare("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name")
-        .pluck()
-        .all(),
+      objects: database.prepare("SELECT name FROM sqlite_schema ORDER BY name").pluck().all(),
       people: database.prepare("SELECT * FROM People").get(),
     };
   } finally {
@@ -88,6 +85,7 @@ const whatElse: readonly [name: string, sql: string][] = [
   ["another table", "CREATE TABLE Secrets (x)"],
   ["a view", "CREATE VIEW Secrets AS SELECT 1"],
   ["an index", "CREATE INDEX i ON People (age)"],
+  ["statistics", "ANALYZE"],
   ["another column", "ALTER TABLE People ADD COLUMN secret TEXT DEFAULT 'x'"],
   ["a hidden column", "ALTER TABLE People ADD COLUMN secret TEXT AS (number || 'x')"],
 ];
@@ -143,9 +141,48 @@ test("a world is made once per content and grant, also for several at once", asy
   const granted = granting(whole, { People: ["age"] });
   const worlds = await Promise.all([1, 2, 3].map(() => openWorld([granted], [source], settings)));
   assert.equal(new Set(worlds.map((world) => world.path)).size, 1);
-  await openWorld([granting(whole, { People: ["pay"] })], [source], settings);
-  await openWorld([granted], [{ ...source, contentHash: "changed" }], settings);
-  assert.equal((await worldsIn(settings.cacheFolder)).length, 3);
+  const other = await openWorld([granting(whole, { People: ["pay"] })], [source], settings);
+  assert.equal((await worldsIn(settings.cacheFolder)).length, 2);
+  for (const world of [...worlds, other]) world.release();
+});
+
+test("worlds of a content that was replaced go with the next query, but not from under one that runs", async () => {
+  const source = await makeSource();
+  const second = { name: "second", path: source.path, contentHash: "of second" };
+  const settings = await options();
+  const granted = granting(whole, { People: ["age"] });
+  const old = await openWorld([granted], [source], settings);
+  const both = await openWorld(
+    [granted, { ...whole, name: "second", tables: whole.tables.slice(1) }],
+    [source, second],
+    settings,
+  );
+  const unrelated = await openWorld([{ ...granted, name: "second" }], [second], settings);
+  for (const world of [both, unrelated]) world.release();
+
+  const present = { ...source, contentHash: "changed" };
+  const changed = await openWorld([granted], [present], settings);
+  const namesOf = (worlds: readonly World[]): string[] => worlds.map(({ path }) => basename(path)).sort();
+  assert.deepEqual((await worldsIn(settings.cacheFolder)).sort(), namesOf([old, unrelated, changed]));
+  assert.deepEqual(contentOf(old.path).people, { age: 42 });
+  old.release();
+  const again = await openWorld([whole], [present], settings);
+  assert.deepEqual((await worldsIn(settings.cacheFolder)).sort(), namesOf([unrelated, changed]));
+  for (const world of [changed, again]) world.release();
+});
+
+test("a world of many data sets goes with the next change of any", async () => {
+  const source = await makeSource();
+  const tables = granting(whole, { People: ["age"] }).tables;
+  const settings = await options();
+  const names = Array.from({ length: 11 }, (_, index) => `set${String(index)}`);
+  const granted = names.map((name, index) => ({ ...whole, name, tables: index === 0 ? tables : [] }));
+  const sources = names.map((name) => ({ ...source, name }));
+  (await openWorld(granted, sources, settings)).release();
+  assert.equal((await worldsIn(settings.cacheFolder)).length, 1);
+  const world = await openWorld(granted.slice(0, 1), sources, settings);
+  assert.deepEqual(await worldsIn(settings.cacheFolder), [basename(world.path)]);
+  world.release();
 });
 
 test("the longest unused worlds go when there are too many, but none that was used a moment ago", async () => {
@@ -153,14 +190,17 @@ test("the longest unused worlds go when there are too many, but none that was us
   let now = Date.now();
   const clock: Clock = { now: () => now, sleep: (ms, signal) => systemClock.sleep(ms, signal) };
   const settings = await options({ clock, maxFiles: 2 });
-  const world = (hash: string): Promise<World> =>
-    openWorld([granting(whole, { People: ["age"] })], [{ ...source, contentHash: hash }], settings);
-  const { path } = await world("a");
-  await world("b");
-  await world("c");
+  const world = async (column: string): Promise<World> => {
+    const opened = await openWorld([granting(whole, { People: [column] })], [source], settings);
+    opened.release();
+    return opened;
+  };
+  const { path } = await world("age");
+  await world("pay");
+  await world("number");
   assert.equal((await worldsIn(settings.cacheFolder)).length, 3, "one in use was removed");
   now += 120_000;
-  await world("a");
+  await world("age");
   const kept = await worldsIn(settings.cacheFolder);
   assert.equal(kept.length, 2);
   assert.ok(kept.includes(basename(path)), "the one in use was removed");

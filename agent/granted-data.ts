@@ -1,0 +1,46 @@
+/** The data of one run: located for its chain, and held until it is over. */
+import { AppError } from "../lib/errors.ts";
+import type { Grant } from "../lib/model/grant.ts";
+import type { AgentContext } from "./context.ts";
+import type { HeldDataSet } from "./data-sources.ts";
+
+/** Where granted data are, as `DYNAMOS_DATA` tells it to sql-query: by data set. */
+export type DataLocations = Readonly<Record<string, { readonly path: string; readonly contentHash: string }>>;
+
+/** Data that stay where they are until they are released. */
+export interface GrantedData {
+  readonly locations: DataLocations;
+  release(): Promise<void>;
+}
+
+/** For chains that read none. */
+export const NO_DATA: GrantedData = { locations: {}, release: async () => undefined };
+
+/**
+ * Loads the granted data sets where they have changed, and holds them.
+ *
+ * @throws AppError `not_found` for an unknown data set; what `DataSources` throws.
+ */
+export async function holdGrantedData(
+  { knowledge, data }: Pick<AgentContext, "knowledge" | "data">,
+  grant: Grant,
+  signal: AbortSignal,
+): Promise<GrantedData> {
+  const held: HeldDataSet[] = [];
+  const release = async (): Promise<void> => {
+    for (const dataSet of held.splice(0)) await dataSet.release();
+  };
+  try {
+    for (const { name } of grant.dataSets) {
+      // The whole data set is loaded once; the grant narrows it in the query's world.
+      const document = await knowledge.get("datasets", name);
+      if (document === undefined) throw new AppError("not_found", `There is no data set "${name}".`);
+      held.push(await data.open(document.document, signal));
+    }
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  const locations = held.map(({ name, path, contentHash }) => [name, { path, contentHash }] as const);
+  return { locations: Object.fromEntries(locations), release };
+}
