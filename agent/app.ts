@@ -9,7 +9,8 @@ import { agentQueue, instanceReplyQueue, runQueue, runReplyQueue } from "../lib/
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { baseEnvironment, telemetryEnvironment } from "../lib/config/env.ts";
-import { AppError, toAppError } from "../lib/errors.ts";
+import { AppError } from "../lib/errors.ts";
+import { portsStatus } from "../lib/http/readiness.ts";
 import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
 import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
@@ -165,21 +166,15 @@ async function removeDeadRuns(runner: JobRunner, bus: MessageBus): Promise<void>
   }
 }
 
-async function readiness(context: AgentContext, registration: Registration | undefined): Promise<DependencyStatus[]> {
+async function readiness(
+  { knowledge, bus }: AgentContext,
+  registration: Registration | undefined,
+): Promise<DependencyStatus[]> {
+  const detail = "Not registered as online; the knowledge store may be away.";
   return [
-    await check("knowledge store", () => context.knowledge.store.ping()),
-    await check("message bus", () => context.bus.ping()),
+    ...(await portsStatus({ store: knowledge.store, bus })),
     registration?.isRegistered() === true
       ? { name: "registration", ok: true }
-      : { name: "registration", ok: false, detail: "Not registered as online; the knowledge store may be away." },
+      : { name: "registration", ok: false, detail },
   ];
-}
-
-async function check(name: string, ping: () => Promise<void>): Promise<DependencyStatus> {
-  try {
-    await ping();
-    return { name, ok: true };
-  } catch (error) {
-    return { name, ok: false, detail: toAppError(error).message };
-  }
 }

@@ -6,6 +6,7 @@ import { openMessageBus } from "../lib/bus/open.ts";
 import { instanceReplyQueue } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
+import { portsStatus } from "../lib/http/readiness.ts";
 import { createHttpServer } from "../lib/http/server.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
@@ -26,7 +27,6 @@ import { JobTokens } from "./job-tokens.ts";
 import { KeptAnswers } from "./kept-answers.ts";
 import { PlanStore } from "./plans.ts";
 import { PolicyUpdates } from "./policy-updates.ts";
-import { dependencyStatus } from "./readiness.ts";
 import { seedIfEmpty } from "./seed.ts";
 
 /** An agent that reaches its own deadline has this long to say so before its caller gives it up. */
@@ -61,7 +61,7 @@ export async function startOrchestrator(
   const server = createHttpServer({
     logger,
     maxBodyBytes: settings.DYNAMOS_MAX_BODY_BYTES,
-    readiness: () => dependencyStatus({ store: orchestrator.knowledge.store, bus: orchestrator.bus }),
+    readiness: () => portsStatus({ store: orchestrator.knowledge.store, bus: orchestrator.bus }),
   });
   addRequestRoutes(server, http);
   addTokenRoutes(server, http);

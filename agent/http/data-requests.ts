@@ -3,6 +3,8 @@ import { Type } from "@sinclair/typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import { fingerprintOf, requestIdOf } from "../../lib/http/idempotency.ts";
+import { parseDataRequest } from "../../lib/http/request-bodies.ts";
+import { bearerToken } from "../../lib/http/request-headers.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
 import { readParts } from "../../lib/rpc/frames.ts";
@@ -13,7 +15,6 @@ import type { AgentContext } from "../context.ts";
 import { allowRequest, answerRequest } from "../data-requests.ts";
 import type { Requests } from "../requests.ts";
 import { ANSWER_MEDIA_TYPES, answerPieces, chooseFormat } from "./answer-formats.ts";
-import { parseDataRequest } from "./data-request-body.ts";
 
 /** A caller that stalled, and whose run was ended for it, may still come back in this time and read why. */
 const TOLD_OF_STALL_MS = 30_000;
@@ -92,11 +93,6 @@ async function answer(
     .header("content-type", ANSWER_MEDIA_TYPES[format])
     .header("x-dynamos-request", requestId)
     .send(pieceStream(first, pieces, reply.raw, context.settings.DYNAMOS_STALL_TIMEOUT_MS + TOLD_OF_STALL_MS));
-}
-
-/** The token of an Authorization header (RFC 6750), or undefined. */
-export function bearerToken(request: FastifyRequest): string | undefined {
-  return /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
 }
 
 /** What the body says of job and user must not contradict the token, which decides. */

@@ -6,6 +6,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { FastifyRequest } from "fastify";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError } from "../../lib/errors.ts";
+import { bearerToken } from "../../lib/http/request-headers.ts";
 import type { User } from "../../lib/model/names.ts";
 import { verifyAccessToken, verifyRefreshToken, type KeyGetter, type VerifiedToken } from "../../lib/tokens.ts";
 
@@ -51,11 +52,6 @@ export class Callers {
     }
     throw new AppError("forbidden", "This needs the admin key; what was sent is not it.");
   }
-}
-
-/** The token of an Authorization header (RFC 6750), or undefined. */
-function bearerToken(request: FastifyRequest): string | undefined {
-  return /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1];
 }
 
 /** In constant time: hashes have one length, whatever was sent. */

@@ -8,6 +8,8 @@
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
+import { fingerprintOf, requestIdOf } from "../../lib/http/idempotency.ts";
+import { parseApproval, parseDataRequest } from "../../lib/http/request-bodies.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
 import {
   algorithmNames,
@@ -24,9 +26,7 @@ import { endpointsOf } from "../endpoints.ts";
 import type { PlanQuestion } from "../planning.ts";
 import { answeringParties, type Plan } from "../plans.ts";
 import { approveRequest, type JobSeed } from "../request-approval.ts";
-import { fingerprintOf, requestIdOf } from "../request-ids.ts";
 import { approveOnce, noteRequest, type RequestName } from "../request-records.ts";
-import { parseApproval, parseDataRequest } from "./bodies.ts";
 import type { HttpContext } from "./context.ts";
 
 /** Adds the routes. */

@@ -11,6 +11,7 @@ import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
 import { reply } from "../../lib/bus/rpc.ts";
 import { systemClock, type Clock } from "../../lib/clock.ts";
 import { isUnexpected, toAppError, toFailure } from "../../lib/errors.ts";
+import { portsStatus } from "../../lib/http/readiness.ts";
 import { createHttpServer } from "../../lib/http/server.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
@@ -20,7 +21,6 @@ import { evaluateAgreement } from "../../lib/policy/evaluate.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import { parseTraceContext } from "../../lib/telemetry/trace-context.ts";
 import { startTracing, withSpan } from "../../lib/telemetry/tracing.ts";
-import { dependencyStatus } from "../readiness.ts";
 import type { PolicyEnforcerSettings } from "./config.ts";
 
 /** Opens what the enforcer needs, and answers until the program stops. Logs the address of its health server. */
@@ -53,7 +53,7 @@ export async function startPolicyEnforcer(
   );
   releases.push("consumer", () => consumer.close());
 
-  const server = createHttpServer({ logger, readiness: () => dependencyStatus({ store, bus }) });
+  const server = createHttpServer({ logger, readiness: () => portsStatus({ store, bus }) });
   releases.push("HTTP server", () => server.close());
   const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   logger.info({ url }, "policy enforcer is ready");

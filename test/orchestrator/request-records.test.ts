@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { openMessageBus } from "../../lib/bus/open.ts";
@@ -14,7 +13,6 @@ import type { OrchestratorContext } from "../../orchestrator/context.ts";
 import { GatheringSlots } from "../../orchestrator/gathering-slots.ts";
 import { PlanStore, type Plan } from "../../orchestrator/plans.ts";
 import type { JobSeed } from "../../orchestrator/request-approval.ts";
-import { requestIdOf } from "../../orchestrator/request-ids.ts";
 import { approveOnce } from "../../orchestrator/request-records.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
@@ -123,18 +121,4 @@ test("the claim of an orchestrator that was killed while approving is taken over
   assert.deepEqual([approvals, first?.jobName === second?.jobName], [1, true]);
   assert.notEqual(first?.jobName, dead.jobName);
   assert.equal(await store.get("/agents/jobs/VU/of-the-dead"), undefined);
-});
-
-test("a key that is a UUID is the id; any other becomes one, always the same; a wrong one is refused", () => {
-  const uuid = randomUUID();
-  assert.deepEqual(requestIdOf(uuid.toUpperCase()), { requestId: uuid, isRepeatable: true });
-  assert.match(
-    requestIdOf("my key".replace(" ", "-")).requestId,
-    /^[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}$/,
-  );
-  assert.deepEqual(requestIdOf("k"), requestIdOf("k"));
-  assert.notEqual(requestIdOf("k").requestId, requestIdOf("l").requestId);
-  assert.equal(requestIdOf(undefined).isRepeatable, false);
-  for (const wrong of ["", "two words", "x".repeat(129)])
-    assert.throws(() => requestIdOf(wrong), { code: "bad_request" });
 });

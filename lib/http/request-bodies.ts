@@ -1,8 +1,11 @@
-/** Bodies in the forms that users of the prototype send (`contracts.md`): snake case and camel case, translated at the edge, once. */
+/**
+ * Bodies in the forms that users of the prototype send (`contracts.md`): snake case and camel case, translated at the edge, once,
+ * and alike at the front door and at agents.
+ */
 import type { TSchema, Static } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
-import { AppError } from "../../lib/errors.ts";
-import { DataRequest, RequestApproval } from "../../lib/model/data-request.ts";
+import { AppError } from "../errors.ts";
+import { DataRequest, RequestApproval } from "../model/data-request.ts";
 
 /** Snake-case names and what they are here; `data_request` is the contract's own name. */
 const ALIASES: Readonly<Record<string, string>> = {
@@ -34,25 +37,26 @@ export function parseApproval(body: unknown): RequestApproval {
   return checked(RequestApproval, approval);
 }
 
-/** A body as a data request of this type; the older form's top-level booleans become options. */
+/**
+ * A body as a data request of this type, without members that are not known. The older form's top-level booleans become
+ * options, unless these say otherwise. `bad_request` with the JSON pointer of the first fault.
+ */
 export function parseDataRequest(body: unknown, requestType: string): DataRequest {
   const members = dataRequestMembers(requireObject(body, ""), requestType);
   if (members["type"] !== requestType)
     throw fault("/type", `The body's type is not "${requestType}", which the path names.`);
-  return checked(DataRequest, members);
+  return Value.Clean(DataRequest, checked(DataRequest, members)) as DataRequest;
 }
 
 function dataRequestMembers(body: Readonly<Members>, requestType: unknown): Members {
   const request: Members = { type: requestType, ...renamed(body) };
   const { options, user } = request;
   const old = OLD_OPTION_FIELDS.filter((name) => typeof request[name] === "boolean");
-  if (old.length > 0) {
-    request["options"] = {
-      ...Object.fromEntries(old.map((name) => [name, request[name]])),
-      ...(isObject(options) ? options : {}),
-    };
-    for (const name of old) delete request[name];
+  // What is no object stays, and is refused where it stands.
+  if (old.length > 0 && (options === undefined || isObject(options))) {
+    request["options"] = { ...Object.fromEntries(old.map((name) => [name, request[name]])), ...options };
   }
+  for (const name of old) delete request[name];
   if (isObject(user)) request["user"] = renamed(user);
   return request;
 }

@@ -1,14 +1,14 @@
-/** What `/ready` tells: whether store and bus answer. */
-import { toAppError } from "../lib/errors.ts";
-import type { DependencyStatus } from "../lib/http/server.ts";
+/** What `/ready` tells of the ports behind a deployable. */
+import { toAppError } from "../errors.ts";
+import type { DependencyStatus } from "./server.ts";
 
 /** Something that can prove that it answers. */
 interface Pingable {
   ping(): Promise<void>;
 }
 
-/** The state of both ports. */
-export async function dependencyStatus(ports: {
+/** Whether knowledge store and message bus answer. */
+export async function portsStatus(ports: {
   readonly store: Pingable;
   readonly bus: Pingable;
 }): Promise<readonly DependencyStatus[]> {

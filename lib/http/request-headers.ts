@@ -1,0 +1,7 @@
+/** What every deployable reads from a request's headers in the same way. */
+import type { FastifyRequest } from "fastify";
+
+/** The token of an Authorization header (RFC 6750), or undefined. */
+export function bearerToken({ headers }: Pick<FastifyRequest, "headers">): string | undefined {
+  return /^Bearer +(\S+)$/i.exec(headers.authorization ?? "")?.[1];
+}
