@@ -166,7 +166,8 @@ export async function openAgentDoor(
     jobName: JOB_NAME,
     jobs,
     ask: async (question, headers = {}) => {
-      const response = await fetch(`${url}/agent/v1/sqlDataRequest/${party.toLowerCase()}`, {
+      const { type = "sqlDataRequest" } = question as { readonly type?: string };
+      const response = await fetch(`${url}/agent/v1/${type}/${party.toLowerCase()}`, {
         method: "POST",
         headers: {
           "content-type": "application/json",

@@ -116,6 +116,20 @@ describe("a chain", () => {
     assert.equal(job?.sidecar.environment["DYNAMOS_CREDITS"], "8");
   });
 
+  test("of a request type with the name of every object's own has no services forced by accident", async (t) => {
+    const type = "constructor";
+    const agreement = numbersAgreement("VU", {}, { requestTypes: [type] });
+    const { ask, jobs, knowledge } = await openAgentDoor(t, "VU", { role: "all", request_type: type }, agreement);
+    const services = ["sql-query", "sql-algorithm"];
+    await knowledge.put("requestTypes", { name: type, requiredServices: services, optionalServices: {} });
+    await knowledge.put("forcedServices", { data_steward: "VU", types: {} });
+    assert.equal((await ask({ ...SUM_QUESTION, type })).body.code, "job_start_failed");
+    assert.deepEqual(
+      jobs[0]?.microservices.map(({ name }) => name),
+      services,
+    );
+  });
+
   test("is made within the caller's trace", async (t) => {
     const spans = recordSpans(t);
     const { ask } = await openAgentDoor(t, "VU", { role: "all" });
