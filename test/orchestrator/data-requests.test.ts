@@ -242,7 +242,11 @@ test("an answer to be pooled that is larger than the limit fails alone, and name
 test("more answers gathered at once than the limit are refused for now, and rows are not counted", async (t) => {
   const waiting: ServerResponse[] = [];
   const held: Answer = (_request, response) => void waiting.push(response);
-  const { door } = await twoStewards(t, held, held, { DYNAMOS_MAX_GATHERED_REQUESTS: "1" });
+  const { door } = await twoStewards(t, held, held, {
+    DYNAMOS_MAX_GATHERED_REQUESTS: "1",
+    // So that it fails, and does not hang, where there is no limit.
+    DYNAMOS_REQUEST_DEADLINE_MS: "20000",
+  });
   const first = ask(door, AVERAGE, { dataProviders: ["VU"] });
   const [response] = await eventually(() => (waiting.length === 1 ? waiting : undefined));
   const second = await ask(door, AVERAGE, { dataProviders: ["UVA"] });

@@ -99,8 +99,8 @@ test("where the first is refused the next one tries for itself, and nothing of t
 test("the claim of an orchestrator that was killed while approving is taken over when its time has passed, and its job ends", async (t) => {
   const context = await openContext(t);
   const { store } = context.knowledge;
-  let nowMs = systemClock.now();
-  const clock: Clock = { now: () => nowMs, sleep: (ms, signal) => systemClock.sleep(ms, signal) };
+  let aheadMs = 0;
+  const clock: Clock = { now: () => systemClock.now() + aheadMs, sleep: (ms, signal) => systemClock.sleep(ms, signal) };
   const killed = new Promise<JobSeed>((resolve) => {
     // Never comes back, as one that was killed.
     void approveOnce(name(), (seed) => new Promise(() => resolve(seed)), { ...context, clock }, NEVER);
@@ -116,7 +116,7 @@ test("the claim of an orchestrator that was killed while approving is taken over
   // Not before its time: that nothing happens can only be seen by waiting.
   await systemClock.sleep(200);
   assert.equal(approvals, 0);
-  nowMs += 16_500;
+  aheadMs = 16_500;
   const [first, second] = await Promise.all(waiting);
   assert.deepEqual([approvals, first?.jobName === second?.jobName], [1, true]);
   assert.notEqual(first?.jobName, dead.jobName);
