@@ -127,12 +127,6 @@ async function allow(context: AgentContext, asked: ProviderDataRequest): Promise
   const algorithms = algorithmsOf(asked.request);
   const { requestId, deadlineMs } = asked;
   const grant = await evaluateGrant(context, caller, job, { requestId, deadlineMs, algorithms });
-  if (algorithms.length === 0 && !grant.rawRows) {
-    throw new AppError(
-      "operation_denied",
-      `${context.steward}'s agreement lets no rows out without an algorithm: name one in "algorithm".`,
-    );
-  }
   return { job, grant };
 }
 

@@ -47,12 +47,16 @@ export function baseEnvironment(source: Environment = process.env): Record<strin
 
 /**
  * The standard OpenTelemetry variables of this process, for those that it starts: where and how all of them export. What names
- * this process alone stays behind.
+ * this process alone stays behind, and so do headers: they may hold a collector's secret, and a chain may be anybody's.
  */
 export function telemetryEnvironment(source: Environment = process.env): Record<string, string> {
   return Object.fromEntries(
     Object.entries(source).flatMap(([name, value]) =>
-      name.startsWith("OTEL_") && name !== "OTEL_SERVICE_NAME" && value !== undefined ? [[name, value]] : [],
+      isForChildren(name) && value !== undefined ? [[name, value]] : [],
     ),
   );
+}
+
+function isForChildren(name: string): boolean {
+  return name.startsWith("OTEL_") && name !== "OTEL_SERVICE_NAME" && !name.endsWith("_HEADERS");
 }

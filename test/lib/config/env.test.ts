@@ -7,6 +7,7 @@ test("the OpenTelemetry variables are passed on, but for the name of the process
     OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:4318",
     OTEL_TRACES_SAMPLER: "parentbased_traceidratio",
     OTEL_SERVICE_NAME: "agent-VU",
+    OTEL_EXPORTER_OTLP_HEADERS: "authorization=secret",
     PATH: "/bin",
     NOT_OTEL_: "x",
   };
