@@ -83,8 +83,10 @@ export async function runProgram(
     exitCode = code;
     stopping.abort();
   };
+  let signals = 0;
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.on(signal, () => (stopping.signal.aborted ? process.exit(1) : stop()));
+    // The second one, and not the first that comes while it is ending by itself: what it has to send yet would be lost.
+    process.on(signal, () => (++signals > 1 ? process.exit(1) : stop()));
   }
   if (options.exitWithParent === true) {
     process.stdin.on("error", () => stop());

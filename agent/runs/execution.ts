@@ -30,12 +30,17 @@ const LAST_WORDS_MS = 3_000;
 /** From the queue into our hands a message takes less than this. */
 const HANDING_OVER_MS = 100;
 
+/** How long a chain whose outcome is known may take to send its spans, where spans are made. */
+const SPANS_MS = 3_000;
+
 /** What an execution works with. */
 export interface ExecutionDependencies {
   readonly bus: MessageBus;
   readonly runner: JobRunner;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Whether the chain's processes send spans, and so must not be killed as soon as their outcome is known. */
+  readonly isTraced: boolean;
 }
 
 /** One attempt to run. */
@@ -62,7 +67,7 @@ export type ExecutionEvent =
  * @throws AppError what made it fail; `retryable` says whether another attempt may help.
  */
 export async function* execute(
-  { bus, runner, clock, logger }: ExecutionDependencies,
+  { bus, runner, clock, logger, isTraced }: ExecutionDependencies,
   plan: ExecutionPlan,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
@@ -73,6 +78,7 @@ export async function* execute(
   const inbox = new Inbox(plan.request);
   let consumer: Consumer | undefined;
   const ending = new AbortController();
+  let hasOutcome = false;
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -93,17 +99,36 @@ export async function* execute(
     await plan.onQueueReady?.(input);
     await runner.start(plan.spec);
     void watchJob({ bus, runner, clock, logger }, name, inbox, ending.signal);
-    yield* events(inbox, bus, plan);
+    for await (const event of events(inbox, bus, plan)) {
+      // With its last frame a reader has what it wants, and may ask for no more.
+      hasOutcome = event.kind === "ended" || (event.kind === "frame" && event.frame.body.case === "end");
+      yield event;
+    }
+  } catch (error) {
+    hasOutcome = !signal.aborted;
+    throw error;
   } finally {
     signal.removeEventListener("abort", onAbort);
     ending.abort();
     inbox.close();
+    const isSendingSpans = hasOutcome && isTraced;
+    if (isSendingSpans) await cleanUp(logger, [() => endOfItself(runner, name, AbortSignal.timeout(SPANS_MS))]);
     await cleanUp(logger, [
       () => runner.end(name),
       async () => consumer?.close(),
       () => bus.deleteQueue(input),
       () => bus.deleteQueue(reply),
     ]);
+  }
+}
+
+/** Waits until the job has ended by itself, or the signal is aborted. */
+async function endOfItself(runner: JobRunner, name: string, signal: AbortSignal): Promise<void> {
+  try {
+    for await (const { phase } of runner.watch(name, signal)) if (phase === "succeeded" || phase === "failed") return;
+  } catch (error) {
+    // A job that was never started has no end; one that takes too long is ended.
+    if (!signal.aborted && toAppError(error).code !== "not_found") throw error;
   }
 }
 
@@ -146,7 +171,7 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
 
 /** Turns the job's own end into the inbox's, once messages under way have had their time. */
 async function watchJob(
-  { bus, runner, clock, logger }: ExecutionDependencies,
+  { bus, runner, clock, logger }: Omit<ExecutionDependencies, "isTraced">,
   name: string,
   inbox: Inbox,
   signal: AbortSignal,
