@@ -71,7 +71,7 @@ module.exports = {
     },
     vendor(
       "better-sqlite3",
-      "^(lib/(knowledge|bus)/|lib/data/make-file-once|microservices/sql-query/|agent/data/|cli/|test/|bench/)",
+      "^(lib/(knowledge|bus)/|lib/data/|microservices/sql-query/|agent/data/|cli/|test/|bench/)",
     ),
     vendor("@grpc/grpc-js", "^lib/rpc/"),
     vendor("fastify", "^(lib/http/|orchestrator/http/|agent/http/|test/)"),
