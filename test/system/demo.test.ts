@@ -1,0 +1,111 @@
+/** The demo as a user starts it: it ends well, with the known answers, in bounded memory, and leaves nothing running. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { packageRoot } from "../../lib/package-root.ts";
+import { assertNoProcessLeft } from "../support/leaks.ts";
+import { familyMemory } from "../support/process-memory.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const MEMORY_LIMIT_BYTES = 1.5e9;
+/** Often enough to see each chain: they live for a second. */
+const SAMPLE_EVERY_MS = 250;
+
+describe("the demo", () => {
+  const outcome = { code: null as number | null, output: "", peakBytes: 0, folder: "" };
+
+  before(async () => {
+    outcome.folder = await temporaryFolder();
+    const child = spawn(process.execPath, [join(packageRoot, "dist", "cli", "main.js"), "demo"], {
+      cwd: outcome.folder,
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text: string) => (outcome.output += text));
+    }
+    const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
+    const isOver = new AbortController();
+    void exited.then(() => isOver.abort());
+    while (!isOver.signal.aborted && process.platform === "linux") {
+      outcome.peakBytes = Math.max(outcome.peakBytes, familyMemory(child.pid ?? 0));
+      await sleep(SAMPLE_EVERY_MS, undefined, { signal: isOver.signal }).catch(() => undefined);
+    }
+    outcome.code = await exited;
+  });
+
+  test("exits with 0", () => {
+    assert.equal(outcome.code, 0, outcome.output);
+  });
+
+  test("prints the averages that the files give, for each steward, for both, and by both archetypes", async () => {
+    for (const stewards of [["VU"], ["UVA"], ["VU", "UVA"]]) {
+      const averages = await averagesOf(stewards);
+      assert.deepEqual([...averages.keys()].sort(), ["M", "V"]);
+      for (const [sex, average] of averages) {
+        assert.match(outcome.output, new RegExp(`^ *${sex} +${average}$`, "m"), stewards.join(", "));
+        if (stewards.length > 1) {
+          assert.match(outcome.output, new RegExp(`^ *${sex} +${average} +${average} +${average}$`, "m"));
+        }
+      }
+    }
+    assert.doesNotMatch(outcome.output, /WRONG/);
+    assert.match(outcome.output, /RUG \[no_agreement\]/);
+    assert.match(outcome.output, /before: computeToData; after: dataThroughTtp/);
+    assert.match(outcome.output, /All answers are the known ones/);
+  });
+
+  test("leaves the pictures where it says", async () => {
+    const path = /^ *(\/.*average-salary\.png)$/m.exec(outcome.output)?.[1] ?? "";
+    assert.ok(path.startsWith(outcome.folder), path);
+    assert.equal((await readFile(path)).subarray(1, 4).toString(), "PNG");
+    assert.match(await readFile(path.replace(/png$/, "svg"), "utf8"), /^<svg/);
+  });
+
+  test(
+    "takes less than 1.5 GB with all its processes",
+    { skip: process.platform !== "linux" && "/proc is Linux's" },
+    (t) => {
+      t.diagnostic(`${(outcome.peakBytes / 1e6).toFixed(0)} MB at most`);
+      assert.ok(outcome.peakBytes > 100e6, "the processes were not found");
+      assert.ok(outcome.peakBytes < MEMORY_LIMIT_BYTES, `${String(outcome.peakBytes)} bytes`);
+    },
+  );
+
+  test("leaves no process running", async () => {
+    await assertNoProcessLeft(outcome.folder);
+  });
+});
+
+/** Average salary by sex over the files of these stewards, in whole cents until the division; two decimals. */
+async function averagesOf(stewards: readonly string[]): Promise<Map<string, string>> {
+  const sums = new Map<string, { cents: bigint; count: bigint }>();
+  for (const steward of stewards) {
+    const sexes = new Map<string, string>();
+    for (const row of await rowsOf(steward, "Personen")) {
+      sexes.set(`${String(row["Unieknr"])} ${String(row["Peildat"])}`, row["Geslacht"] ?? "");
+    }
+    for (const row of await rowsOf(steward, "Aanstellingen")) {
+      const sex = sexes.get(`${String(row["Unieknr"])} ${String(row["Peildat"])}`);
+      const [euros = "", cents = ""] = (row["Aanst_22"] ?? "").split(",");
+      if (sex === undefined || euros === "") continue;
+      const { cents: sum, count } = sums.get(sex) ?? { cents: 0n, count: 0n };
+      sums.set(sex, { cents: sum + BigInt(euros + cents.padEnd(2, "0")), count: count + 1n });
+    }
+  }
+  return new Map([...sums].map(([sex, { cents, count }]) => [sex, (Number(cents) / Number(count) / 100).toFixed(2)]));
+}
+
+/** The sample's files have neither quotes nor line breaks in fields. */
+async function rowsOf(steward: string, table: string): Promise<Record<string, string>[]> {
+  const text = await readFile(join(packageRoot, "configuration", "data", steward, `${table}.csv`), "utf8");
+  const [header = "", ...lines] = text
+    .replace(/^\uFEFF/, "")
+    .split(/\r?\n/)
+    .filter((line) => line !== "");
+  assert.ok(!text.includes('"'));
+  const names = header.split(";");
+  return lines.map((line) => Object.fromEntries(line.split(";").map((cell, place) => [names[place] ?? "", cell])));
+}
