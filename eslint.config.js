@@ -27,7 +27,16 @@ export default tseslint.config(
     // node:test's `test` and `describe` return promises that the runner itself awaits.
     files: ["test/**/*.ts", "bench/**/*.ts"],
     rules: {
-      "@typescript-eslint/no-floating-promises": ["error", { allowForKnownSafeCalls: ["test", "it", "describe", "suite"].map((name) => ({ from: "package", package: "node:test", name })) }],
+      "@typescript-eslint/no-floating-promises": [
+        "error",
+        {
+          allowForKnownSafeCalls: ["test", "it", "describe", "suite"].map((name) => ({
+            from: "package",
+            package: "node:test",
+            name,
+          })),
+        },
+      ],
       "no-restricted-properties": "off",
       "no-console": "off",
     },
