@@ -183,7 +183,7 @@ function microserviceEnvironment(
 
 function sidecarEnvironment(context: AgentContext, runName: string, credits: number): Record<string, string> {
   return {
-    DYNAMOS_BUS: context.settings.DYNAMOS_BUS,
+    DYNAMOS_BUS: context.settings.DYNAMOS_CHAIN_BUS ?? context.settings.DYNAMOS_BUS,
     DYNAMOS_RUN_NAME: runName,
     DYNAMOS_CREDITS: String(credits),
     DYNAMOS_STALL_TIMEOUT_MS: String(context.settings.DYNAMOS_STALL_TIMEOUT_MS),

@@ -9,6 +9,9 @@ export const AgentSettings = Type.Object({
   }),
   DYNAMOS_STORE: Type.String({ description: "knowledge store, for example sqlite:/path/store.db" }),
   DYNAMOS_BUS: Type.String({ description: "message bus, for example embedded:/path/bus.db" }),
+  DYNAMOS_CHAIN_BUS: Type.Optional(
+    Type.String({ description: "message bus for the chains' sidecars, where it is another URL than the agent's own" }),
+  ),
   DYNAMOS_JOBS: Type.String({ description: "job runner, for example local:/path/jobs" }),
   DYNAMOS_STATE_FOLDER: Type.String({ description: "folder for keys, loaded data and kept answers" }),
   DYNAMOS_ORCHESTRATOR_URL: Type.String({ description: "base URL of the orchestrator, whose keys sign tokens" }),

@@ -1,19 +1,34 @@
-/** A whole exchange on this machine: every part its own process, over embedded store and bus. Used by `dynamos up`, the demo and the system tests. */
+/**
+ * A whole exchange on this machine: every part its own process, or several (`parts.ts`), over embedded or real store and bus.
+ * Used by `dynamos up`, the demo and the system tests.
+ */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ReleaseStack } from "../../lib/lifecycle.ts";
+import { requireBackends } from "./backends.ts";
 import { readConfigurationFolder } from "./configuration-folder.ts";
-import { startService, type RunningService } from "./service-process.ts";
+import { partProcesses, processName, type PartProcess, type Replicas, type SidecarPlacement } from "./parts.ts";
+import { ProcessTable } from "./process-table.ts";
+import type { RunningService } from "./service-process.ts";
 
 /** How an exchange is started. */
 export interface ExchangeOptions {
   /** Configuration folder. */
   readonly configuration: string;
-  /** Folder for store, bus, keys, loaded data and logs; made when absent. */
+  /** Folder for embedded store and bus, keys, loaded data and logs; made when absent. */
   readonly stateFolder: string;
-  /** Port of the orchestrator; 0: any free one. Agents take free ones. */
+  /** Port of the first orchestrator; 0: any free one. All others take free ones. */
   readonly port: number;
-  /** Settings for every process, and for one by its name (`orchestrator`, `policy-enforcer`, `agent-VU`). */
+  /** Knowledge store (`lib/knowledge/open.ts`); absent: an embedded one in the state folder. */
+  readonly storeUrl?: string;
+  /** Message bus (`lib/bus/open.ts`); absent: an embedded one in the state folder. */
+  readonly busUrl?: string;
+  /** Default `inProcess`. Chains have a sidecar of their own always. */
+  readonly sidecar?: SidecarPlacement;
+  readonly replicas?: Replicas;
+  /**
+   * Settings for every process, and for some by name: of a part (`orchestrator`, `policy-enforcer`, `agent-VU`) for all of its
+   * replicas, or of one process (`agent-VU-2`, `agent-VU-sidecar`).
+   */
   readonly environment?: Readonly<Record<string, string>>;
   readonly environmentOf?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** Parties to leave offline at first. */
@@ -26,96 +41,101 @@ export interface ExchangeOptions {
 
 /** A running exchange. */
 export interface Exchange {
-  /** Base URL of the orchestrator. */
+  /** Base URL of the first orchestrator. */
   readonly url: string;
+  /** Base URLs of all orchestrators. They keep them when they are started anew. */
+  readonly urls: readonly string[];
   /** File with the admin key. */
   readonly adminKeyFile: string;
   readonly storeUrl: string;
   readonly busUrl: string;
+  readonly sidecar: SidecarPlacement;
   readonly stateFolder: string;
-  /** By name: `orchestrator`, `policy-enforcer`, `agent-VU`. */
+  /** By name, as in `parts.ts`; the latest process of each name, which may have ended. */
   readonly services: ReadonlyMap<string, RunningService>;
-  /** Starts a party's agent, anew where it runs no more. */
-  startAgent(party: string): Promise<RunningService>;
+  /**
+   * Starts a process that does not run, such as one that was killed, with the settings that it had, at the port that it had;
+   * its sidecar too, where that does not run either.
+   */
+  start(name: string): Promise<RunningService>;
+  /** Starts a replica of a party's agent (default: the first), anew where it runs no more. */
+  startAgent(party: string, replica?: number): Promise<RunningService>;
   /** Stops everything, agents first. */
   stop(): Promise<void>;
 }
 
 const READY_MS = 30_000;
-/** A part that does not stop by itself is killed before this. */
-const STOP_LIMIT_MS = 20_000;
 
 /**
  * Starts an exchange and resolves when every part is ready.
  *
- * @throws AppError when the configuration is at fault, or a part does not start; what had started is stopped.
+ * @throws AppError when the configuration is at fault, store or bus do not answer, or a part does not start; what had started
+ * is stopped.
  */
 export async function startExchange(options: ExchangeOptions): Promise<Exchange> {
   const configuration = await readConfigurationFolder(options.configuration);
   const state = options.stateFolder;
   const logs = join(state, "logs");
   await mkdir(logs, { recursive: true });
-  const storeUrl = `sqlite:${join(state, "store.db")}`;
-  const busUrl = `embedded:${join(state, "bus.db")}`;
-  const progress = options.onProgress ?? (() => {});
-  const releases = new ReleaseStack();
-  const services = new Map<string, RunningService>();
+  const storeUrl = options.storeUrl ?? `sqlite:${join(state, "store.db")}`;
+  const busUrl = options.busUrl ?? `embedded:${join(state, "bus.db")}`;
+  const sidecar = options.sidecar ?? "inProcess";
+  await requireBackends(storeUrl, busUrl);
 
-  const start = async (
-    name: string,
-    program: string,
-    environment: Readonly<Record<string, string>>,
-  ): Promise<RunningService> => {
-    const service = await startService({
-      name,
-      program,
-      environment: {
-        DYNAMOS_STORE: storeUrl,
-        DYNAMOS_BUS: busUrl,
-        DYNAMOS_STATE_FOLDER: join(state, name),
-        ...environment,
-        ...options.environment,
-        ...options.environmentOf?.[name],
-      },
-      logFile: join(logs, `${name}.log`),
-      readyMs: options.readyMs ?? READY_MS,
-    });
-    services.set(name, service);
-    releases.push(name, () => service.stop(), STOP_LIMIT_MS);
-    progress(`${name} is ready at ${service.url}`);
-    return service;
-  };
-
+  const parts = partProcesses(configuration.parties, options.replicas ?? {});
+  const processes = new ProcessTable({
+    stateFolder: state,
+    logFolder: logs,
+    busUrl,
+    sidecar,
+    readyMs: options.readyMs ?? READY_MS,
+    environment: { DYNAMOS_STORE: storeUrl, ...options.environment },
+    environmentOf: options.environmentOf ?? {},
+    onReady: (name, url) => options.onProgress?.(`${name} is ready at ${url}`),
+  });
+  const online = parts.agents.filter(({ party }) => options.offline?.includes(party?.name ?? "") !== true);
+  const enforcers = options.withoutPolicyEnforcer === true ? [] : parts.enforcers;
   try {
-    if (options.withoutPolicyEnforcer !== true) await start("policy-enforcer", "orchestrator/policy-enforcer/main", {});
-    const orchestrator = await start("orchestrator", "orchestrator/main", {
-      DYNAMOS_PORT: String(options.port),
-      DYNAMOS_SEED_FOLDER: configuration.path,
-    });
-    const startAgent = (party: string): Promise<RunningService> => {
-      const found = configuration.parties.find(({ name }) => name === party);
-      if (found === undefined) throw new Error(`The configuration has no party ${party}.`);
-      return start(`agent-${party}`, "agent/main", {
-        DYNAMOS_STEWARD: party,
-        DYNAMOS_DATA_FILE: found.dataFile,
-        DYNAMOS_ORCHESTRATOR_URL: orchestrator.url,
-        DYNAMOS_JOBS: `local:${join(state, "jobs")}`,
-      });
-    };
-    const online = configuration.parties.filter(({ name }) => options.offline?.includes(name) !== true);
-    await Promise.all(online.map(({ name }) => startAgent(name)));
+    for (const enforcer of enforcers) processes.add(enforcer, {});
+    for (const orchestrator of parts.orchestrators) {
+      const port = orchestrator.replica === 1 ? options.port : 0;
+      processes.add(orchestrator, { DYNAMOS_SEED_FOLDER: configuration.path }, port);
+    }
+    await processes.startAll([...enforcers, ...parts.orchestrators].map(({ name }) => name));
+    const urls = parts.orchestrators.flatMap(({ name }) => processes.running.get(name)?.url ?? []);
+    for (const agent of parts.agents) processes.add(agent, agentEnvironment(agent, urls, busUrl, state));
+    await processes.startAll(online.map(({ name }) => name));
     return {
-      url: orchestrator.url,
+      url: urls[0] ?? "",
+      urls,
       adminKeyFile: join(state, "orchestrator", "admin-key"),
       storeUrl,
       busUrl,
+      sidecar,
       stateFolder: state,
-      services,
-      startAgent,
-      stop: () => releases.releaseAll(),
+      services: processes.running,
+      start: (name) => processes.start(name),
+      startAgent: (party, replica = 1) => processes.start(processName(`agent-${party}`, replica)),
+      stop: () => processes.stopAll(),
     };
   } catch (error) {
-    await releases.releaseAll();
+    await processes.stopAll();
     throw error;
   }
+}
+
+function agentEnvironment(
+  { party, replica }: PartProcess,
+  orchestrators: readonly string[],
+  busUrl: string,
+  state: string,
+): Record<string, string> {
+  return {
+    DYNAMOS_STEWARD: party?.name ?? "",
+    DYNAMOS_DATA_FILE: party?.dataFile ?? "",
+    DYNAMOS_ORCHESTRATOR_URL: orchestrators[(replica - 1) % orchestrators.length] ?? "",
+    DYNAMOS_JOBS: `local:${join(state, "jobs")}`,
+    // A chain's sidecar reaches the bus itself, whatever the agent does.
+    DYNAMOS_CHAIN_BUS: busUrl,
+  };
 }

@@ -26,6 +26,7 @@ export interface RunningService {
   readonly url: string;
   /** Resolves when the process has ended, for whatever reason. */
   readonly exited: Promise<{ readonly code: number | null; readonly signal: string | null }>;
+  hasEnded(): boolean;
   /** SIGTERM, and SIGKILL after the limit; resolves when it has ended. */
   stop(limitMs?: number): Promise<void>;
   /** `kill -9`, or any other signal, without waiting: for tests of failures. */
@@ -77,6 +78,7 @@ function toRunningService(
     pid: child.pid ?? 0,
     url,
     exited,
+    hasEnded: () => child.exitCode !== null || child.signalCode !== null,
     kill: (signal) => void child.kill(signal),
     stop: async (limitMs = 15_000) => {
       child.kill("SIGTERM");
