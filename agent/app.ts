@@ -14,9 +14,12 @@ import { portsStatus } from "../lib/http/readiness.ts";
 import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
 import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
+import { agentInstanceKeys, onlineKeys } from "../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
+import type { OnlineRecord } from "../lib/messages.ts";
+import { keepRegistered, type Registration } from "../lib/registration.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { remoteJwks } from "../lib/tokens.ts";
 import { Admission } from "./admission.ts";
@@ -27,7 +30,6 @@ import { DataSources } from "./data-sources.ts";
 import { addDataRequestRoutes } from "./http/data-requests.ts";
 import { loadStewardKeys } from "./identity.ts";
 import { JobRegistry } from "./jobs.ts";
-import { keepRegistered, type Registration } from "./registration.ts";
 import { Requests } from "./requests.ts";
 import { LiveRuns } from "./runs/live-runs.ts";
 import { handleServiceMessage } from "./service-messages.ts";
@@ -113,7 +115,8 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   addDataRequestRoutes(server, context, requests);
   await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   const { port } = server.server.address() as AddressInfo;
-  const url = settings.DYNAMOS_ADVERTISED_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
+  const instanceUrl = settings.DYNAMOS_INSTANCE_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
+  const url = settings.DYNAMOS_ADVERTISED_URL ?? instanceUrl;
 
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
   const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
@@ -138,19 +141,22 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     },
     drainMs + DRAIN_REST_MS,
   );
-  const registration = await keepRegistered(
-    store,
-    {
-      name: steward,
-      activeSince: new Date(clock.now()).toISOString(),
-      routingKey: agentQueue(steward),
-      dns: url,
-      instance,
-      grantKeys: [{ ...keys.publicGrantKey }],
-    },
-    settings.DYNAMOS_ONLINE_LEASE_MS,
-    { clock, logger },
-  );
+  const record: OnlineRecord = {
+    name: steward,
+    activeSince: new Date(clock.now()).toISOString(),
+    routingKey: agentQueue(steward),
+    dns: url,
+    instanceUrl,
+    instance,
+    grantKeys: [{ ...keys.publicGrantKey }],
+  };
+  const parts = { party: steward, instanceId: instance };
+  const records = [
+    { key: agentInstanceKeys.key(parts), value: { instance, instanceUrl } },
+    { key: onlineKeys.key(parts), value: record },
+  ];
+  const leaseMs = settings.DYNAMOS_ONLINE_LEASE_MS;
+  const registration = await keepRegistered(store, { records, leaseMs }, { clock, logger });
   online.registration = registration;
   releases.push("registration", () => registration.close());
   logger.info({ url }, "agent is ready");

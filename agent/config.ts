@@ -23,7 +23,12 @@ export const AgentSettings = Type.Object({
     maximum: 65535,
     description: "port to listen on; 0: any free one",
   }),
-  DYNAMOS_ADVERTISED_URL: Type.Optional(Type.String({ description: "base URL that others reach this agent at" })),
+  DYNAMOS_ADVERTISED_URL: Type.Optional(
+    Type.String({ description: "base URL that users reach this party's agents at; absent: this instance's" }),
+  ),
+  DYNAMOS_INSTANCE_URL: Type.Optional(
+    Type.String({ description: "base URL that other services reach this very instance at; absent: host and port" }),
+  ),
   DYNAMOS_MAX_RUNS: Type.Integer({ default: 4, minimum: 1, description: "chains that run at once, per role" }),
   DYNAMOS_MAX_QUEUED_RUNS: Type.Integer({
     default: 200,

@@ -127,10 +127,21 @@ export const OnlineRecord = Type.Object({
   name: StewardName,
   activeSince: Type.String(),
   routingKey: Type.String(),
-  /** Base URL of this instance's (on a cluster: the service's) HTTP API, without a path. */
+  /** Base URL of the party's HTTP API for users (on a cluster: the service's, which any instance answers), without a path. */
   dns: Type.String(),
+  /** Base URL of this very instance, for calls between services. */
+  instanceUrl: Type.String(),
   instance: Type.String(),
   /** Public keys (JWK) that this steward's grants are signed with. */
   grantKeys: Type.Array(Type.Record(Type.String(), Type.Unknown())),
 });
 export type OnlineRecord = Static<typeof OnlineRecord>;
+
+/** An orchestrator that takes requests: `/orchestrator/online/<instance>`. */
+export const OrchestratorOnlineRecord = Type.Object({
+  instance: Type.String(),
+  /** Base URL of this very instance's HTTP API, without a path. */
+  url: Type.String(),
+  activeSince: Type.String(),
+});
+export type OrchestratorOnlineRecord = Static<typeof OrchestratorOnlineRecord>;

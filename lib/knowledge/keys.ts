@@ -27,13 +27,19 @@ export interface KeyPattern<Name extends string> {
 /** Who is online, one record per instance of an agent, under its lease. A party is online while one record lives. */
 export const onlineKeys = keyPattern("/agents/online/{party}/{instanceId}");
 
+/** Each instance of an agent that lives, under its lease: also one that is stopping, whose online record is gone already. */
+export const agentInstanceKeys = keyPattern("/agents/instances/{party}/{instanceId}");
+
+/** Each instance of the orchestrator that takes requests, under its lease. */
+export const orchestratorOnlineKeys = keyPattern("/orchestrator/online/{instanceId}");
+
 /** A party's jobs: the composition request, under the lease of its queue info. */
 export const jobKeys = keyPattern("/agents/jobs/{party}/{userName}/{jobName}");
 
 /** Holds the lease of a job: renewed by use. */
 export const queueInfoKeys = keyPattern("/agents/jobs/{party}/queueInfo/{localJobName}");
 
-/** State of one data request at an agent. */
+/** Which instance of a party's agent runs a data request, under that instance's lease. */
 export const agentRequestKeys = keyPattern("/agents/requests/{party}/{userName}/{requestId}");
 
 /** State of one data request at the orchestrator. */

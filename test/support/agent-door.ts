@@ -185,6 +185,7 @@ export async function openAgentDoor(
         activeSince: "2026-01-01T00:00:00Z",
         routingKey: `${provider}-in`,
         dns: "http://127.0.0.1",
+        instanceUrl: "http://127.0.0.1",
         instance: "a",
         grantKeys: [await exportJWK(publicKey)],
       });

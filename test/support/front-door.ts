@@ -172,6 +172,7 @@ async function startFakeAgent(
       activeSince: "2026-01-01T00:00:00Z",
       routingKey: agentQueue(name),
       dns: url,
+      instanceUrl: url,
       instance: "a",
       grantKeys: [],
     };

@@ -62,6 +62,7 @@ test("who is online is listed by instance", async (t) => {
     activeSince: "2025-06-01T12:00:00Z",
     routingKey: "VU-in",
     dns: "http://127.0.0.1:1",
+    instanceUrl: "http://127.0.0.1:1",
     instance: "a",
     grantKeys: [],
   };
