@@ -7,7 +7,7 @@ import type { Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
 
 /** Raised with every change of the tables below; a file of another version is refused. */
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
 /** Large pages carry 256 KiB bodies faster; small transactions still touch only a handful. */
 const PAGE_BYTES = 8192;
 /** Pages in the log before it is copied back. A longer log copies a page once that was written often. */
@@ -25,7 +25,7 @@ const TABLES = `
     name TEXT NOT NULL UNIQUE,
     kind TEXT NOT NULL,
     expires_ms INTEGER,
-    max_deliveries INTEGER NOT NULL,
+    max_deliveries INTEGER,
     unused_since INTEGER
   );
   CREATE TABLE message (
@@ -49,6 +49,7 @@ const TABLES = `
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
     reason TEXT NOT NULL,
+    at INTEGER NOT NULL,
     size INTEGER NOT NULL,
     redeliveries INTEGER NOT NULL,
     expires_at INTEGER,

@@ -7,6 +7,7 @@ import type Database from "better-sqlite3";
 import { randomInt, randomUUID } from "node:crypto";
 import { AppError } from "../errors.ts";
 import type { ProcessIdentity } from "./embedded-process.ts";
+import { noDeadLetter, replayed } from "./dead-letters.ts";
 import type { QueueProperties } from "./message-checks.ts";
 import type { DeadLetter, Delivery, OutgoingMessage, QueueStatus, Settlement } from "./message-bus.ts";
 
@@ -27,7 +28,7 @@ interface QueueRow {
   readonly id: number;
   readonly kind: string;
   readonly expires_ms: number | null;
-  readonly max_deliveries: number;
+  readonly max_deliveries: number | null;
 }
 
 interface EnvelopeRow {
@@ -44,6 +45,7 @@ interface EnvelopeRow {
 interface DeadLetterRow extends EnvelopeRow {
   readonly queue: string;
   readonly reason: DeadLetter["reason"];
+  readonly at: number;
   readonly bytes: Buffer;
 }
 
@@ -72,19 +74,16 @@ export class QueueTables {
   declare(name: string, properties: QueueProperties, now: number): void {
     const row = this.#sql.queueByName.get(name);
     const expiresMs = properties.expiresMs ?? null;
+    const maxDeliveries = properties.maxDeliveries ?? null;
     if (row === undefined) {
-      this.#sql.insertQueue.run(name, properties.kind, expiresMs, properties.maxDeliveries, now);
+      this.#sql.insertQueue.run(name, properties.kind, expiresMs, maxDeliveries, now);
       return;
     }
-    if (
-      row.kind !== properties.kind ||
-      row.expires_ms !== expiresMs ||
-      row.max_deliveries !== properties.maxDeliveries
-    ) {
+    if (row.kind !== properties.kind || row.expires_ms !== expiresMs || row.max_deliveries !== maxDeliveries) {
       throw new AppError(
         "conflict",
-        `Queue "${name}" exists as kind=${row.kind}, expiresMs=${row.expires_ms ?? "-"}, maxDeliveries=${row.max_deliveries}; ` +
-          `asked for kind=${properties.kind}, expiresMs=${expiresMs ?? "-"}, maxDeliveries=${properties.maxDeliveries}. Delete it first, or declare it alike.`,
+        `Queue "${name}" exists as kind=${row.kind}, expiresMs=${row.expires_ms ?? "-"}, maxDeliveries=${row.max_deliveries ?? "-"}; ` +
+          `asked for kind=${properties.kind}, expiresMs=${expiresMs ?? "-"}, maxDeliveries=${maxDeliveries ?? "-"}. Delete it first, or declare it alike.`,
         { retryable: false },
       );
     }
@@ -145,15 +144,15 @@ export class QueueTables {
   }
 
   /**
-   * Settles a delivery; without effect when its owner has lost it. A retry is available again at `retryAt`. Returns
+   * Settles a delivery; without effect when its owner has lost it. A retry is available again after `retryMs`. Returns
    * whether the message became a dead letter.
    */
-  settle(id: number, owner: number, settlement: Settlement, retryAt: number): boolean {
+  settle(id: number, owner: number, settlement: Settlement, now: number, retryMs: number): boolean {
     const row = this.#sql.owned.get(id, owner);
     if (row === undefined) return false;
     if (settlement === "accept") this.#remove(id);
-    else if (settlement === "reject") this.#bury(id, "rejected");
-    else return this.#putBack(row, retryAt);
+    else if (settlement === "reject") this.#bury(id, "rejected", now);
+    else return this.#putBack(row, now, now + retryMs);
     return settlement === "reject";
   }
 
@@ -185,7 +184,7 @@ export class QueueTables {
 
   /** Forgets an instance: its unsettled deliveries return to their old places, counted, and its consumers end. */
   removeInstance(instance: number, now: number): void {
-    for (const row of this.#sql.ownedBy.all(instance)) this.#putBack(row, 0);
+    for (const row of this.#sql.ownedBy.all(instance)) this.#putBack(row, now, 0);
     for (const { id, queue_id } of this.#sql.consumersOf.all(instance))
       this.removeConsumer({ id, instance, queueId: queue_id }, now);
     this.#sql.deleteInstance.run(instance);
@@ -210,7 +209,7 @@ export class QueueTables {
   /** Expired messages become dead letters, unused run queues go. */
   expire(now: number): void {
     for (const { id } of this.#sql.unusedQueues.all({ now })) this.deleteQueue(id);
-    for (const { id } of this.#sql.expired.all({ now })) this.#bury(id, "expired");
+    for (const { id } of this.#sql.expired.all({ now })) this.#bury(id, "expired", now);
   }
 
   /** Figures of a queue. A read. */
@@ -221,9 +220,16 @@ export class QueueTables {
 
   /** A read. */
   deadLetters(limit: number): DeadLetter[] {
-    return this.#sql.deadLetters
-      .all(limit)
-      .map((row) => ({ queue: row.queue, reason: row.reason, message: deliveryOf(row, row.bytes) }));
+    return this.#sql.deadLetters.all(limit).map(deadLetterOf);
+  }
+
+  /** Puts a dead letter back to its queue's end, and forgets it; `not_found` when there is no such one or no such queue. */
+  replayDeadLetter(id: string, now: number): void {
+    const row = this.#sql.deadLetter.get(id);
+    if (row === undefined) throw noDeadLetter(id);
+    const { queue, message } = deadLetterOf(row);
+    this.publish(queue, replayed(message, now));
+    this.#sql.deleteDeadLetter.run(id);
   }
 
   /** Whether the dead letters are over their bound. A read. */
@@ -253,20 +259,18 @@ export class QueueTables {
   }
 
   /** Returns whether it was the last delivery allowed, and the message is a dead letter now. */
-  #putBack(
-    row: { readonly id: number; readonly redeliveries: number; readonly max_deliveries: number },
-    at: number,
-  ): boolean {
-    if (row.redeliveries + 1 >= row.max_deliveries) {
-      this.#bury(row.id, "max_deliveries");
+  #putBack(row: Owned, now: number, at: number): boolean {
+    if (row.max_deliveries !== null && row.redeliveries + 1 >= row.max_deliveries) {
+      this.#bury(row.id, "max_deliveries", now);
       return true;
     }
-    this.#sql.release.run(at, row.id);
+    // A run queue does not count (classic queues of RabbitMQ cannot): once or more is 1.
+    this.#sql.release.run({ at, id: row.id, redeliveries: row.max_deliveries === null ? 1 : row.redeliveries + 1 });
     return false;
   }
 
-  #bury(id: number, reason: DeadLetter["reason"]): void {
-    this.#sql.copyToDeadLetters.run(reason, id);
+  #bury(id: number, reason: DeadLetter["reason"], now: number): void {
+    this.#sql.copyToDeadLetters.run(reason, now, id);
     this.#remove(id);
   }
 
@@ -289,9 +293,19 @@ function deliveryOf(row: EnvelopeRow, body: Buffer): Delivery {
   };
 }
 
+function deadLetterOf(row: DeadLetterRow): DeadLetter {
+  return {
+    id: String(row.id),
+    queue: row.queue,
+    reason: row.reason,
+    atMs: row.at,
+    message: deliveryOf(row, row.bytes),
+  };
+}
+
 type Statements = ReturnType<typeof prepare>;
 type AtNow = { readonly now: number };
-type Owned = { readonly id: number; readonly redeliveries: number; readonly max_deliveries: number };
+type Owned = { readonly id: number; readonly redeliveries: number; readonly max_deliveries: number | null };
 
 function prepare(db: Database.Database) {
   const owned = "SELECT m.id, m.redeliveries, q.max_deliveries FROM message m JOIN queue q ON q.id = m.queue_id WHERE";
@@ -335,8 +349,8 @@ function prepare(db: Database.Database) {
       `SELECT id, ${ENVELOPE} FROM message WHERE queue_id = @queueId AND ${WAITING} ORDER BY id LIMIT @limit`,
     ),
     setOwner: db.prepare<[number, number]>("UPDATE message SET owner = ? WHERE id = ?"),
-    release: db.prepare<[number, number]>(
-      "UPDATE message SET owner = NULL, redeliveries = redeliveries + 1, available_at = ? WHERE id = ?",
+    release: db.prepare<[{ id: number; at: number; redeliveries: number }]>(
+      "UPDATE message SET owner = NULL, redeliveries = @redeliveries, available_at = @at WHERE id = @id",
     ),
     giveBack: db.prepare<[number, number]>("UPDATE message SET owner = NULL WHERE id = ? AND owner = ?"),
     owned: db.prepare<[number, number], Owned>(`${owned} m.id = ? AND m.owner = ?`),
@@ -345,18 +359,21 @@ function prepare(db: Database.Database) {
     anyExpired: db.prepare<[AtNow]>(`${EXPIRED} LIMIT 1`),
     status: db.prepare<[{ id: number } & AtNow]>(
       `SELECT (SELECT count(*) FROM message WHERE queue_id = @id AND owner IS NULL AND (expires_at IS NULL OR expires_at > @now)) AS ready,
-              (SELECT count(*) FROM message WHERE queue_id = @id AND owner IS NOT NULL) AS unsettled,
               (SELECT count(*) FROM consumer WHERE queue_id = @id) AS consumers`,
     ),
 
-    copyToDeadLetters: db.prepare<[string, number]>(
-      `INSERT INTO dead_letter (queue, reason, size, bytes, ${ENVELOPE})
-       SELECT (SELECT name FROM queue WHERE id = m.queue_id), ?, length(b.bytes), b.bytes, ${ENVELOPE}
+    copyToDeadLetters: db.prepare<[string, number, number]>(
+      `INSERT INTO dead_letter (queue, reason, at, size, bytes, ${ENVELOPE})
+       SELECT (SELECT name FROM queue WHERE id = m.queue_id), ?, ?, length(b.bytes), b.bytes, ${ENVELOPE}
        FROM message m JOIN body b ON b.id = m.id WHERE m.id = ?`,
     ),
     deadLetters: db.prepare<[number], DeadLetterRow>(
-      `SELECT id, queue, reason, bytes, ${ENVELOPE} FROM dead_letter ORDER BY id LIMIT ?`,
+      `SELECT id, queue, reason, at, bytes, ${ENVELOPE} FROM dead_letter ORDER BY id LIMIT ?`,
     ),
+    deadLetter: db.prepare<[string], DeadLetterRow>(
+      `SELECT id, queue, reason, at, bytes, ${ENVELOPE} FROM dead_letter WHERE id = ?`,
+    ),
+    deleteDeadLetter: db.prepare<[string]>("DELETE FROM dead_letter WHERE id = ?"),
     deadLetterSize: db.prepare("SELECT count(*) AS count, coalesce(sum(size), 0) AS bytes FROM dead_letter"),
     trimDeadLetters: db.prepare<[number, number]>(
       `DELETE FROM dead_letter WHERE id <= (SELECT max(id) FROM (

@@ -19,6 +19,8 @@ import { DeadInstances } from "./embedded-recovery.ts";
 import { isBusy, openQueueFile } from "./embedded-schema.ts";
 import { QueueTables, type Claimed } from "./embedded-tables.ts";
 import { TransactionQueue, unavailable } from "./embedded-transactions.ts";
+import { retryDelayMs } from "./retry-delay.ts";
+import { MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS } from "./dead-letters.ts";
 import { checkOutgoing, prefetchOf, queueProperties } from "./message-checks.ts";
 import type {
   ConsumeOptions,
@@ -49,9 +51,6 @@ const GIVE_UP_AFTER_MS = 30_000;
 const SWEEP_MS = 500;
 /** Even without a sign of change it is looked for messages so often: retries become due by time alone. */
 const CHECK_MS = 50;
-const MAX_RETRY_DELAY_MS = 1000;
-const MAX_DEAD_LETTERS = 10_000;
-const MAX_DEAD_LETTER_BYTES = 64 * 1024 * 1024;
 /** Free space inside the file is used again; only what a burst left beyond this is given back. */
 const FREE_BYTES_KEPT = 64 * 1024 * 1024;
 const PAGES_PER_SHRINK = 1024;
@@ -144,6 +143,11 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
     return this.#read(() => this.#tables.deadLetters(limit));
   }
 
+  async replayDeadLetter(id: string): Promise<void> {
+    await this.#write(() => this.#tables.replayDeadLetter(id, this.#clock.now()));
+    this.#wake();
+  }
+
   async ping(): Promise<void> {
     await this.#read(() => this.#tables.ping());
   }
@@ -154,10 +158,12 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   }
 
   async settle(claimed: Claimed, settlement: Settlement): Promise<void> {
-    const retryAt = this.#clock.now() + retryDelayMs(claimed.delivery.redeliveryCount);
-    const stored = this.#transactions.run(() => this.#tables.settle(claimed.id, claimed.owner, settlement, retryAt), {
-      retryForMs: GIVE_UP_AFTER_MS,
-    });
+    const retryMs = retryDelayMs(claimed.delivery.redeliveryCount);
+    const now = this.#clock.now();
+    const stored = this.#transactions.run(
+      () => this.#tables.settle(claimed.id, claimed.owner, settlement, now, retryMs),
+      { retryForMs: GIVE_UP_AFTER_MS },
+    );
     // Asked for now, the next claim shares the settlement's transaction.
     this.#claim();
     await stored.catch((error: unknown) => this.#fail(error));
@@ -365,9 +371,4 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   #assertOpen(): void {
     if (this.#ended !== undefined) throw this.#ended;
   }
-}
-
-/** A failing delivery comes back soon at first, and no more than once a second later. */
-function retryDelayMs(redeliveryCount: number): number {
-  return Math.min(MAX_RETRY_DELAY_MS, 20 * 2 ** Math.min(redeliveryCount, 10));
 }

@@ -36,7 +36,10 @@ export interface OutgoingMessage {
 export interface Delivery extends OutgoingMessage {
   readonly messageId: string;
   readonly headers: MessageHeaders;
-  /** How often it was delivered before, without being settled. 0 at first. */
+  /**
+   * How often it was delivered before, without being settled. 0 at first. In a run queue, which counts nothing, 1 stands
+   * for once or more.
+   */
   readonly redeliveryCount: number;
 }
 
@@ -46,7 +49,8 @@ export type Settlement =
   | "accept"
   /**
    * Deliver again, to any consumer, from its old place in the queue; the adapter may first wait up to 1 s, during which
-   * later messages pass it. After `maxDeliveries` it goes to the dead letters.
+   * later messages may pass it. After `maxDeliveries` a service queue's message goes to the dead letters; a run queue's
+   * comes again until it expires, or the queue does.
    */
   | "retry"
   /** Cannot be done by anybody: to the dead letters at once. */
@@ -61,7 +65,10 @@ export interface QueueOptions {
   readonly kind: "service" | "run";
   /** For run queues only (`invalid_argument` otherwise); default 600,000. */
   readonly expiresMs?: number;
-  /** Deliveries, the first included, before a message becomes a dead letter. Default 5. */
+  /**
+   * For service queues only (`invalid_argument` otherwise): deliveries, the first included, before a message becomes a
+   * dead letter. Default 5.
+   */
   readonly maxDeliveries?: number;
 }
 
@@ -69,7 +76,11 @@ export interface QueueOptions {
 export interface ConsumeOptions {
   /** Unsettled deliveries at a time: the consumer's back-pressure. Default 16. */
   readonly prefetch?: number;
-  /** Called once if the consumer ends without `close`: the queue is gone (`not_found`), or the bus (`unavailable`). */
+  /**
+   * Called once if the consumer ends without `close`: the queue is gone (`not_found`), or the bus has been out of reach
+   * for a minute (`unavailable`), or refuses it now (`forbidden`, `conflict`). A shorter absence is healed in silence: the
+   * consumer then goes on, and what it had not settled is delivered again.
+   */
   readonly onLost?: (error: Error) => void;
   /** Called with what the handler threw, before the delivery is settled as `retry`: for the log. */
   readonly onHandlerError?: (error: unknown, delivery: Delivery) => void;
@@ -92,14 +103,17 @@ export interface Consumer {
 export interface QueueStatus {
   /** Messages waiting (those about to be retried included), not counting those delivered and unsettled. */
   readonly ready: number;
-  readonly unsettled: number;
   readonly consumers: number;
 }
 
 /** A dead letter: the message, whence it came, and why. */
 export interface DeadLetter {
+  /** Names it for {@link MessageBus.replayDeadLetter}. */
+  readonly id: string;
   readonly queue: string;
   readonly reason: "rejected" | "max_deliveries" | "expired";
+  /** When it became one (ms since the epoch, by the bus's clock, to the second at least); undefined where that is not known. */
+  readonly atMs: number | undefined;
   readonly message: Delivery;
 }
 
@@ -122,12 +136,18 @@ export interface MessageBus {
   publish(queue: string, message: OutgoingMessage): Promise<void>;
   /** Starts consuming. No such queue: `not_found`. A consumer that dies leaves its deliveries to the others, counted. */
   consume(queue: string, handler: DeliveryHandler, options?: ConsumeOptions): Promise<Consumer>;
-  /** Figures, or undefined when there is no such queue. */
+  /** Figures, or undefined when there is no such queue. Asking may count as using a run queue, which then expires later. */
   queueStatus(queue: string): Promise<QueueStatus | undefined>;
   /** Dead letters, oldest first, at most `limit`; they stay. The bus bounds what it keeps: then the oldest go. */
   deadLetters(limit: number): Promise<readonly DeadLetter[]>;
+  /**
+   * Publishes a dead letter to the queue whence it came, with its `messageId` and, where that has not passed, its
+   * `expiresAtMs`; then forgets it. Both or, when it is interrupted in between, the message twice: never lost. No such dead
+   * letter, or no such queue any more: `not_found`, and it stays.
+   */
+  replayDeadLetter(id: string): Promise<void>;
   /** Cheap proof that the bus answers; fails with `unavailable`. */
   ping(): Promise<void>;
-  /** Closes consumers (their handlers may end) and the connection. Closing again is harmless. */
+  /** Closes consumers (their handlers may end), awaits publishes under way, and disconnects. Closing again is harmless. */
   close(): Promise<void>;
 }

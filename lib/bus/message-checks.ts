@@ -4,11 +4,11 @@ import { AppError } from "../errors.ts";
 import { MAX_MESSAGE_BYTES, type ConsumeOptions, type OutgoingMessage, type QueueOptions } from "./message-bus.ts";
 import { checkQueueName } from "./queues.ts";
 
-/** Queue options with the port's defaults filled in. `expiresMs` is undefined for service queues. */
+/** Queue options with the port's defaults filled in; undefined is what its kind of queue does not have. */
 export interface QueueProperties {
   readonly kind: "service" | "run";
   readonly expiresMs: number | undefined;
-  readonly maxDeliveries: number;
+  readonly maxDeliveries: number | undefined;
 }
 
 const DEFAULT_EXPIRES_MS = 600_000;
@@ -21,11 +21,23 @@ export function queueProperties(queue: string, options: QueueOptions): QueueProp
   if (options.kind === "service" && options.expiresMs !== undefined) {
     throw new AppError("invalid_argument", `Queue "${queue}": expiresMs is for run queues; a service queue lives on.`);
   }
-  return {
-    kind: options.kind,
-    expiresMs: options.kind === "run" ? atLeastOne("expiresMs", options.expiresMs ?? DEFAULT_EXPIRES_MS) : undefined,
-    maxDeliveries: atLeastOne("maxDeliveries", options.maxDeliveries ?? DEFAULT_MAX_DELIVERIES),
-  };
+  if (options.kind === "run" && options.maxDeliveries !== undefined) {
+    throw new AppError(
+      "invalid_argument",
+      `Queue "${queue}": maxDeliveries is for service queues; a run queue does not count, its run's deadline is the limit.`,
+    );
+  }
+  return options.kind === "run"
+    ? {
+        kind: "run",
+        expiresMs: atLeastOne("expiresMs", options.expiresMs ?? DEFAULT_EXPIRES_MS),
+        maxDeliveries: undefined,
+      }
+    : {
+        kind: "service",
+        expiresMs: undefined,
+        maxDeliveries: atLeastOne("maxDeliveries", options.maxDeliveries ?? DEFAULT_MAX_DELIVERIES),
+      };
 }
 
 /** The consumer's prefetch, or `invalid_argument`. */

@@ -5,13 +5,14 @@ import fc from "fast-check";
 import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
 import {
   closeAll,
-  deadLettersOf,
   message,
   nameOf,
   newGate,
   newQueue,
+  nextDeadLetters,
   startHangingConsumer,
   take,
+  untilGone,
 } from "../support/bus.ts";
 import { eventually } from "../support/eventually.ts";
 
@@ -66,7 +67,7 @@ export function testCompetingConsumers(
         { messageId: "a", redeliveryCount: 0 },
         { messageId: "b", redeliveryCount: 0 },
       ]);
-      assert.deepEqual(await bus.queueStatus(queue), { ready: 1, unsettled: 2, consumers: 1 });
+      assert.deepEqual(await bus.queueStatus(queue), { ready: 1, consumers: 1 });
       const killedAt = Date.now();
       await child.kill();
       await eventually(async () => (await bus.queueStatus(queue))?.ready === 3, {
@@ -83,7 +84,7 @@ export function testCompetingConsumers(
           ["c", 0],
         ],
       );
-      assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+      assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
     });
 
     test("a message that kills its consumers becomes a dead letter", async (context) => {
@@ -95,10 +96,7 @@ export function testCompetingConsumers(
         assert.deepEqual(await child.nextDeliveries(1), [{ messageId: "killer", redeliveryCount }]);
         await child.kill();
       }
-      const [letter] = await eventually(async () => {
-        const letters = await deadLettersOf(bus, queue);
-        return letters.length > 0 ? letters : undefined;
-      });
+      const [letter] = await nextDeadLetters(bus, queue, 1);
       assert.equal(letter?.reason, "max_deliveries");
     });
 
@@ -107,10 +105,14 @@ export function testCompetingConsumers(
       const queue = await newQueue(bus, { kind: "run", expiresMs: 1000 });
       // Until the other process is there, a consumer of our own with its one slot taken keeps the queue in use.
       const gate = newGate(context);
-      const stall = async (): Promise<Settlement> => gate.opened.then(() => "accept");
+      const keepersSlotTaken = newGate(context);
+      const stall = async (): Promise<Settlement> => {
+        keepersSlotTaken.open();
+        return gate.opened.then(() => "accept");
+      };
       const keeper = await bus.consume(queue, stall, { prefetch: 1 });
       await bus.publish(queue, message("for the keeper"));
-      await eventually(async () => (await bus.queueStatus(queue))?.unsettled === 1);
+      await keepersSlotTaken.opened;
       await bus.publish(queue, message("for the child"));
       const child = startHangingConsumer(context, underTest.url, queue, 1);
       await child.nextDeliveries(1);
@@ -118,7 +120,7 @@ export function testCompetingConsumers(
       await keeper.close();
       assert.equal((await bus.queueStatus(queue))?.consumers, 1);
       await child.kill();
-      await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
+      await untilGone(bus, queue);
     });
 
     test("every confirmed message is accepted exactly once, whatever is retried or thrown on the way", async () => {
@@ -160,7 +162,7 @@ export function testCompetingConsumers(
               [...plans.keys()],
             );
             assert.deepEqual(faults, []);
-            assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+            assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
             await bus.deleteQueue(queue);
           },
         ),

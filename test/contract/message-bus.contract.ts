@@ -13,7 +13,19 @@ import {
   type OutgoingMessage,
   type Settlement,
 } from "../../lib/bus/message-bus.ts";
-import { accept, closeAll, deadLettersOf, message, nameOf, newGate, newQueue, take, withCode } from "../support/bus.ts";
+import {
+  accept,
+  closeAll,
+  deadLettersOf,
+  message,
+  nameOf,
+  newGate,
+  newQueue,
+  nextDeadLetters,
+  take,
+  untilGone,
+  withCode,
+} from "../support/bus.ts";
 import { eventually } from "../support/eventually.ts";
 import { testCompetingConsumers, type MessageBusUnderTest } from "./message-bus-competition.contract.ts";
 
@@ -38,16 +50,26 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
 
     describe("declaring and deleting", () => {
       test("declaring a queue again with the same properties changes nothing", async () => {
-        const queue = await newQueue(bus, { kind: "run", expiresMs: 60_000, maxDeliveries: 3 });
-        await bus.publish(queue, message("kept"));
-        await otherBus.declareQueue(queue, { kind: "run", expiresMs: 60_000, maxDeliveries: 3 });
-        assert.equal((await bus.queueStatus(queue))?.ready, 1);
+        for (const options of [
+          { kind: "run", expiresMs: 60_000 },
+          { kind: "service", maxDeliveries: 3 },
+        ] as const) {
+          const queue = await newQueue(bus, options);
+          await bus.publish(queue, message("kept"));
+          await otherBus.declareQueue(queue, options);
+          assert.equal((await bus.queueStatus(queue))?.ready, 1);
+        }
       });
 
       test("declaring a queue again with other properties is a conflict", async () => {
         const queue = await newQueue(bus, { kind: "service" });
         await assert.rejects(otherBus.declareQueue(queue, { kind: "run" }), withCode("conflict"));
         await assert.rejects(bus.declareQueue(queue, { kind: "service", maxDeliveries: 9 }), withCode("conflict"));
+        const runQueue = await newQueue(bus, { kind: "run", expiresMs: 60_000 });
+        await assert.rejects(bus.declareQueue(runQueue, { kind: "run", expiresMs: 5000 }), withCode("conflict"));
+        // The refusals have broken nothing.
+        await bus.declareQueue(queue, { kind: "service" });
+        await bus.publish(queue, message("still works"));
       });
 
       test("queue names that cannot be binding keys, and options that make no sense, are refused", async () => {
@@ -56,7 +78,11 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         }
         await assert.rejects(bus.declareQueue("q", { kind: "service", expiresMs: 5 }), withCode("invalid_argument"));
         await assert.rejects(bus.declareQueue("q", { kind: "run", expiresMs: 0 }), withCode("invalid_argument"));
-        await assert.rejects(bus.declareQueue("q", { kind: "run", maxDeliveries: 0 }), withCode("invalid_argument"));
+        await assert.rejects(bus.declareQueue("q", { kind: "run", maxDeliveries: 3 }), withCode("invalid_argument"));
+        await assert.rejects(
+          bus.declareQueue("q", { kind: "service", maxDeliveries: 0 }),
+          withCode("invalid_argument"),
+        );
       });
 
       test("deleting a queue deletes what it holds, and deleting a missing one is harmless", async () => {
@@ -84,20 +110,18 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
       test("a run queue without consumer goes away after its time, with what it holds", async () => {
         const queue = await newQueue(bus, { kind: "run", expiresMs: 1000 });
         await bus.publish(queue, message("gone"));
-        await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
-        await assert.rejects(bus.publish(queue, message("late")), withCode("not_found"));
+        await untilGone(bus, queue);
+        assert.equal(await otherBus.queueStatus(queue), undefined);
       });
 
       test("a run queue with a consumer stays, and its time begins when the last consumer ends", async () => {
         const queue = await newQueue(bus, { kind: "run", expiresMs: 700 });
         const shortLived = await newQueue(bus, { kind: "run", expiresMs: 1500 });
         const consumer = await otherBus.consume(queue, accept);
-        await eventually(async () => (await bus.queueStatus(shortLived)) === undefined, {
-          describe: "a yardstick to expire",
-        });
+        await untilGone(bus, shortLived);
         assert.equal((await bus.queueStatus(queue))?.consumers, 1);
         await consumer.close();
-        await eventually(async () => (await bus.queueStatus(queue)) === undefined, { describe: "the queue to expire" });
+        await untilGone(bus, queue);
       });
     });
 
@@ -172,7 +196,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         const queue = await newQueue(bus);
         await bus.publish(queue, message("done"));
         await take(otherBus, queue, 1);
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
       });
 
       test("messages published before and after the start of a consumer arrive, from either handle", async () => {
@@ -211,7 +235,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         const yardstick = await newQueue(bus);
         await bus.publish(yardstick, message("yardstick"));
         await take(otherBus, yardstick, 1);
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 4, unsettled: 3, consumers: 1 });
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 4, consumers: 1 });
         assert.deepEqual(started, ["a", "b", "c"]);
         gate.open();
         await eventually(() => started.length === names.length);
@@ -258,12 +282,13 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         const queue = await newQueue(bus);
         await bus.publish(queue, { ...message("bad"), correlationId: "c", headers: { a: "b" } });
         await take(otherBus, queue, 1, 16, "reject");
-        const [letter] = await deadLettersOf(bus, queue);
+        const [letter] = await nextDeadLetters(bus, queue, 1);
         assert.equal(letter?.reason, "rejected");
+        assert.ok(letter.atMs !== undefined && Math.abs(letter.atMs - Date.now()) < 60_000);
         assert.equal(nameOf(letter.message), "bad");
         assert.equal(letter?.message.correlationId, "c");
         assert.equal(letter?.message.headers["a"], "b");
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
       });
 
       test("after maxDeliveries a message goes to the dead letters, and the others still come", async () => {
@@ -275,10 +300,8 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
           seen.push(`${nameOf(delivery)}${delivery.redeliveryCount}`);
           return nameOf(delivery) === "poison" ? "retry" : "accept";
         });
-        const [letter] = await eventually(async () => {
-          const letters = await deadLettersOf(bus, queue);
-          return letters.length > 0 ? letters : undefined;
-        });
+        const [letter] = await nextDeadLetters(bus, queue, 1);
+        await eventually(() => seen.includes("good0"));
         await consumer.close();
         assert.equal(letter?.reason, "max_deliveries");
         assert.deepEqual(seen.sort(), ["good0", "poison0", "poison1", "poison2"]);
@@ -289,11 +312,101 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         for (const each of ["one", "two", "three"]) await bus.publish(queue, message(each));
         await take(bus, queue, 3, 1, "reject");
         assert.deepEqual(
-          (await deadLettersOf(otherBus, queue)).map((letter) => nameOf(letter.message)),
+          (await nextDeadLetters(otherBus, queue, 3)).map((letter) => nameOf(letter.message)),
           ["one", "two", "three"],
         );
         assert.equal((await deadLettersOf(bus, queue)).length, 3);
         assert.equal((await bus.deadLetters(1)).length, 1);
+      });
+
+      test("a run queue does not count: what is retried comes again and again, marked as delivered before", async () => {
+        const queue = await newQueue(bus, { kind: "run" });
+        await bus.publish(queue, message("again"));
+        const counts: number[] = [];
+        const consumer = await bus.consume(queue, async ({ redeliveryCount }) => {
+          counts.push(redeliveryCount);
+          return counts.length < 8 ? "retry" : "accept";
+        });
+        await eventually(() => counts.length === 8);
+        await consumer.close();
+        assert.deepEqual(counts, [0, 1, 1, 1, 1, 1, 1, 1]);
+        assert.deepEqual(await deadLettersOf(bus, queue), []);
+      });
+
+      test("a retried message of a run queue that expires meanwhile is not delivered again", async () => {
+        const queue = await newQueue(bus, { kind: "run" });
+        const expiresAtMs = Date.now() + 600;
+        await bus.publish(queue, { ...message("late"), expiresAtMs });
+        const deliveredAt: number[] = [];
+        const consumer = await bus.consume(queue, async () => {
+          deliveredAt.push(Date.now());
+          return "retry";
+        });
+        const [letter] = await nextDeadLetters(bus, queue, 1);
+        await consumer.close();
+        assert.equal(letter?.reason, "expired");
+        assert.ok(deliveredAt.length > 1, "it came again before");
+      });
+
+      test("what had expired when it was sent is not delivered, even where somebody waits for messages", async () => {
+        const queue = await newQueue(bus);
+        const seen: string[] = [];
+        const consumer = await bus.consume(queue, async (delivery) => {
+          seen.push(nameOf(delivery));
+          return "accept";
+        });
+        await bus.publish(queue, { ...message("dead on arrival"), expiresAtMs: Date.now() - 1000 });
+        await bus.publish(queue, message("alive"));
+        const [letter] = await nextDeadLetters(otherBus, queue, 1);
+        await eventually(() => seen.length > 0);
+        await consumer.close();
+        assert.deepEqual(seen, ["alive"]);
+        assert.equal(letter?.reason, "expired");
+      });
+
+      test("a dead letter is replayed to its queue, whole, with its id, and is none any more", async () => {
+        const queue = await newQueue(bus);
+        const sent = { ...message("second"), messageId: "m2", correlationId: "c", headers: { a: "b" } };
+        for (const each of [message("first"), sent, message("third")]) await bus.publish(queue, each);
+        await take(bus, queue, 3, 1, "reject");
+        const letters = await nextDeadLetters(bus, queue, 3);
+        const second = letters.find((letter) => letter.message.messageId === "m2");
+        await otherBus.replayDeadLetter(second!.id);
+        const [received] = await take(bus, queue, 1);
+        assert.deepEqual({ ...received, body: nameOf(received!) }, { ...sent, body: "second", redeliveryCount: 0 });
+        assert.deepEqual(
+          (await nextDeadLetters(otherBus, queue, 2)).map((letter) => nameOf(letter.message)),
+          ["first", "third"],
+        );
+        await assert.rejects(bus.replayDeadLetter(second!.id), withCode("not_found"));
+      });
+
+      test("an expired dead letter is replayed without an end; one that still has time keeps it", async () => {
+        const queue = await newQueue(bus);
+        const expiresAtMs = Date.now() + 3_600_000;
+        await bus.publish(queue, { ...message("stale"), expiresAtMs: Date.now() - 1000 });
+        await nextDeadLetters(bus, queue, 1);
+        await bus.publish(queue, { ...message("refused"), expiresAtMs });
+        await take(bus, queue, 1, 1, "reject");
+        for (const letter of await nextDeadLetters(bus, queue, 2)) await bus.replayDeadLetter(letter.id);
+        const received = await take(bus, queue, 2);
+        assert.deepEqual(
+          received.map((delivery) => [nameOf(delivery), delivery.expiresAtMs]),
+          [
+            ["stale", undefined],
+            ["refused", expiresAtMs],
+          ],
+        );
+      });
+
+      test("a dead letter whose queue is gone cannot be replayed, and stays", async () => {
+        const queue = await newQueue(bus);
+        await bus.publish(queue, message("homeless"));
+        await take(bus, queue, 1, 1, "reject");
+        const [letter] = await nextDeadLetters(bus, queue, 1);
+        await bus.deleteQueue(queue);
+        await assert.rejects(bus.replayDeadLetter(letter!.id), withCode("not_found"));
+        assert.equal((await nextDeadLetters(bus, queue, 1)).length, 1);
       });
 
       test("an expired message becomes a dead letter instead of being delivered", async () => {
@@ -301,10 +414,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         await bus.publish(queue, { ...message("stale"), expiresAtMs: Date.now() + 100 });
         await bus.publish(queue, { ...message("dead on arrival"), expiresAtMs: Date.now() - 1000 });
         await bus.publish(queue, { ...message("fresh"), expiresAtMs: Date.now() + 60_000 });
-        const letters = await eventually(async () => {
-          const found = await deadLettersOf(bus, queue);
-          return found.length === 2 ? found : undefined;
-        });
+        const letters = await nextDeadLetters(bus, queue, 2);
         assert.deepEqual(
           letters.map((letter) => letter.reason),
           ["expired", "expired"],
@@ -325,7 +435,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         await outcome.opened;
         await consumer.close();
         assert.deepEqual(await deadLettersOf(bus, queue), []);
-        assert.equal((await bus.queueStatus(queue))?.unsettled, 0);
+        assert.equal((await bus.queueStatus(queue))?.ready, 0);
       });
     });
 
@@ -354,7 +464,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         gate.open();
         await closed;
         assert.deepEqual(started, ["first"]);
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 1, unsettled: 0, consumers: 0 });
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 1, consumers: 0 });
       });
 
       test("closing a bus lets handlers end, publish included; afterwards every call is unavailable", async (context) => {
@@ -375,7 +485,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         gate.open();
         await closed;
         await closing.close();
-        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, unsettled: 0, consumers: 0 });
+        assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
         assert.equal((await bus.queueStatus(results))?.ready, 1);
         await assert.rejects(closing.ping(), withCode("unavailable"));
         await assert.rejects(closing.publish(results, message("late")), withCode("unavailable"));

@@ -69,6 +69,29 @@ export async function deadLettersOf(bus: MessageBus, queue: string): Promise<Dea
   return (await bus.deadLetters(10_000)).filter((letter) => letter.queue === queue);
 }
 
+/** The dead letters of one queue once there are as many: they come a moment after the settlement. */
+export async function nextDeadLetters(bus: MessageBus, queue: string, count: number): Promise<DeadLetter[]> {
+  return eventually(
+    async () => {
+      const letters = await deadLettersOf(bus, queue);
+      return letters.length >= count ? letters : undefined;
+    },
+    { describe: `${count} dead letters of ${queue}`, timeoutMs: 20_000 },
+  );
+}
+
+/** Waits until the queue is gone. Publishing is the way of asking that does not count as use. */
+export async function untilGone(bus: MessageBus, queue: string): Promise<void> {
+  await eventually(
+    () =>
+      bus.publish(queue, message("is it there?")).then(
+        () => false,
+        (error: unknown) => error instanceof AppError && error.code === "not_found",
+      ),
+    { describe: `${queue} to expire`, intervalMs: 100 },
+  );
+}
+
 /** Closes consumers side by side. */
 export async function closeAll(consumers: readonly Consumer[]): Promise<void> {
   await Promise.all(consumers.map((consumer) => consumer.close()));

@@ -124,8 +124,7 @@ test("late and repeated answers are dropped, and the next call gets its own", as
   assert.equal(await reply(bus, questions[0] as Delivery, answer), true);
   assert.equal(nameOf(await rpc.call(echo, "cancel", Buffer.from("next"))), "next");
   await eventually(async () => {
-    const status = await bus.queueStatus(replyQueue);
-    return status?.ready === 0 && status.unsettled === 0;
+    return (await bus.queueStatus(replyQueue))?.ready === 0;
   });
   await rpc.close();
 });
