@@ -2,12 +2,13 @@
 /** The command line: parses arguments, calls one command. */
 import { parseArgs } from "node:util";
 import { isUnexpected, toAppError } from "../lib/errors.ts";
+import { EXCHANGE_FLAGS } from "./exchange/settings.ts";
 
 const USAGE = `dynamos: data exchange between data stewards
 
-  dynamos up [--configuration FOLDER] [--port N] [--state FOLDER]
+  dynamos up [--configuration FOLDER] [--port N] [--state FOLDER] [WHERE …]
       runs an exchange on this machine until Ctrl-C; without a folder, the sample's
-  dynamos demo [--keep]
+  dynamos demo [--keep] [WHERE …]
       plays the story of the README and checks its answers
   dynamos data propose FILE … [--delimiter CHARACTER]
       proposes a data set's columns and their types from its files
@@ -15,6 +16,12 @@ const USAGE = `dynamos: data exchange between data stewards
       checks a party's files against a data set: every row
   dynamos data sample FOLDER
       writes the sample's data files
+
+WHERE is how the exchange runs (docs/configuration.md, "Store, bus, sidecars and replicas"):
+  --store URL          knowledge store: etcd://HOST:PORT, or sqlite:FILE (default: one of its own)
+  --bus URL            message bus: amqp://USER:PASSWORD@HOST:PORT/VHOST, or embedded:FILE (default: one of its own)
+  --sidecar PLACE      who reaches the bus for the parts: inProcess (default) or separate
+  --replicas N         processes of each part (default: 1)
 `;
 
 const [command = "help", ...rest] = process.argv.slice(2);
@@ -40,6 +47,7 @@ async function dispatch(name: string, args: string[]): Promise<number> {
           configuration: { type: "string" },
           port: { type: "string", default: "8080" },
           state: { type: "string" },
+          ...EXCHANGE_FLAGS,
         },
       });
       const { up } = await import("./commands/up.ts");
@@ -47,15 +55,19 @@ async function dispatch(name: string, args: string[]): Promise<number> {
         configuration: values.configuration,
         port: portNumber(values.port),
         stateFolder: values.state,
+        flags: values,
         write,
         untilStopped: stopSignal(),
       });
       return 0;
     }
     case "demo": {
-      const { values } = parseArgs({ args, options: { keep: { type: "boolean", default: false } } });
+      const { values } = parseArgs({
+        args,
+        options: { keep: { type: "boolean", default: false }, ...EXCHANGE_FLAGS },
+      });
       const { demo } = await import("./commands/demo.ts");
-      return demo({ write, keep: values.keep });
+      return demo({ write, keep: values.keep, flags: values });
     }
     case "data": {
       const { data } = await import("./commands/data.ts");

@@ -8,6 +8,7 @@ import { ExchangeClient, type AnswerRow, type GatheredAnswer } from "../client.t
 import { averageSalaryBySex, type AverageBySex } from "../demo/known-answer.ts";
 import { tableText } from "../demo/table-text.ts";
 import { startExchange } from "../exchange/exchange.ts";
+import { exchangeSettings, type ExchangeFlags } from "../exchange/settings.ts";
 import { prepareSample } from "./up.ts";
 
 /** Options of the command. */
@@ -15,6 +16,7 @@ export interface DemoOptions {
   readonly write: (line: string) => void;
   /** Leaves the state folder for looking at. */
   readonly keep: boolean;
+  readonly flags: ExchangeFlags;
 }
 
 const ANALYST = { id: "analyst-1", userName: "analyst@example.org" };
@@ -50,6 +52,7 @@ export async function demo(options: DemoOptions): Promise<number> {
   const known = await averageSalaryBySex(join(configuration, "data"), ["VU", "UVA"]);
   const failures: string[] = [];
   const exchange = await startExchange({
+    ...(await exchangeSettings(options.flags, configuration)),
     configuration,
     stateFolder,
     port: 0,

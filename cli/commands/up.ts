@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "../../lib/package-root.ts";
 import { startExchange } from "../exchange/exchange.ts";
+import { exchangeSettings, type ExchangeFlags } from "../exchange/settings.ts";
 import { SAMPLE_STEWARDS, writeSampleData, type SampleStewardName } from "../generate-sample-data.ts";
 
 /** Options of the command. */
@@ -13,6 +14,7 @@ export interface UpOptions {
   readonly port: number;
   /** Absent: `.dynamos/up` below the working folder. */
   readonly stateFolder: string | undefined;
+  readonly flags: ExchangeFlags;
   readonly write: (line: string) => void;
   /** Resolves when the exchange shall stop. */
   readonly untilStopped: Promise<void>;
@@ -22,6 +24,7 @@ export interface UpOptions {
 export async function up(options: UpOptions): Promise<void> {
   const configuration = options.configuration ?? (await prepareSample(options.write));
   const exchange = await startExchange({
+    ...(await exchangeSettings(options.flags, configuration)),
     configuration,
     stateFolder: options.stateFolder ?? join(process.cwd(), ".dynamos", "up"),
     port: options.port,

@@ -5,6 +5,7 @@
  * same state folder. A process is named after its part, from the second replica on with its number: `agent-VU`, `agent-VU-2`.
  * Where sidecars are separate, each has one of its own: `agent-VU-2-sidecar`.
  */
+import { AppError } from "../../lib/errors.ts";
 import type { PartyConfiguration } from "./configuration-folder.ts";
 
 /** How many processes each part has; what is not named has one. */
@@ -31,25 +32,32 @@ export interface PartProcess {
   readonly party?: PartyConfiguration;
 }
 
-/** The processes of an exchange without agents' sidecars, in order of their names' meaning: enforcers, orchestrators, agents. */
+/**
+ * The processes of an exchange, but for sidecars.
+ *
+ * @throws AppError `configuration_invalid` when replicas are asked for of a party that there is not.
+ */
 export function partProcesses(
   parties: readonly PartyConfiguration[],
   replicas: Replicas,
 ): { readonly enforcers: PartProcess[]; readonly orchestrators: PartProcess[]; readonly agents: PartProcess[] } {
-  const { agent } = replicas;
+  const { agent = 1 } = replicas;
+  const counts = typeof agent === "number" ? {} : agent;
+  const stranger = Object.keys(counts).find((name) => !parties.some((party) => party.name === name));
+  if (stranger !== undefined) {
+    const known = parties.map(({ name }) => name).join(", ");
+    throw new AppError(
+      "configuration_invalid",
+      `There is no party "${stranger}" to have replicas; there are ${known}.`,
+    );
+  }
   return {
     enforcers: replicated("policy-enforcer", "orchestrator/policy-enforcer/main", replicas.policyEnforcer),
     orchestrators: replicated("orchestrator", "orchestrator/main", replicas.orchestrator),
     agents: parties.flatMap((party) =>
-      replicated(
-        `agent-${party.name}`,
-        "agent/main",
-        typeof agent === "object" && Object.hasOwn(agent, party.name)
-          ? agent[party.name]
-          : typeof agent === "number"
-            ? agent
-            : 1,
-      ).map((process) => ({ ...process, party })),
+      replicated(`agent-${party.name}`, "agent/main", typeof agent === "number" ? agent : counts[party.name]).map(
+        (process) => ({ ...process, party }),
+      ),
     ),
   };
 }

@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { TObject, TSchema } from "@sinclair/typebox";
+import { Value } from "@sinclair/typebox/value";
 import { AgentSettings } from "../../agent/config.ts";
 import { DataPod, DataPods } from "../../agent/data/data-pods.ts";
+import { CommandSettings, EXCHANGE_FLAGS, ExchangeFile } from "../../cli/exchange/settings.ts";
 import { SAMPLE_TABLES } from "../../cli/generate-sample-data.ts";
 import { CHAIN_VARIABLES } from "../../lib/jobs/chain-environment.ts";
 import { DOCUMENT_KINDS } from "../../lib/knowledge/knowledge-base.ts";
@@ -131,6 +133,23 @@ test("the folders of a configuration are the kinds of documents, and the parties
   const tree = sectionsOf(document).find(({ title }) => title === "A configuration folder")?.code[0]?.text ?? "";
   const folders = [...tree.matchAll(/^ {2}(\w+)\/<.*json/gm)].map((match) => match[1]);
   assert.deepEqual(folders.sort(), [...DOCUMENT_KINDS, "parties"].sort());
+});
+
+test("what starts an exchange is listed by flag, variable and member, and nothing else", () => {
+  const table = tableOf(document, "Store, bus, sidecars and replicas");
+  const listed = (column: string): string[] => table.rows.map((row) => plain(row[column]));
+  assert.deepEqual(
+    listed("Flag"),
+    Object.keys(EXCHANGE_FLAGS).map((name) => `--${name}`),
+  );
+  assert.deepEqual(listed("Environment"), Object.keys(CommandSettings.properties));
+  assert.deepEqual(listed("`exchange.json`"), Object.keys(ExchangeFile.properties));
+});
+
+test("the example of exchange.json is one", () => {
+  const section = sectionsOf(document).find(({ title }) => title.startsWith("Store, bus"));
+  const example: unknown = JSON.parse(section?.code.find(({ language }) => language === "json")?.text ?? "");
+  assert.equal(Value.Errors(ExchangeFile, example).First(), undefined);
 });
 
 test("the variables of a chain's containers are listed", () => {
