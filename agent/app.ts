@@ -10,8 +10,8 @@ import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { baseEnvironment, telemetryEnvironment } from "../lib/config/env.ts";
 import { AppError } from "../lib/errors.ts";
-import { portsStatus } from "../lib/http/readiness.ts";
-import { createHttpServer, type DependencyStatus } from "../lib/http/server.ts";
+import { portDependencies, readinessOf, requireAnswer, type Dependency } from "../lib/http/readiness.ts";
+import { createHttpServer } from "../lib/http/server.ts";
 import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
 import { agentInstanceKeys, onlineKeys } from "../lib/knowledge/keys.ts";
@@ -20,6 +20,8 @@ import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
 import type { OnlineRecord } from "../lib/messages.ts";
 import { keepRegistered, type Registration } from "../lib/registration.ts";
+import { startMetrics } from "../lib/telemetry/metrics.ts";
+import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { remoteJwks } from "../lib/tokens.ts";
 import { Admission } from "./admission.ts";
@@ -50,6 +52,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
   releases.push("tracing", await startTracing(`agent-${steward}`, otlpEndpoint === undefined ? {} : { otlpEndpoint }));
 
+  const metrics = startMetrics(settings, releases);
   const store = await openKnowledgeStore(settings.DYNAMOS_STORE);
   releases.push("knowledge store", () => store.close());
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
@@ -110,7 +113,12 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const server = createHttpServer({
     logger,
     maxBodyBytes: 1024 * 1024,
-    readiness: () => readiness(context, online.registration),
+    service: `agent-${steward}`,
+    readiness: readinessOf(
+      dependenciesOf(context, () => online.registration),
+      { clock },
+    ),
+    metrics,
   });
   addDataRequestRoutes(server, context, requests);
   await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
@@ -119,6 +127,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const url = settings.DYNAMOS_ADVERTISED_URL ?? instanceUrl;
 
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
+  observeServiceQueue(bus, agentQueue(steward));
   const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
     // A provided stream holds its message as long as it runs or waits: those that follow must find room.
     prefetch: settings.DYNAMOS_MAX_RUNS + settings.DYNAMOS_MAX_QUEUED_RUNS + CONTROL_PREFETCH,
@@ -172,15 +181,25 @@ async function removeDeadRuns(runner: JobRunner, bus: MessageBus): Promise<void>
   }
 }
 
-async function readiness(
-  { knowledge, bus }: AgentContext,
-  registration: Registration | undefined,
-): Promise<DependencyStatus[]> {
-  const detail = "Not registered as online; the knowledge store may be away.";
+function dependenciesOf(
+  { knowledge, bus, settings }: AgentContext,
+  registration: () => Registration | undefined,
+): readonly Dependency[] {
   return [
-    ...(await portsStatus({ store: knowledge.store, bus })),
-    registration?.isRegistered() === true
-      ? { name: "registration", ok: true }
-      : { name: "registration", ok: false, detail },
+    ...portDependencies({ store: knowledge.store, bus }),
+    {
+      name: "registration",
+      check: async () => {
+        if (registration()?.isRegistered() !== true)
+          throw new AppError("unavailable", "This agent is not registered as online, so it gets no work.");
+      },
+      fix: "It registers by itself once the knowledge store answers; if that does, see this agent's log.",
+    },
+    {
+      name: "orchestrator",
+      required: false,
+      check: () => requireAnswer(`${settings.DYNAMOS_ORCHESTRATOR_URL}/health`),
+      fix: "See that DYNAMOS_ORCHESTRATOR_URL is the orchestrator's address: the keys that check tokens come from there.",
+    },
   ];
 }

@@ -3,15 +3,17 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { openMessageBus } from "../lib/bus/open.ts";
-import { instanceReplyQueue } from "../lib/bus/queues.ts";
+import { instanceReplyQueue, POLICY_ENFORCER_QUEUE } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
-import { portsStatus } from "../lib/http/readiness.ts";
+import { portDependencies, readinessOf, requireConsumer, type Dependency } from "../lib/http/readiness.ts";
 import { createHttpServer } from "../lib/http/server.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
 import { loadOrCreateSecretFile } from "../lib/secret-files.ts";
+import { startMetrics } from "../lib/telemetry/metrics.ts";
+import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { loadOrCreateSigningKey, localJwks } from "../lib/tokens.ts";
 import type { OrchestratorSettings } from "./config.ts";
@@ -43,11 +45,15 @@ export async function startOrchestrator(
   const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
   releases.push("tracing", await startTracing("orchestrator", otlpEndpoint === undefined ? {} : { otlpEndpoint }));
 
+  const metrics = startMetrics(settings, releases);
+
   const orchestrator = await openPorts(settings, program);
   if (settings.DYNAMOS_SEED_FOLDER !== undefined) {
     const stored = await seedIfEmpty(orchestrator.knowledge, settings.DYNAMOS_SEED_FOLDER);
     if (stored > 0) logger.info({ documents: stored }, "seeded the empty knowledge store");
   }
+  // The part that is watched may be the one that is down: so it is not left to it alone.
+  observeServiceQueue(orchestrator.bus, POLICY_ENFORCER_QUEUE);
   const http = await openHttpContext(settings, orchestrator);
   releases.push("kept answers", () => http.answers.close());
 
@@ -61,7 +67,9 @@ export async function startOrchestrator(
   const server = createHttpServer({
     logger,
     maxBodyBytes: settings.DYNAMOS_MAX_BODY_BYTES,
-    readiness: () => portsStatus({ store: orchestrator.knowledge.store, bus: orchestrator.bus }),
+    service: "orchestrator",
+    readiness: readinessOf(dependenciesOf(orchestrator), { clock: orchestrator.clock }),
+    metrics,
   });
   addRequestRoutes(server, http);
   addTokenRoutes(server, http);
@@ -71,6 +79,19 @@ export async function startOrchestrator(
   const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   logger.info({ url }, "orchestrator is ready");
   return { url };
+}
+
+/** Without a policy enforcer nothing new is approved, but what is approved goes on. */
+function dependenciesOf({ knowledge, bus }: OrchestratorContext): readonly Dependency[] {
+  return [
+    ...portDependencies({ store: knowledge.store, bus }),
+    {
+      name: "policy enforcer",
+      required: false,
+      check: () => requireConsumer(bus, POLICY_ENFORCER_QUEUE),
+      fix: "Start a policy enforcer on the same message bus (orchestrator/policy-enforcer/main).",
+    },
+  ];
 }
 
 async function openPorts(

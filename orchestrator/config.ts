@@ -1,5 +1,6 @@
 /** The orchestrator's settings. `docs/configuration.md` lists them; a test compares. */
 import { Type, type Static } from "@sinclair/typebox";
+import { MetricsSetting } from "../lib/telemetry/metrics.ts";
 
 /** Names are environment variables. */
 export const OrchestratorSettings = Type.Object({
@@ -63,6 +64,7 @@ export const OrchestratorSettings = Type.Object({
     minimum: 1,
     description: "asynchronous requests that run at once; more get 429",
   }),
+  DYNAMOS_METRICS: MetricsSetting,
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info", description: "fatal, error, warn, info, debug or trace" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false, description: "stop when standard input closes" }),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String({ description: "OpenTelemetry collector; absent: no spans" })),

@@ -16,8 +16,12 @@ import {
 } from "fastify";
 import { jsonFaultPlace } from "../config/json-fault.ts";
 import { AppError, isErrorCode, toAppError, toProblem } from "../errors.ts";
+import { packageVersion } from "../package-root.ts";
 import type { Logger } from "../telemetry/logger.ts";
+import type { RunningMetrics } from "../telemetry/metrics.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../telemetry/trace-context.ts";
+import { measureAnswers } from "./http-metrics.ts";
+import type { Readiness } from "./readiness.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -28,14 +32,6 @@ declare module "fastify" {
   }
 }
 
-/** One thing that a deployable cannot work without. */
-export interface DependencyStatus {
-  readonly name: string;
-  readonly ok: boolean;
-  /** What is wrong and what to do, when it is not. */
-  readonly detail?: string;
-}
-
 /** How the server is set up. */
 export interface HttpServerOptions {
   readonly logger: Logger;
@@ -43,8 +39,12 @@ export interface HttpServerOptions {
   readonly maxBodyBytes?: number;
   /** A request must have arrived whole in this time. Default 30 s. */
   readonly requestTimeoutMs?: number;
-  /** Answers `/ready`: 200 when all are ok, else 503. */
-  readonly readiness: () => Promise<readonly DependencyStatus[]>;
+  /** What `/ready` says it is: `orchestrator`, `agent-VU`. */
+  readonly service?: string;
+  /** Answers `/ready`: 200 when all that are required are ok, else 503. */
+  readonly readiness: Readiness;
+  /** Answers `/metrics`; absent: there is nothing. */
+  readonly metrics?: RunningMetrics | undefined;
 }
 
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -52,7 +52,13 @@ const REQUEST_TIMEOUT_MS = 30_000;
 const MAX_PARAMETER_LENGTH = 1024;
 const PROBLEM_TYPE = "application/problem+json";
 
-/** A fastify server without routes but `/health` (the process lives) and `/ready` (its dependencies answer). */
+/** Routes of probes and scrapes, which come every few seconds: their answers are logged at the level `debug`. */
+const OPERATOR_ROUTES = new Set(["/health", "/ready", "/metrics"]);
+
+/**
+ * A fastify server without routes but `/health` (the process lives), `/ready` (its dependencies answer) and `/metrics`. None of
+ * them tells anything of users, jobs or data, and none needs a token.
+ */
 export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const maxBodyBytes = options.maxBodyBytes ?? 1024 * 1024;
   const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
@@ -104,10 +110,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     // A kept-alive connection whose answer ends while the server closes would hold it open until its time-out.
     if (isClosing) setImmediate(() => server.server.closeIdleConnections());
     // The route's pattern, not the URL: a URL may carry a user's name.
-    request.log.info(
+    const route = request.routeOptions.url;
+    request.log[route !== undefined && OPERATOR_ROUTES.has(route) ? "debug" : "info"](
       {
         method: request.method,
-        route: request.routeOptions.url,
+        route,
         status: reply.statusCode,
         ms: Math.round(reply.elapsedTime),
       },
@@ -127,13 +134,27 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       }),
     ),
   );
+  measureAnswers(server);
+  addOperatorRoutes(server, options);
+  return server;
+}
+
+function addOperatorRoutes(server: FastifyInstance, { service, readiness, metrics }: HttpServerOptions): void {
   server.get("/health", async () => ({ status: "ok" }));
   server.get("/ready", async (_request, reply) => {
-    const dependencies = await options.readiness();
-    const ready = dependencies.every((dependency) => dependency.ok);
-    return reply.code(ready ? 200 : 503).send({ status: ready ? "ready" : "not ready", dependencies });
+    const dependencies = await readiness();
+    const isReady = dependencies.every(({ ok, required }) => ok || !required);
+    return reply.code(isReady ? 200 : 503).send({
+      status: isReady ? "ready" : "not ready",
+      ...(service === undefined ? {} : { service }),
+      version: packageVersion,
+      dependencies,
+    });
   });
-  return server;
+  if (metrics === undefined) return;
+  server.get("/metrics", async (_request, reply) =>
+    reply.header("content-type", metrics.contentType).send(await metrics.scrape()),
+  );
 }
 
 /** Answers with the problem document of an error. */

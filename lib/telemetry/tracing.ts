@@ -28,6 +28,8 @@ export async function startTracing(service: string, settings: TracingSettings): 
     serviceName: service,
     traceExporter: new OTLPTraceExporter({ url: `${settings.otlpEndpoint.replace(/\/$/, "")}/v1/traces` }),
     autoDetectResources: false,
+    // Otherwise the SDK would also push metrics; they are scraped (docs/decisions/0011).
+    metricReaders: [],
   });
   sdk.start();
   return () => sdk.shutdown();

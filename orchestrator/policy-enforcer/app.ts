@@ -11,7 +11,7 @@ import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
 import { reply } from "../../lib/bus/rpc.ts";
 import { systemClock, type Clock } from "../../lib/clock.ts";
 import { isUnexpected, toAppError, toFailure } from "../../lib/errors.ts";
-import { portsStatus } from "../../lib/http/readiness.ts";
+import { portDependencies, readinessOf } from "../../lib/http/readiness.ts";
 import { createHttpServer } from "../../lib/http/server.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
@@ -20,6 +20,8 @@ import { RequestApprovalMessage, type StewardValidation, type ValidationResponse
 import { evaluateAgreement } from "../../lib/policy/evaluate.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import { parseTraceContext } from "../../lib/telemetry/trace-context.ts";
+import { startMetrics } from "../../lib/telemetry/metrics.ts";
+import { observeServiceQueue } from "../../lib/telemetry/queue-metrics.ts";
 import { startTracing, withSpan } from "../../lib/telemetry/tracing.ts";
 import type { PolicyEnforcerSettings } from "./config.ts";
 
@@ -30,6 +32,7 @@ export async function startPolicyEnforcer(
 ): Promise<void> {
   const { OTEL_EXPORTER_OTLP_ENDPOINT: otlpEndpoint } = settings;
   releases.push("tracing", await startTracing("policy-enforcer", otlpEndpoint === undefined ? {} : { otlpEndpoint }));
+  const metrics = startMetrics(settings, releases);
   const store = await openKnowledgeStore(settings.DYNAMOS_STORE);
   releases.push("knowledge store", () => store.close());
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
@@ -53,7 +56,13 @@ export async function startPolicyEnforcer(
   );
   releases.push("consumer", () => consumer.close());
 
-  const server = createHttpServer({ logger, readiness: () => portsStatus({ store, bus }) });
+  observeServiceQueue(bus, POLICY_ENFORCER_QUEUE);
+  const server = createHttpServer({
+    logger,
+    service: "policy-enforcer",
+    readiness: readinessOf(portDependencies({ store, bus }), { clock: systemClock }),
+    metrics,
+  });
   releases.push("HTTP server", () => server.close());
   const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   logger.info({ url }, "policy enforcer is ready");

@@ -1,5 +1,6 @@
 /** The policy enforcer's settings. `docs/configuration.md` lists them; a test compares. */
 import { Type, type Static } from "@sinclair/typebox";
+import { MetricsSetting } from "../../lib/telemetry/metrics.ts";
 
 /** Names are environment variables. */
 export const PolicyEnforcerSettings = Type.Object({
@@ -12,6 +13,7 @@ export const PolicyEnforcerSettings = Type.Object({
     maximum: 65535,
     description: "port to listen on; 0: any free one",
   }),
+  DYNAMOS_METRICS: MetricsSetting,
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info", description: "fatal, error, warn, info, debug or trace" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false, description: "stop when standard input closes" }),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String({ description: "OpenTelemetry collector; absent: no spans" })),
