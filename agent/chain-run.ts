@@ -20,6 +20,7 @@ import { makeJobSpec } from "./job-spec.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { packageProgram } from "./programs.ts";
 import { withAttempts } from "./runs/attempts.ts";
+import { measureChain } from "./runs/chain-metrics.ts";
 import { execute, type ExecutionEvent } from "./runs/execution.ts";
 
 /** The microservice that lets out only what the grants' operations and smallest groups allow. */
@@ -46,6 +47,14 @@ export interface AllowedRequest {
  * @throws AppError what went wrong, naming this party where no other is named.
  */
 export async function* runChain(
+  context: AgentContext,
+  allowed: AllowedRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ExecutionEvent, void, undefined> {
+  yield* measureChain(allowed.job.composition, context.clock, runPrepared(context, allowed, signal));
+}
+
+async function* runPrepared(
   context: AgentContext,
   allowed: AllowedRequest,
   signal: AbortSignal,
