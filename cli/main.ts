@@ -10,6 +10,8 @@ const USAGE = `dynamos: data exchange between data stewards
       runs an exchange on this machine until Ctrl-C; without a folder, the sample's
   dynamos demo [--keep] [WHERE …]
       plays the story of the README and checks its answers
+  dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL] [--json]
+      looks at a deployment, and says what is wrong with it and what to do
   dynamos data propose FILE … [--delimiter CHARACTER]
       proposes a data set's columns and their types from its files
   dynamos data check DATASET.json PARTY.json
@@ -68,6 +70,22 @@ async function dispatch(name: string, args: string[]): Promise<number> {
       });
       const { demo } = await import("./commands/demo.ts");
       return demo({ write, keep: values.keep, flags: values });
+    }
+    case "doctor": {
+      const { values } = parseArgs({
+        args,
+        options: {
+          configuration: { type: "string" },
+          state: { type: "string" },
+          store: { type: "string" },
+          bus: { type: "string" },
+          orchestrator: { type: "string" },
+          json: { type: "boolean", default: false },
+        },
+      });
+      const { doctor } = await import("./commands/doctor.ts");
+      const { configuration, state, store, bus, orchestrator, json } = values;
+      return doctor({ configuration, stateFolder: state, store, bus, orchestrator, json, write });
     }
     case "data": {
       const { data } = await import("./commands/data.ts");

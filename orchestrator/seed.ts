@@ -31,8 +31,7 @@ interface FileDocument {
  * that was interrupted. Replicas that start at once seed the same together.
  */
 export async function seedIfEmpty(knowledge: KnowledgeBase, folder: string): Promise<number> {
-  const files = await readFolder(folder);
-  checkTogether(files);
+  const files = await readChecked(folder);
   const marker = seedKeys.key({ name: "documents" });
   const isUnderWay = (await knowledge.store.get(marker))?.value === "under way";
   if (!isUnderWay && (await hasDocuments(knowledge))) return 0;
@@ -49,6 +48,17 @@ export async function seedIfEmpty(knowledge: KnowledgeBase, folder: string): Pro
   }
   await knowledge.store.put(marker, "done");
   return stored;
+}
+
+/** How many documents a folder has; fails as the seeding would. */
+export async function checkSeedFolder(folder: string): Promise<number> {
+  return (await readChecked(folder)).length;
+}
+
+async function readChecked(folder: string): Promise<readonly FileDocument[]> {
+  const files = await readFolder(folder);
+  checkTogether(files);
+  return files;
 }
 
 async function hasDocuments(knowledge: KnowledgeBase): Promise<boolean> {

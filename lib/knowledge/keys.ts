@@ -54,6 +54,9 @@ export const lockKeys = keyPattern("/orchestrator/locks/{name}");
 /** How far the seeding of an empty store has come. */
 export const seedKeys = keyPattern("/orchestrator/seed/{name}");
 
+/** What `dynamos doctor` writes for trial, under a lease of a second, and deletes. */
+export const doctorKeys = keyPattern("/doctor/{probe}");
+
 /** Archetypes. */
 export const archetypeKeys = keyPattern("/archetypes/{name}");
 

@@ -1,0 +1,94 @@
+/** `dynamos doctor`: looks at a deployment from outside, part by part, and says what is wrong and what to do. */
+import { join, resolve } from "node:path";
+import { systemClock, type Clock } from "../../lib/clock.ts";
+import { packageRoot, packageVersion } from "../../lib/package-root.ts";
+import { judgeBus } from "../doctor/bus.ts";
+import type { Finding } from "../doctor/findings.ts";
+import { judgeMachine, type Checked } from "../doctor/machine.ts";
+import { probeBus } from "../doctor/probe-bus.ts";
+import { probeMachine, toChecked } from "../doctor/probe-machine.ts";
+import { probeCertificates, probeServices } from "../doctor/probe-services.ts";
+import { probeStore } from "../doctor/probe-store.ts";
+import { findingLines, summarize, summaryLine } from "../doctor/report.ts";
+import { judgeCertificates, judgeOnline, judgeServices } from "../doctor/services.ts";
+import { judgeStore } from "../doctor/store.ts";
+import { exchangeSettings, type ExchangeSettings } from "../exchange/settings.ts";
+
+/** Options of the command. */
+export interface DoctorOptions {
+  /** Configuration folder; absent: that of the sample, whose documents are not looked at then. */
+  readonly configuration: string | undefined;
+  /** Absent: `.dynamos/up` below the working folder. */
+  readonly stateFolder: string | undefined;
+  readonly store: string | undefined;
+  readonly bus: string | undefined;
+  /** Base URL of a front door to ask besides those that are registered. */
+  readonly orchestrator: string | undefined;
+  /** One JSON document instead of lines. */
+  readonly json: boolean;
+  readonly write: (line: string) => void;
+  readonly clock?: Clock;
+}
+
+/** Runs the command; its exit code is 1 where something fails, else 0: warnings alone do not fail it. */
+export async function doctor(options: DoctorOptions): Promise<number> {
+  const findings: Finding[] = [];
+  const section = (title: string): void => {
+    if (!options.json) options.write(title);
+  };
+  const report = (found: readonly Finding[]): void => {
+    findings.push(...found);
+    if (!options.json) for (const line of found.flatMap(findingLines)) options.write(line);
+  };
+  await examine(options, section, report);
+  const summary = summarize(findings);
+  options.write(
+    options.json
+      ? JSON.stringify({ version: packageVersion, summary, findings }, undefined, 2)
+      : `\n${summaryLine(summary)}`,
+  );
+  return summary.fail > 0 ? 1 : 0;
+}
+
+async function examine(
+  options: DoctorOptions,
+  section: (title: string) => void,
+  report: (findings: readonly Finding[]) => void,
+): Promise<void> {
+  const clock = options.clock ?? systemClock;
+  const stateFolder = resolve(options.stateFolder ?? join(".dynamos", "up"));
+  const { settings, checked } = await readSettings(options);
+  section("This machine");
+  report(judgeMachine(await probeMachine({ settings: checked, configuration: options.configuration, stateFolder })));
+  if (settings === undefined) return;
+
+  const storeUrl = settings.storeUrl ?? `sqlite:${join(stateFolder, "store.db")}`;
+  section("Knowledge store");
+  const store = await probeStore(storeUrl);
+  report(judgeStore(store));
+
+  const busUrl = settings.busUrl ?? `embedded:${join(stateFolder, "bus.db")}`;
+  section("Message bus");
+  report(judgeBus(await probeBus(busUrl, store)));
+
+  section("Services");
+  const services = await probeServices(store, options.orchestrator?.replace(/\/$/, ""), clock);
+  if (store.reached.ok) report(judgeOnline(store, services));
+  report(judgeServices(services, packageVersion));
+  const urls = [storeUrl, busUrl, ...services.map(({ url }) => url), ...store.agents.map(({ dns }) => dns)];
+  report(judgeCertificates(await probeCertificates(urls), clock.now()));
+}
+
+/** Settings as `dynamos up` finds them: flags, environment, `exchange.json`. */
+async function readSettings({
+  configuration,
+  store,
+  bus,
+}: DoctorOptions): Promise<{ readonly settings?: ExchangeSettings; readonly checked: Checked }> {
+  try {
+    const settings = await exchangeSettings({ store, bus }, configuration ?? join(packageRoot, "configuration"));
+    return { settings, checked: { ok: true, what: "The settings for store and bus are valid." } };
+  } catch (thrown) {
+    return { checked: toChecked(thrown) };
+  }
+}

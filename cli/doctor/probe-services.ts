@@ -1,0 +1,129 @@
+/** Gathers what `services.ts` judges: asks each orchestrator and agent by HTTP, and each TLS address for its certificate. */
+import { connect } from "node:tls";
+import type { Clock } from "../../lib/clock.ts";
+import { AppError } from "../../lib/errors.ts";
+import { attempt } from "./attempt.ts";
+import { ORCHESTRATOR, type CertificateFacts, type ReportedDependency, type ServiceFacts } from "./services.ts";
+import type { StoreFacts } from "./store.ts";
+
+const ANSWER_LIMIT_MS = 5_000;
+/** The `Date` header tells whole seconds, cut off: on average half a second more has passed. */
+const DATE_MIDDLE_MS = 500;
+
+/** Asks all that are online, and the orchestrator at this URL. */
+export async function probeServices(
+  { agents, orchestrators }: StoreFacts,
+  orchestratorUrl: string | undefined,
+  clock: Clock,
+): Promise<readonly ServiceFacts[]> {
+  const front = new Set([
+    ...(orchestratorUrl === undefined ? [] : [orchestratorUrl]),
+    ...orchestrators.map((each) => each.url),
+  ]);
+  return Promise.all([
+    ...[...front].map((url) => probeOrchestrator(url, clock)),
+    ...agents.map(({ name, instanceUrl }) => probeService(`the agent of ${name}`, instanceUrl, clock)),
+  ]);
+}
+
+async function probeOrchestrator(url: string, clock: Clock): Promise<ServiceFacts> {
+  const service = await probeService(ORCHESTRATOR, url, clock);
+  const keys = await attempt(() => getJson(`${url}/.well-known/jwks.json`));
+  const set = keys.result?.body as { readonly keys?: readonly { readonly kid?: string }[] } | undefined;
+  return set?.keys === undefined ? service : { ...service, keyIds: set.keys.map(({ kid }) => kid ?? "") };
+}
+
+interface ReadyBody {
+  readonly version?: string;
+  readonly dependencies?: readonly ReportedDependency[];
+}
+
+async function probeService(name: string, url: string, clock: Clock): Promise<ServiceFacts> {
+  const begunMs = clock.now();
+  const asked = await attempt(() => getJson(`${url}/ready`));
+  const tookMs = clock.now() - begunMs;
+  const answer = asked.result;
+  if (answer === undefined) return { name, url, reached: asked.outcome };
+  const { version, dependencies } = (answer.body ?? {}) as ReadyBody;
+  const dateMs = Date.parse(answer.date ?? "");
+  return {
+    name,
+    url,
+    reached: asked.outcome,
+    isReady: answer.status === 200,
+    ...(Number.isNaN(dateMs) ? {} : { clockOffsetMs: dateMs + DATE_MIDDLE_MS - (begunMs + tookMs / 2) }),
+    ...(version === undefined ? {} : { version }),
+    ...(Array.isArray(dependencies) ? { dependencies } : {}),
+  };
+}
+
+interface JsonAnswer {
+  readonly status: number;
+  readonly date: string | null;
+  readonly body: unknown;
+}
+
+async function getJson(url: string): Promise<JsonAnswer> {
+  let response: Response;
+  try {
+    response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_LIMIT_MS) });
+  } catch (cause) {
+    throw new AppError("unavailable", `${url}: ${reasonOf(cause)}.`, { cause });
+  }
+  const text = await response.text();
+  try {
+    return { status: response.status, date: response.headers.get("date"), body: JSON.parse(text) };
+  } catch (cause) {
+    throw new AppError("unavailable", `${url} answers, and not as a part of this system would.`, { cause });
+  }
+}
+
+/** `fetch` says "fetch failed", and the reason only in its cause. */
+function reasonOf(thrown: unknown): string {
+  if (!(thrown instanceof Error)) return String(thrown);
+  if (thrown.name === "TimeoutError") return `no answer within ${String(ANSWER_LIMIT_MS)} ms`;
+  const { cause } = thrown as { cause?: { readonly code?: string; readonly message?: string } };
+  return cause?.code ?? cause?.message ?? thrown.message;
+}
+
+/** The certificates at those of these URLs that are TLS; one that cannot be reached has been named already. */
+export async function probeCertificates(urls: readonly string[]): Promise<readonly CertificateFacts[]> {
+  const hosts = new Map<string, { readonly host: string; readonly port: number }>();
+  for (const url of urls) {
+    const address = tlsAddress(url);
+    if (address !== undefined) hosts.set(`${address.host}:${String(address.port)}`, address);
+  }
+  const found = await Promise.all(
+    [...hosts].map(async ([name, address]) => {
+      const { result } = await attempt(() => certificateEnd(address));
+      return result === undefined ? [] : [{ host: name, validUntil: result }];
+    }),
+  );
+  return found.flat();
+}
+
+const TLS_PORTS: Readonly<Record<string, number>> = { "https:": 443, "amqps:": 5671, "etcds:": 2379 };
+
+function tlsAddress(url: string): { readonly host: string; readonly port: number } | undefined {
+  if (!URL.canParse(url)) return undefined;
+  const { protocol, hostname, port } = new URL(url);
+  const usual = TLS_PORTS[protocol];
+  if (usual === undefined || hostname === "") return undefined;
+  return { host: hostname.replace(/^\[|\]$/g, ""), port: port === "" ? usual : Number(port) };
+}
+
+function certificateEnd({ host, port }: { readonly host: string; readonly port: number }): Promise<Date> {
+  return new Promise((resolve, reject) => {
+    // Only its dates are read, so it is not judged here: nothing is sent.
+    const socket = connect(
+      { host, port, rejectUnauthorized: false, servername: host, timeout: ANSWER_LIMIT_MS },
+      () => {
+        const { valid_to: end } = socket.getPeerCertificate();
+        socket.destroy();
+        resolve(new Date(end));
+      },
+    );
+    socket.on("timeout", () => socket.destroy(new AppError("deadline_exceeded", "No TLS handshake in time.")));
+    socket.on("error", reject);
+  });
+}
