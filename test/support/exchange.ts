@@ -9,7 +9,11 @@ import { writeSampleData } from "../../cli/generate-sample-data.ts";
 import { packageRoot } from "../../lib/package-root.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
+import { openTestBackends, type TestBackends } from "./backends.ts";
+import { leftOverQueues } from "./bus-inspection.ts";
+import { eventually } from "./eventually.ts";
 import { assertNoProcessLeft } from "./leaks.ts";
+import { leftOverKeys } from "./store-inspection.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 /** The sample's analyst. */
@@ -25,13 +29,18 @@ export interface TestExchange extends Exchange {
   readonly adminKey: string;
   /** Its configuration folder. */
   readonly configuration: string;
+  readonly backends: TestBackends;
 }
 
-/** Options beyond those of the exchange. */
-export type TestExchangeOptions = Partial<Omit<ExchangeOptions, "stateFolder" | "port">>;
+/** As the exchange's; store, bus and sidecar are what the environment chose (`backends.ts`). */
+export type TestExchangeOptions = Partial<Omit<ExchangeOptions, "stateFolder" | "port" | "storeUrl" | "busUrl">>;
+
+/** Leases of processes that were killed, and figures of a broker, take some seconds to follow. */
+const LEFT_OVERS_MS = 15_000;
 
 /**
- * Starts an exchange; after the tests of this file it is stopped, and no process of it may be left. To be awaited at the top
+ * Starts an exchange; after the tests of this file it is stopped, and neither a process of it may be left, nor anything in store
+ * and bus that nobody needs. To be awaited at the top
  * level of the file: a hook's own `after` would end it with the hook.
  *
  * @param options its configuration folder; absent: a small sample (see {@link smallSample}).
@@ -39,17 +48,40 @@ export type TestExchangeOptions = Partial<Omit<ExchangeOptions, "stateFolder" | 
 export async function testExchange(options: TestExchangeOptions = {}): Promise<TestExchange> {
   const configuration = options.configuration ?? (await smallSample());
   const stateFolder = await temporaryFolder();
-  const exchange = await startExchange({ ...options, configuration, stateFolder, port: 0 });
+  const backends = await openTestBackends(stateFolder);
+  const { storeUrl, busUrl } = backends;
+  const { sidecar } = backends.choice;
+  const ending: (() => Promise<void>)[] = [() => backends.close()];
   after(async () => {
+    for (const end of ending.reverse()) await end();
+  });
+  const exchange = await startExchange({ sidecar, ...options, storeUrl, busUrl, configuration, stateFolder, port: 0 });
+  ending.push(async () => {
     await exchange.stop();
     await assertNoProcessLeft(stateFolder);
+    await assertNothingLeftIn(backends);
   });
   return {
     ...exchange,
+    backends,
     configuration,
     client: new ExchangeClient(exchange.url),
     adminKey: (await readFile(exchange.adminKeyFile, "utf8")).trim(),
   };
+}
+
+/** Fails if an exchange that was stopped has left keys that nobody needs, queues of runs or of processes, or connections. */
+async function assertNothingLeftIn(backends: TestBackends): Promise<void> {
+  const { bus, choice } = backends;
+  await eventually(
+    async () => {
+      assert.deepEqual(leftOverKeys(await backends.storedKeys()), []);
+      assert.deepEqual(leftOverQueues(await bus.queues()), []);
+      if (choice.bus === "rabbitmq") assert.equal(await bus.connections(), 0, "connections");
+      return true;
+    },
+    { timeoutMs: LEFT_OVERS_MS, intervalMs: 200, describe: "nothing to be left in store and bus" },
+  );
 }
 
 /** The sample's configuration with few people: fast to load, in a folder of its own that a test may change. */

@@ -72,6 +72,8 @@ export interface OwnRabbitMq extends RabbitMq {
   readonly managementPort: number;
   /** Undefined without TLS. */
   readonly tlsPort: number | undefined;
+  /** The variables that name it to other processes' {@link startRabbitMq}. */
+  readonly environment: { readonly DYNAMOS_TEST_AMQP: string; readonly DYNAMOS_TEST_AMQP_MANAGEMENT: string };
   /** Stops it in an orderly way. */
   stop(): Promise<void>;
   /** `kill -9`. */
@@ -129,12 +131,14 @@ export async function startOwnRabbitMq(options: OwnRabbitMqOptions = {}): Promis
 }
 
 class Server implements RabbitMq {
+  readonly environment: OwnRabbitMq["environment"];
   readonly #amqp: URL;
   readonly #management: URL;
 
   constructor(amqp: URL, management: URL) {
     this.#amqp = amqp;
     this.#management = management;
+    this.environment = { DYNAMOS_TEST_AMQP: amqp.href, DYNAMOS_TEST_AMQP_MANAGEMENT: management.href };
   }
 
   async vhost(): Promise<VirtualHost> {

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import Database from "better-sqlite3";
 import { ExchangeClient, type Approval } from "../../cli/client.ts";
+import { runQueuesAmong } from "./bus-inspection.ts";
 import { eventually } from "./eventually.ts";
 import { ANALYST, type TestExchange } from "./exchange.ts";
 import { processesWith } from "./leaks.ts";
@@ -58,7 +58,7 @@ export async function assertNothingLeft(exchange: TestExchange): Promise<void> {
         ...(await processesWith(exchange.stateFolder))
           .filter(({ commandLine }) => commandLine.includes("query-child."))
           .map(({ commandLine }) => commandLine),
-        ...runQueues(exchange),
+        ...runQueuesAmong(await exchange.backends.bus.queues()),
         ...livingJobs(exchange),
       ];
       assert.deepEqual(left, []);
@@ -66,18 +66,6 @@ export async function assertNothingLeft(exchange: TestExchange): Promise<void> {
     },
     { timeoutMs: 15_000, intervalMs: 100, describe: "chains, run queues and jobs to be gone" },
   );
-}
-
-/** The run queues that the bus holds. */
-export function runQueues(exchange: TestExchange): string[] {
-  const bus = new Database(exchange.busUrl.replace("embedded:", ""), { readonly: true });
-  try {
-    const names = bus.prepare<[], { name: string }>("SELECT name FROM queue WHERE kind = 'run'").all();
-    // Those with `-in-` hold the answers to a process, and live as long as that.
-    return names.map(({ name }) => name).filter((name) => !name.includes("-in-"));
-  } finally {
-    bus.close();
-  }
 }
 
 /** Jobs whose record says that they live. */

@@ -29,6 +29,7 @@ const COLUMNS = Object.keys(SHARED).join(", ");
 
 const folder = await configuration();
 const exchange = await testExchange({ configuration: folder });
+await exchange.backends.bus.listen();
 after(() => console.log(`The canaries are those of ANONYMIZE_SEED=${String(random.seed)}`));
 /** All that came back to the analyst. */
 const answers: Buffer[] = [];
@@ -111,7 +112,7 @@ describe("behind sql-anonymize", () => {
   test("no original value is on the bus, in a file, or in a log", async () => {
     const searched = await searchState();
     assert.deepEqual(searched.found, []);
-    for (const part of ["bus.db", "logs/agent-SURF.log", "jobs/"]) {
+    for (const part of ["bus", "logs/agent-SURF.log", "jobs/"]) {
       assert.ok(
         searched.files.some((file) => file.startsWith(part)),
         `${part} was not searched: ${searched.files.join(", ")}`,
@@ -125,7 +126,7 @@ describe("behind sql-anonymize", () => {
     const { bytes } = await ask(endpoint, token, { query: `SELECT ${COLUMNS} FROM people` }, {}, "text/csv");
     assert.equal(canariesIn(bytes).length, new Set(PEOPLE.VU.flatMap(originals)).size);
     assert.ok(
-      (await searchState()).found.some(({ file }) => file.startsWith("bus.db")),
+      (await searchState()).found.some(({ file }) => file === "bus"),
       "rows passed over the bus",
     );
   });
@@ -174,14 +175,18 @@ function isoOf(cell: unknown): string {
     : String(cell);
 }
 
-/** All that there is in the exchange's folder, but for the stewards' own data, which of course hold the values. */
+/** All that went over the bus, and all that there is in the exchange's folder, but for the stewards' own data, which of course hold the values. */
 async function searchState(): Promise<{ files: string[]; found: { file: string; canary: string }[] }> {
   const found: { file: string; canary: string }[] = [];
   const files: string[] = [];
+  for (const bytes of await exchange.backends.bus.passed()) {
+    files.push("bus");
+    for (const canary of canariesIn(bytes)) found.push({ file: "bus", canary });
+  }
   for (const entry of await readdir(exchange.stateFolder, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name);
     const file = relative(exchange.stateFolder, path);
-    if (!entry.isFile() || /^agent-(VU|UVA)\/(data|worlds)\//.test(file)) continue;
+    if (!entry.isFile() || file.startsWith("bus.db") || /^agent-(VU|UVA)\/(data|worlds)\//.test(file)) continue;
     // A job that is being tidied up takes its files with it.
     const bytes = await readFile(path).catch(() => undefined);
     if (bytes === undefined) continue;
