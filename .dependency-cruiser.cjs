@@ -33,8 +33,8 @@ module.exports = {
       name: "adapters-only-by-open",
       comment: "One place chooses the adapter.",
       severity: "error",
-      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|embedded|local)" },
-      to: { path: "^lib/(knowledge/sqlite|bus/embedded|jobs/local)" },
+      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|local)" },
+      to: { path: "^lib/(knowledge/(sqlite|etcd)|bus/embedded|jobs/local)" },
     },
     {
       name: "deployables-meet-in-proto",
@@ -73,7 +73,9 @@ module.exports = {
       "better-sqlite3",
       "^(lib/(knowledge|bus)/|lib/data/|microservices/sql-query/|agent/data/|cli/|test/|bench/)",
     ),
-    vendor("@grpc/grpc-js", "^lib/rpc/"),
+    // etcd3 brings no way of its own to make a channel's credentials, or to hear of its state.
+    vendor("@grpc/grpc-js", "^lib/(rpc/|knowledge/etcd-(connection|calls)\\.ts$)"),
+    vendor("etcd3", "^lib/knowledge/etcd"),
     vendor("fastify", "^(lib/http/|orchestrator/http/|agent/http/|test/)"),
     vendor("graphlib", "^lib/chain/"),
     vendor("@opentelemetry/(sdk-node|exporter.*)", "^lib/telemetry/tracing\\.ts$"),

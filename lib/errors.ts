@@ -15,6 +15,7 @@ export interface ErrorKind {
 
 /** The closed table. Keep it sorted; `docs/errors.md` explains each entry. */
 export const ERROR_KINDS = {
+  access_refused: { status: 503, retryable: false, title: "A service that this needs refuses our credentials" },
   agent_offline: { status: 503, retryable: true, title: "The agent of this party is not online" },
   agent_timeout: { status: 504, retryable: true, title: "The agent did not answer in time" },
   agreement_gone: { status: 403, retryable: false, title: "The agreement behind this request no longer allows it" },

@@ -36,6 +36,13 @@ export type StoreChange =
   | { readonly type: "put"; readonly document: StoredDocument }
   | { readonly type: "delete"; readonly key: string; readonly revision: number };
 
+/** Another document that must not have changed: what makes the holder of a lock write only while it holds it. */
+export interface Guard {
+  readonly key: string;
+  /** Revision that the guarding key must have; 0 means: there must be no such key. */
+  readonly revision: number;
+}
+
 /** What a put may demand and attach. */
 export interface PutOptions {
   /**
@@ -43,6 +50,8 @@ export interface PutOptions {
    * `precondition_failed` and changes nothing.
    */
   readonly ifRevision?: number;
+  /** Write only while that other key has that revision, else fail with `precondition_failed` and change nothing. */
+  readonly guard?: Guard;
   /**
    * The key is deleted when this lease ends. A put without a lease, or with another, detaches the key from the one it
    * had. Fails with `not_found` when the lease has ended.
@@ -54,6 +63,8 @@ export interface PutOptions {
 export interface DeleteOptions {
   /** As in {@link PutOptions.ifRevision}. */
   readonly ifRevision?: number;
+  /** As in {@link PutOptions.guard}. */
+  readonly guard?: Guard;
 }
 
 /** A list, and the revision at which it is complete: watching from `revision` misses nothing and repeats nothing. */
@@ -102,8 +113,10 @@ export interface LeaseOptions {
 
 /**
  * Every call fails with `unavailable` when the store cannot be reached before its deadline (default 5 s), and after
- * `close`. Keys are well-formed strings of 1 to {@link MAX_KEY_BYTES} bytes; others, and values that are not JSON, fail
- * with `invalid_argument`.
+ * `close`; a write that fails so may have been carried out nevertheless. Keys are well-formed strings of 1 to
+ * {@link MAX_KEY_BYTES} bytes that begin with a slash, prefixes are empty or begin with one; others, and values that are
+ * not JSON, fail with `invalid_argument`. Where the store refuses our credentials, calls and watches fail with
+ * `access_refused`.
  */
 export interface KnowledgeStore {
   /** The document, or undefined. Sees every write that was confirmed before the call began. */

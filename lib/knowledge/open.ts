@@ -3,7 +3,7 @@ import { type Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
 import { type KnowledgeStore } from "./knowledge-store.ts";
 
-/** Which store, and where. As a URL: `sqlite:<path>` or `etcd://<host>:<port>[,<host>:<port>…]`. */
+/** Which store, and where. As a URL: `sqlite:<path>`, `etcd://…` or `etcds://…` (`docs/configuration.md`). */
 export type KnowledgeStoreConfiguration =
   | {
       readonly kind: "sqlite";
@@ -24,7 +24,7 @@ export function parseKnowledgeStoreUrl(url: string): KnowledgeStoreConfiguration
   if (url.startsWith("sqlite:") && url.length > "sqlite:".length) {
     return { kind: "sqlite", path: url.slice("sqlite:".length) };
   }
-  if (url.startsWith("etcd://")) return { kind: "etcd", url };
+  if (/^etcds?:\/\//.test(url)) return { kind: "etcd", url };
   // Only the scheme is repeated: URLs may carry credentials.
   const scheme = /^[a-z][a-z0-9+.-]*:/i.exec(url)?.[0] ?? "no scheme";
   const message = `The knowledge store's URL has ${scheme}; write sqlite:<path> or etcd://<host>:<port>.`;
@@ -45,8 +45,10 @@ export async function openKnowledgeStore(
       const { openSqliteKnowledgeStore } = await import("./sqlite.ts");
       return openSqliteKnowledgeStore({ path: chosen.path, ...options });
     }
-    case "etcd":
-      throw new AppError("configuration_invalid", "This version has no etcd adapter yet; use sqlite:<path>.");
+    case "etcd": {
+      const { openEtcdKnowledgeStore } = await import("./etcd.ts");
+      return openEtcdKnowledgeStore({ url: chosen.url, ...options });
+    }
     default:
       return chosen satisfies never;
   }

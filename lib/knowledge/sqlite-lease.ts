@@ -1,6 +1,7 @@
 /** Leases of the embedded knowledge store: one process's handle on a row of the lease table. */
 import { type Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
+import { leaseEnded } from "./argument-checks.ts";
 import { type Lease } from "./knowledge-store.ts";
 import { type SqliteFile } from "./sqlite-file.ts";
 import { type StoreTables } from "./sqlite-tables.ts";
@@ -90,9 +91,4 @@ export class SqliteLease implements Lease {
     this.abandon();
     if (state === "lost") this.#reportLost();
   }
-}
-
-/** The failure of whoever uses a lease that has ended. */
-export function leaseEnded(id: string): AppError {
-  return new AppError("not_found", `The lease ${id} has ended; grant a new one and write its keys again.`);
 }

@@ -1,5 +1,6 @@
 /** Watches of the embedded knowledge store: who waits for changes, and what they are given. */
-import { AppError, toAppError } from "../errors.ts";
+import { toAppError } from "../errors.ts";
+import { changesForgotten } from "./argument-checks.ts";
 import { type StoreChange, type StoreWatch } from "./knowledge-store.ts";
 import { type SqliteFile } from "./sqlite-file.ts";
 import { type KeyRange, type StoreTables, keyRange } from "./sqlite-tables.ts";
@@ -149,8 +150,7 @@ export class SqliteWatch implements StoreWatch {
   #keysAtStart(): Set<string> {
     const { compacted } = this.#tables.counters();
     if (this.#position < compacted) {
-      const message = `Changes since revision ${this.#position} are no longer kept (only those after ${compacted}): list again, and watch from there.`;
-      throw new AppError("unavailable", message);
+      throw changesForgotten(this.#position);
     }
     return this.#tables.keysAt(this.#range, this.#position);
   }

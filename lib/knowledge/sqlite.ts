@@ -8,20 +8,27 @@ import { randomUUID } from "node:crypto";
 import { type Clock, systemClock } from "../clock.ts";
 import { AppError } from "../errors.ts";
 import {
+  checkedKey,
+  checkedPrefix,
+  checkedTtl,
+  guardChanged,
+  leaseEnded,
+  notAsDemanded,
+  toJson,
+} from "./argument-checks.ts";
+import {
   type DeleteOptions,
+  type Guard,
   type KnowledgeStore,
   type Lease,
   type LeaseOptions,
   type Listing,
-  MAX_KEY_BYTES,
-  MAX_VALUE_BYTES,
-  MIN_LEASE_TTL_MS,
   type PutOptions,
   type StoreWatch,
   type StoredDocument,
 } from "./knowledge-store.ts";
 import { SqliteFile } from "./sqlite-file.ts";
-import { type LeaseContext, SqliteLease, leaseEnded } from "./sqlite-lease.ts";
+import { type LeaseContext, SqliteLease } from "./sqlite-lease.ts";
 import { StoreTables, keyRange, prepareTables } from "./sqlite-tables.ts";
 import { ChangeSignal, SqliteWatch } from "./sqlite-watch.ts";
 
@@ -86,16 +93,16 @@ class SqliteKnowledgeStore implements KnowledgeStore {
 
   async list(prefix: string): Promise<Listing> {
     return this.#file.read(() => ({
-      documents: this.#tables.list(keyRange(prefix)),
+      documents: this.#tables.list(keyRange(checkedPrefix(prefix))),
       revision: this.#tables.counters().revision,
     }));
   }
 
   async put(key: string, value: unknown, options: PutOptions = {}): Promise<number> {
-    const { ifRevision, lease } = options;
+    const { ifRevision, guard, lease } = options;
     const json = toJson(value);
     const revision = await this.#file.write(() => {
-      this.#demandRevision(checkedKey(key), ifRevision);
+      this.#demand(checkedKey(key), ifRevision, guard);
       if (lease && this.#tables.leaseTtlMs(lease.id, this.#leases.clock.now()) === undefined)
         throw leaseEnded(lease.id);
       return this.#tables.put(key, json, lease?.id ?? null);
@@ -106,7 +113,7 @@ class SqliteKnowledgeStore implements KnowledgeStore {
 
   async delete(key: string, options: DeleteOptions = {}): Promise<boolean> {
     const existed = await this.#file.write(() => {
-      this.#demandRevision(checkedKey(key), options.ifRevision);
+      this.#demand(checkedKey(key), options.ifRevision, options.guard);
       if (this.#tables.revisionOf(key) === 0) return false;
       this.#tables.delete(key);
       return true;
@@ -118,7 +125,7 @@ class SqliteKnowledgeStore implements KnowledgeStore {
   watch(prefix: string, fromRevision: number, signal?: AbortSignal): StoreWatch {
     const onAbort = (): void => void watch.close();
     const watch = new SqliteWatch(this.#file, this.#tables, this.#signal, {
-      prefix,
+      prefix: checkedPrefix(prefix),
       fromRevision,
       onEnd: () => {
         this.#watches.delete(watch);
@@ -132,12 +139,8 @@ class SqliteKnowledgeStore implements KnowledgeStore {
   }
 
   async grantLease({ ttlMs, renewal = "automatic" }: LeaseOptions): Promise<Lease> {
-    if (!Number.isInteger(ttlMs) || ttlMs < MIN_LEASE_TTL_MS) {
-      const message = `A lease of ${ttlMs} ms cannot be granted: ttlMs must be a whole number of at least ${MIN_LEASE_TTL_MS}.`;
-      throw new AppError("invalid_argument", message);
-    }
     const id = randomUUID();
-    await this.#file.write(() => this.#tables.addLease(id, ttlMs, this.#leases.clock.now()));
+    await this.#file.write(() => this.#tables.addLease(id, checkedTtl(ttlMs), this.#leases.clock.now()));
     const lease = new SqliteLease(this.#leases, id, ttlMs);
     if (renewal === "automatic") lease.renewAutomatically();
     return lease;
@@ -160,13 +163,14 @@ class SqliteKnowledgeStore implements KnowledgeStore {
     this.#file.close();
   }
 
-  #demandRevision(key: string, ifRevision: number | undefined): void {
+  #demand(key: string, ifRevision: number | undefined, guard: Guard | undefined): void {
+    if (guard !== undefined) {
+      const found = this.#tables.revisionOf(checkedKey(guard.key));
+      if (found !== guard.revision) throw guardChanged(guard.key, guard.revision, found);
+    }
     if (ifRevision === undefined) return;
     const found = this.#tables.revisionOf(key);
-    if (found === ifRevision) return;
-    const name = (revision: number): string => (revision === 0 ? "no such document" : `revision ${revision}`);
-    const message = `The document is not as expected: ${name(ifRevision)} was demanded, ${name(found)} was found. Read it again.`;
-    throw new AppError("precondition_failed", message);
+    if (found !== ifRevision) throw notAsDemanded(ifRevision, found);
   }
 
   /** Ends the leases whose time has run out, whoever granted them: their owners may be dead. */
@@ -184,30 +188,4 @@ class SqliteKnowledgeStore implements KnowledgeStore {
       if (!(error instanceof AppError)) throw error;
     }
   }
-}
-
-function checkedKey(key: string): string {
-  // SQLite keeps UTF-8, in which lone surrogates would all become the same character.
-  const isWellFormed = !/\p{Surrogate}/u.test(key);
-  const bytes = Buffer.byteLength(key);
-  if (bytes > 0 && bytes <= MAX_KEY_BYTES && isWellFormed) return key;
-  const fault = isWellFormed ? `has ${bytes} bytes` : "is not well-formed Unicode";
-  throw new AppError(
-    "invalid_argument",
-    `A key must be well-formed, of 1 to ${MAX_KEY_BYTES} bytes; this one ${fault}.`,
-  );
-}
-
-function toJson(value: unknown): string {
-  let json: string | undefined;
-  try {
-    json = JSON.stringify(value);
-  } catch (error) {
-    throw new AppError("invalid_argument", "The value cannot be written as JSON.", { cause: error });
-  }
-  if (json === undefined) throw new AppError("invalid_argument", `A ${typeof value} cannot be written as JSON.`);
-  const bytes = Buffer.byteLength(json);
-  if (bytes <= MAX_VALUE_BYTES) return json;
-  const message = `The value has ${bytes} bytes of JSON; at most ${MAX_VALUE_BYTES} are allowed in the knowledge store.`;
-  throw new AppError("message_too_large", message);
 }

@@ -13,13 +13,16 @@ export interface RunningStore {
   readonly url: string;
   /** A new handle, independent of all others (as from another process). The suite closes it. */
   open(options?: { readonly timeoutMs?: number }): Promise<KnowledgeStore>;
-  /** Makes the store forget all changes up to some revision that is not lower than any confirmed before the call. */
-  compact(): Promise<void>;
+  /**
+   * Makes the store forget all changes up to some revision that is not lower than any confirmed before the call. Missing
+   * where the suite does not control the store: its tests are skipped then.
+   */
+  readonly compact?: () => Promise<void>;
   /**
    * Makes the store unable to take writes (server stopped, file locked) until the function it gives is called; all that
-   * was confirmed stays.
+   * was confirmed stays. Missing as above.
    */
-  interrupt(): Promise<() => Promise<void>>;
+  readonly interrupt?: () => Promise<() => Promise<void>>;
   /** Ends the store. */
   stop(): Promise<void>;
 }
@@ -122,6 +125,12 @@ export class Collected {
 /** Where a change stands. */
 export function revisionOf(change: StoreChange): number {
   return change.type === "put" ? change.document.revision : change.revision;
+}
+
+/** Skips the test by name where the store that is given cannot be disturbed. */
+export function mayDisturb<Action>(context: TestContext, action: Action | undefined): action is Action {
+  if (action === undefined) context.skip("this store is not ours to disturb; without DYNAMOS_TEST_ETCD it is");
+  return action !== undefined;
 }
 
 /** What `promise` resolves with, unless that takes too long. */

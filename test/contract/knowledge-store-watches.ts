@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type StoreChange } from "../../lib/knowledge/knowledge-store.ts";
 import { eventually } from "../support/eventually.ts";
-import { type Use, contents, inTime, replay, revisionOf, spread } from "./knowledge-store-bench.ts";
+import { type Use, contents, inTime, mayDisturb, replay, revisionOf, spread } from "./knowledge-store-bench.ts";
 
 /** Watches of a store that runs. */
 export function watchTests(use: Use): void {
@@ -110,6 +110,8 @@ export function watchTests(use: Use): void {
 export function compactionTests(use: Use): void {
   test("a watch that stood still while the past was forgotten is told the difference", async (context) => {
     const { here, there, key, bench } = await spread(use, context);
+    const { compact } = bench.running;
+    if (!mayDisturb(context, compact)) return;
     for (const name of ["gone", "back", "kept", "changed"]) await here.put(key(name), 0);
     const start = await contents(here, key(""));
     const watch = here.watch(key(""), await bench.revision());
@@ -123,7 +125,7 @@ export function compactionTests(use: Use): void {
     await there.put(key("new"), 1);
     await there.put(key("never"), 1);
     await there.delete(key("never"));
-    await bench.running.compact();
+    await compact();
     await there.put(key("late"), 1);
     const seen: StoreChange[] = [];
     for (let change = await reader.next(); !change.done; change = await reader.next()) {
@@ -141,10 +143,12 @@ export function compactionTests(use: Use): void {
 
   test("a watch cannot begin where the past is forgotten; from a new list it can", async (context) => {
     const { here, there, key, bench } = await spread(use, context);
+    const { compact } = bench.running;
+    if (!mayDisturb(context, compact)) return;
     const { revision } = await here.list(key(""));
     await there.put(key("a"), 1);
     await there.put(key("a"), 2);
-    await bench.running.compact();
+    await compact();
     await assert.rejects(inTime(bench.collect(here.watch(key(""), revision)).ended), { code: "unavailable" });
     const seen = bench.collect(here.watch(key(""), await bench.revision()));
     await there.put(key("a"), 3);
@@ -156,9 +160,11 @@ export function compactionTests(use: Use): void {
 export function interruptionTests(use: Use): void {
   test("a store that takes no writes makes them fail at their deadline, and works again afterwards", async (context) => {
     const { here, key, bench } = await spread(use, context);
+    const { interrupt } = bench.running;
+    if (!mayDisturb(context, interrupt)) return;
     const store = await bench.another({ timeoutMs: 300 });
     await store.put(key("a"), 1);
-    const resume = await bench.running.interrupt();
+    const resume = await interrupt();
     const startedAt = performance.now();
     try {
       await assert.rejects(inTime(store.put(key("a"), 2)), { code: "unavailable" });
@@ -172,6 +178,8 @@ export function interruptionTests(use: Use): void {
 
   test("watches and leases outlive a short interruption: no gap, no repetition, no key lost", async (context) => {
     const { here, there, key, bench } = await spread(use, context);
+    const { interrupt } = bench.running;
+    if (!mayDisturb(context, interrupt)) return;
     const lease = await here.grantLease({ ttlMs: 5000 });
     const isLost = { yet: false };
     void lease.lost.then(() => (isLost.yet = true));
@@ -179,7 +187,7 @@ export function interruptionTests(use: Use): void {
     const seen = bench.collect(here.watch(key(""), await bench.revision()));
     await there.put(key("a"), 1);
     await seen.upTo(1);
-    const resume = await bench.running.interrupt();
+    const resume = await interrupt();
     const duringIt = there.put(key("a"), 2).catch(() => undefined);
     await sleep(2000);
     await resume();

@@ -12,8 +12,12 @@ import { leaseTests, lifeTests } from "./knowledge-store-leases.ts";
 import { compactionTests, interruptionTests, watchTests } from "./knowledge-store-watches.ts";
 
 /** Registers the suite for one adapter. */
-export function knowledgeStoreContract(name: string, start: () => Promise<RunningStore>): void {
-  describe(`The knowledge store on ${name}`, () => {
+export function knowledgeStoreContract(
+  name: string,
+  start: () => Promise<RunningStore>,
+  { skip = false }: { readonly skip?: string | false } = {},
+): void {
+  describe(`The knowledge store on ${name}`, { skip }, () => {
     let running: RunningStore;
     before(async () => {
       running = await start();

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { openSqliteKnowledgeStore } from "../../lib/knowledge/sqlite.ts";
+import { etcdForTests, noEtcd } from "../support/etcd.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { type RunningStore } from "./knowledge-store-bench.ts";
 import { knowledgeStoreContract } from "./knowledge-store.contract.ts";
@@ -29,3 +30,23 @@ knowledgeStoreContract("SQLite", async (): Promise<RunningStore> => {
     stop: async () => undefined,
   };
 });
+
+knowledgeStoreContract(
+  "etcd",
+  async (): Promise<RunningStore> => {
+    const { url, server, stop } = await etcdForTests();
+    return {
+      url,
+      open: (options = {}) => openKnowledgeStore(url, { timeoutMs: 20_000, ...options }),
+      stop,
+      ...(server && {
+        compact: () => server.compact(),
+        interrupt: async () => {
+          server.pause();
+          return async () => server.resume();
+        },
+      }),
+    };
+  },
+  { skip: noEtcd() },
+);

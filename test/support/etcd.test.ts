@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -33,12 +34,13 @@ test("an etcd dies with a test process that is killed hard, also while it is pau
     `import { startEtcd } from ${JSON.stringify(support)};
      const server = await startEtcd();
      server.pause();
-     process.send(server.endpoint);`,
+     process.send({ endpoint: server.endpoint, dataFolder: server.dataFolder });`,
   );
   const child = fork(program, { execArgv: [] });
-  const [endpoint] = (await once(child, "message")) as [string];
+  const [{ endpoint, dataFolder }] = (await once(child, "message")) as [{ endpoint: string; dataFolder: string }];
   const marker = `--listen-client-urls=http://${endpoint}`;
   assert.equal((await processesWith(marker)).length, 2, "the server and its guard");
   child.kill("SIGKILL");
   await assertNoProcessLeft(marker);
+  assert.equal(existsSync(dataFolder), false, "its data are gone too");
 });

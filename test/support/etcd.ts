@@ -8,7 +8,8 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdtemp, readFile, statfs } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { Etcd3 } from "etcd3";
@@ -16,16 +17,26 @@ import { type CertificateFiles } from "./certificates.ts";
 import { eventually } from "./eventually.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-/** POSIX shell: starts what it is told, tells its process id, and kills it when its own input ends. */
+/**
+ * POSIX shell: starts what it is told, tells its process id, and kills it when its own input ends. Unless it reads `keep`
+ * before, it deletes the folder of the data too, which may lie in memory.
+ */
 const GUARD_PROGRAM = `
 trap '' HUP INT TERM
+data=$1; shift
 "$@" >/dev/null 2>&1 &
 server=$!
 echo "$server"
-while read -r _; do :; done
+word=
+while read -r line; do word=$line; done
 kill -s KILL "$server" 2>/dev/null
 wait "$server" 2>/dev/null
+[ "$word" = keep ] || rm -rf -- "$data"
 exit 0`;
+
+/** Memory that looks like a disk: a server there need not wait for a disk that others keep busy. */
+const MEMORY_FOLDER = "/dev/shm";
+const MEMORY_NEEDED_BYTES = 2 ** 30;
 
 const READY_MS = 30_000;
 const START_ATTEMPTS = 3;
@@ -69,7 +80,7 @@ export interface EtcdForTests {
   /** The server, when it is our own; without it, what needs control of the server is to be skipped by name. */
   readonly server?: EtcdServer;
   /** Ends the server, if it is our own. */
-  stop(): Promise<void>;
+  readonly stop: () => Promise<void>;
 }
 
 /** See {@link EtcdForTests}. Check {@link noEtcd} before. */
@@ -87,10 +98,10 @@ export async function etcdForTests(): Promise<EtcdForTests> {
 
 /** Starts a server, and resolves when it is healthy. Stop it in the end. Check {@link noEtcdProgram} before. */
 export async function startEtcd(options: EtcdOptions = {}): Promise<EtcdServer> {
-  const folder = await temporaryFolder();
+  const folders = { log: await temporaryFolder(), data: await dataFolder() };
   for (let attempt = 1; ; attempt++) {
     const ports = { client: await freePort(), peer: await freePort(), health: await freePort() };
-    const server = new EtcdServer(folder, ports, options);
+    const server = new EtcdServer(folders, ports, options);
     try {
       await server.start();
       return server;
@@ -107,16 +118,21 @@ interface Ports {
   readonly health: number;
 }
 
+interface Folders {
+  readonly log: string;
+  readonly data: string;
+}
+
 /** An etcd of our own. */
 export class EtcdServer {
   readonly ports: Ports;
-  readonly #folder: string;
+  readonly #folders: Folders;
   readonly #options: EtcdOptions;
   #guard: ChildProcess | undefined;
   #pid = 0;
 
-  constructor(folder: string, ports: Ports, options: EtcdOptions) {
-    this.#folder = folder;
+  constructor(folders: Folders, ports: Ports, options: EtcdOptions) {
+    this.#folders = folders;
     this.ports = ports;
     this.#options = options;
   }
@@ -124,6 +140,11 @@ export class EtcdServer {
   /** `127.0.0.1:<port>` of its clients. */
   get endpoint(): string {
     return `127.0.0.1:${this.ports.client}`;
+  }
+
+  /** Where its data lie. */
+  get dataFolder(): string {
+    return this.#folders.data;
   }
 
   /** Process id; 0 while it is not running. */
@@ -141,7 +162,7 @@ export class EtcdServer {
 
   /** Starts it, again with the same ports and data; resolves when it is healthy. */
   async start(): Promise<void> {
-    const guard = spawn("/bin/sh", ["-c", GUARD_PROGRAM, "etcd-guard", "etcd", ...this.#flags()], {
+    const guard = spawn("/bin/sh", ["-c", GUARD_PROGRAM, "etcd-guard", this.#folders.data, "etcd", ...this.#flags()], {
       // In a session of its own, so that Ctrl+C reaches the test first.
       detached: true,
       stdio: ["pipe", "pipe", "ignore"],
@@ -154,6 +175,7 @@ export class EtcdServer {
       this.#pid = Number(line.toString());
       await eventually(() => this.#isHealthy(), {
         timeoutMs: READY_MS,
+        intervalMs: 50,
         describe: `etcd on port ${this.ports.client} to be healthy`,
       });
     } catch (error) {
@@ -167,7 +189,8 @@ export class EtcdServer {
     if (this.#pid === 0) return;
     this.resume();
     process.kill(this.#pid, "SIGTERM");
-    await eventually(() => !this.#isRunning(), { describe: "etcd to stop", intervalMs: 5 }).catch(() => undefined);
+    // One that does not obey is killed.
+    await eventually(() => !this.#isRunning(), { intervalMs: 50 }).catch(() => undefined);
     await this.kill();
   }
 
@@ -178,7 +201,7 @@ export class EtcdServer {
     this.#pid = 0;
     if (guard === undefined || guard.exitCode !== null || guard.signalCode !== null) return;
     const exited = once(guard, "exit");
-    guard.stdin?.end();
+    guard.stdin?.end("keep\n");
     await exited;
   }
 
@@ -190,6 +213,17 @@ export class EtcdServer {
   /** SIGCONT. */
   resume(): void {
     process.kill(this.#pid, "SIGCONT");
+  }
+
+  /** Makes it forget all changes before its present revision. */
+  async compact(): Promise<void> {
+    const admin = await this.admin();
+    try {
+      const { header } = await admin.kv.range({ key: Buffer.from("/") });
+      await admin.kv.compact({ revision: header.revision, physical: true });
+    } finally {
+      admin.close();
+    }
   }
 
   /** The end of its log. */
@@ -245,7 +279,7 @@ export class EtcdServer {
   }
 
   get #logFile(): string {
-    return join(this.#folder, "etcd.log");
+    return join(this.#folders.log, "etcd.log");
   }
 
   #flags(): string[] {
@@ -253,7 +287,7 @@ export class EtcdServer {
     const scheme = tls === undefined ? "http" : "https";
     return [
       "--name=test",
-      `--data-dir=${join(this.#folder, "data")}`,
+      `--data-dir=${join(this.#folders.data, "data")}`,
       `--listen-client-urls=${scheme}://${this.endpoint}`,
       `--advertise-client-urls=${scheme}://${this.endpoint}`,
       `--listen-peer-urls=http://127.0.0.1:${this.ports.peer}`,
@@ -279,11 +313,22 @@ export class EtcdServer {
     return ((await answer.json()) as { health?: string }).health === "true";
   }
 
-  /** A process that has ended stays in the table as long as its guard does not wait for it. */
+  /** A process that has ended stays in the table, as a zombie, as long as its guard does not wait for it. */
   #isRunning(): boolean {
-    const { status, stdout } = spawnSync("ps", ["-o", "stat=", "-p", String(this.#pid)], { encoding: "utf8" });
-    return status === 0 && !stdout.startsWith("Z");
+    const state = spawnSync("ps", ["-o", "stat=", "-p", String(this.#pid)], { encoding: "utf8" });
+    return state.status === 0 && !state.stdout.startsWith("Z");
   }
+}
+
+async function dataFolder(): Promise<string> {
+  const free = await statfs(MEMORY_FOLDER).then(
+    ({ bavail, bsize }) => bavail * bsize,
+    () => 0,
+  );
+  if (free < MEMORY_NEEDED_BYTES) return temporaryFolder();
+  const folder = await mkdtemp(join(MEMORY_FOLDER, "dynamos-test-etcd-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
+  return folder;
 }
 
 async function freePort(): Promise<number> {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openKnowledgeStore, parseKnowledgeStoreUrl } from "../../../lib/knowledge/open.ts";
+import { etcdForTests, noEtcd } from "../../support/etcd.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 test("a sqlite URL opens the store in that file, making its folder", async () => {
@@ -13,9 +14,18 @@ test("a sqlite URL opens the store in that file, making its folder", async () =>
   }
 });
 
-test("an etcd URL is understood, and refused as not there yet", async () => {
-  assert.deepEqual(parseKnowledgeStoreUrl("etcd://localhost:2379"), { kind: "etcd", url: "etcd://localhost:2379" });
-  await assert.rejects(openKnowledgeStore("etcd://localhost:2379"), { code: "configuration_invalid", message: /etcd/ });
+test("an etcd URL is understood, and opens what answers there", { skip: noEtcd() }, async () => {
+  for (const url of ["etcd://localhost:2379", "etcds://localhost:2379"]) {
+    assert.deepEqual(parseKnowledgeStoreUrl(url), { kind: "etcd", url });
+  }
+  const etcd = await etcdForTests();
+  try {
+    const store = await openKnowledgeStore(etcd.url);
+    assert.ok((await store.put("/a", 1)) > 0);
+    await store.close();
+  } finally {
+    await etcd.stop();
+  }
 });
 
 test("other URLs are refused without repeating what may be a password", async () => {
