@@ -1,0 +1,157 @@
+/** What is left when everything should be gone: processes, queues, keys, files, dead letters; and what the logs say. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Exchange } from "../../cli/exchange/exchange.ts";
+import type { KnowledgeStore } from "../../lib/knowledge/knowledge-store.ts";
+import type { Backends, SeenQueue } from "./backends.ts";
+import type { History } from "./history.ts";
+import { isOfChain, processesOf } from "./processes.ts";
+
+/** One thing that should be gone. */
+export interface LeftOver {
+  readonly what: string;
+  readonly name: string;
+}
+
+/** Keys under these belong to documents, and stay. */
+const DOCUMENTS = [
+  "/archetypes/",
+  "/requestTypes/",
+  "/microservices/",
+  "/policyEnforcer/agreements/",
+  "/datasets/",
+  "/forcedServices/",
+  "/orchestrator/seed/",
+];
+const ONLINE = /^\/(agents|orchestrator)\/(online|instances)\//;
+const LOOK_MS = 500;
+
+/** Looks until nothing is left, or the limit has passed; resolves with what is left then. */
+export async function untilNothingIsLeft(
+  look: () => Promise<readonly LeftOver[]>,
+  limitMs: number,
+): Promise<readonly LeftOver[]> {
+  for (const giveUpAt = Date.now() + limitMs; ; await sleep(LOOK_MS)) {
+    const left = await look();
+    if (left.length === 0 || Date.now() >= giveUpAt) return left;
+  }
+}
+
+/** What is left while the services still run: chains, runs' queues, messages, jobs, requests, files of answers. */
+export async function leftOvers(
+  exchange: Exchange,
+  backends: Backends,
+  store: KnowledgeStore,
+): Promise<readonly LeftOver[]> {
+  const { documents } = await store.list("/");
+  const online = documents.map(({ key }) => key).filter((key) => ONLINE.test(key));
+  const instances = new Set(online.map((key) => key.slice(key.lastIndexOf("/") + 1)));
+  const services = [...exchange.services.values()].filter((service) => !service.hasEnded());
+  const registered = services.filter(({ name }) => name.startsWith("agent-") && !name.endsWith("-sidecar")).length;
+  const agentsOnline = online.filter((key) => key.startsWith("/agents/online/")).length;
+  return [
+    ...(agentsOnline === registered
+      ? []
+      : [{ what: "online records", name: `${String(agentsOnline)} of ${String(registered)} agents` }]),
+    ...documents.flatMap(({ key }) =>
+      DOCUMENTS.some((prefix) => key.startsWith(prefix)) || ONLINE.test(key) ? [] : [{ what: "key", name: key }],
+    ),
+    ...(await backends.queues()).flatMap((queue) => leftOfQueue(queue, instances)),
+    ...chainLeftOvers(exchange.stateFolder),
+  ];
+}
+
+/** What is left after everything was stopped. */
+export async function leftOversOfStopped(
+  stateFolder: string,
+  backends: Backends,
+  store: KnowledgeStore,
+): Promise<readonly LeftOver[]> {
+  const { documents } = await store.list("/");
+  return [
+    ...processesOf(stateFolder).map(({ program, pid }) => ({ what: "process", name: `${program} ${String(pid)}` })),
+    ...documents.flatMap(({ key }) => (ONLINE.test(key) ? [{ what: "online record", name: key }] : [])),
+    ...(await backends.queues()).flatMap(({ name, kind }) => (kind === "run" ? [{ what: "queue", name }] : [])),
+    ...chainLeftOvers(stateFolder),
+  ];
+}
+
+/** Service queues stay, and are empty; of the others only the reply queues of living instances. */
+function leftOfQueue({ name, kind, messages }: SeenQueue, instances: ReadonlySet<string>): LeftOver[] {
+  if (kind === "service") return messages === 0 ? [] : [{ what: "messages", name: `${name}: ${String(messages)}` }];
+  const instance = /-in-([^-]+)(-.*)?$/.exec(name)?.[1];
+  const isLiving = instance !== undefined && (instances.has(instance) || !name.match(/^[A-Z]/));
+  return isLiving ? [] : [{ what: "queue", name }];
+}
+
+function chainLeftOvers(stateFolder: string): LeftOver[] {
+  const processes = processesOf(stateFolder).filter(isOfChain);
+  return [
+    ...processes.map(({ program, party = "?", pid }) => ({
+      what: "process of a chain",
+      name: `${program} of ${party} (${String(pid)})`,
+    })),
+    ...filesUnder(join(stateFolder, "jobs")).flatMap((path) =>
+      path.endsWith("/job.json") && /"phase":"(starting|running)"/.test(readOrNothing(path))
+        ? [{ what: "job that lives on record", name: path }]
+        : /\/tmp\//.test(path.slice(stateFolder.length))
+          ? [{ what: "temporary file", name: path }]
+          : [],
+    ),
+    ...filesUnder(stateFolder)
+      .filter((path) => /\/worlds\/(query-|\.new)/.test(path))
+      .map((path) => ({ what: "file of a query", name: path })),
+  ];
+}
+
+/** Error and fatal lines of all services' logs go into the history, at their own times. */
+export function readLogs(stateFolder: string, history: History): void {
+  const folder = join(stateFolder, "logs");
+  for (const file of readdirSync(folder)) {
+    for (const line of readFileSync(join(folder, file), "utf8").split("\n")) {
+      if (line === "") continue;
+      const { level, time, error } = parseLine(line);
+      if (level !== undefined && level !== "error" && level !== "fatal") continue;
+      const atMs = time === undefined ? history.now() : history.at(Date.parse(time));
+      history.add({ kind: "logged", service: file.replace(/\.log$/, ""), code: error?.code, line }, atMs);
+    }
+  }
+}
+
+interface LogLine {
+  readonly level?: string;
+  readonly time?: string;
+  readonly error?: { readonly code?: string };
+}
+
+/** What is no log line of ours (a crash, a warning of Node) has no level. */
+function parseLine(line: string): LogLine {
+  try {
+    const parsed: unknown = JSON.parse(line);
+    return typeof parsed === "object" && parsed !== null ? parsed : {};
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
+}
+
+function filesUnder(folder: string): string[] {
+  try {
+    return readdirSync(folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join(entry.parentPath, entry.name));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+function readOrNothing(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return "";
+    throw error;
+  }
+}

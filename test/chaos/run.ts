@@ -1,0 +1,202 @@
+/** One run of the harness: the exchange is started, the plan is done, all is healed and looked at, and the history is judged. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { startExchange, type Exchange } from "../../cli/exchange/exchange.ts";
+import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
+import { embeddedBackends, type Backends } from "./backends.ts";
+import { makeRequest, type ClientOptions } from "./client.ts";
+import { writeExchange } from "./exchange-data.ts";
+import { injectFault, type FaultContext } from "./faults.ts";
+import { History, type HistoryEvent } from "./history.ts";
+import { leftOvers, leftOversOfStopped, readLogs, untilNothingIsLeft } from "./inspection.ts";
+import { judge, type Violation } from "./judge.ts";
+import { Oracle } from "./oracle.ts";
+import type { ChaosPlan, PlannedRequest } from "./plan.ts";
+import { processesOf } from "./processes.ts";
+import { SLICES, STEWARDS } from "./questions.ts";
+import { StepSignal } from "./step-signal.ts";
+import { Supervisor } from "./supervisor.ts";
+
+/** How a run is done, beside its plan. */
+export interface RunOptions {
+  /** An empty folder for everything that the exchange writes. */
+  readonly folder: string;
+  readonly progress: (line: string) => void;
+  /** Requests under way at a time. */
+  readonly maxAtOnce: number;
+}
+
+/** What came of it. */
+export interface RunResult {
+  readonly history: History;
+  readonly violations: readonly Violation[];
+}
+
+/** The product's own limits, so short that what ends by itself ends within the run. */
+const REQUEST_DEADLINE_MS = 60_000;
+const JOB_LEASE_MS = 30_000;
+const SETTINGS = {
+  DYNAMOS_REQUEST_DEADLINE_MS: String(REQUEST_DEADLINE_MS),
+  DYNAMOS_JOB_LEASE_MS: String(JOB_LEASE_MS),
+  DYNAMOS_ONLINE_LEASE_MS: "3000",
+  DYNAMOS_KEPT_ANSWER_MS: "15000",
+  DYNAMOS_ANSWER_LINGER_MS: "5000",
+  DYNAMOS_STALL_TIMEOUT_MS: "20000",
+};
+/** A deadline's answer may take so long on its way. */
+const GRACE_MS = 20_000;
+const LIMITS = { toleranceMs: 5_000, recoveryMs: 20_000, maxMebibytes: 300 };
+const CLIENT_LIMIT_MS = 150_000;
+/** Leases end between one and two times their length after their last use; a cancelled run may linger before. */
+const LEFT_OVER_LIMIT_MS = 2 * JOB_LEASE_MS + 20_000;
+const STOPPED_LIMIT_MS = 15_000;
+const READY_LIMIT_MS = 60_000;
+const MEMORY_LOOK_MS = 2_000;
+const PROGRESS_MS = 15_000;
+
+/** Does the plan; resolves when nothing of it runs any more. */
+export async function runChaos(plan: ChaosPlan, options: RunOptions): Promise<RunResult> {
+  const { folder, progress } = options;
+  const configuration = join(folder, "configuration");
+  const stateFolder = join(folder, "state");
+  await mkdir(stateFolder, { recursive: true });
+  const oracle = new Oracle(await writeExchange(configuration, plan.options.seed));
+  const backends = embeddedBackends(stateFolder);
+  const exchange = await startExchange({
+    configuration,
+    stateFolder,
+    port: 0,
+    environment: SETTINGS,
+    replicas: {
+      orchestrator: plan.options.replicas,
+      policyEnforcer: plan.options.replicas,
+      agent: plan.options.replicas,
+    },
+    readyMs: READY_LIMIT_MS,
+  });
+  const history = new History();
+  const supervisor = new Supervisor(exchange, history);
+  progress("the exchange is up");
+  const watching = new AbortController();
+  const memory = watchMemory(stateFolder, watching.signal);
+  const saying = setInterval(() => progress(describeProgress(plan, history)), PROGRESS_MS);
+  try {
+    const steps = new StepSignal();
+    const client: ClientOptions = {
+      history,
+      oracle,
+      doors: exchange.urls,
+      onStep: (step) => steps.tell(step),
+      limitMs: CLIENT_LIMIT_MS,
+      attemptLimitMs: REQUEST_DEADLINE_MS + GRACE_MS,
+    };
+    const nextStep: FaultContext["nextStep"] = (step, signal) => steps.next(step, signal);
+    const faults = { history, supervisor, stateFolder, nextStep };
+    await Promise.all([
+      doRequests(plan.requests, client, options),
+      ...plan.faults.map(async (fault) => {
+        await sleep(Math.max(0, fault.atMs - history.now()));
+        await injectFault(fault, faults);
+      }),
+    ]);
+    progress("all requests and faults have ended; now all is to be well again");
+    await heal(exchange, supervisor, history);
+    for (const probe of PROBES) await makeRequest(probe, client);
+    progress("looking for what is left behind");
+    await inspectRunning(exchange, backends, history);
+  } finally {
+    await supervisor.close();
+    await exchange.stop();
+    clearInterval(saying);
+    watching.abort();
+  }
+  for (const [process, mebibytes] of await memory) history.add({ kind: "memory", process, mebibytes });
+  await inspectStopped(stateFolder, backends, history);
+  await backends.close();
+  return { history, violations: judge(history.events, LIMITS) };
+}
+
+function describeProgress({ requests, faults }: ChaosPlan, { events }: History): string {
+  const count = (kind: HistoryEvent["kind"]): string => String(events.filter((event) => event.kind === kind).length);
+  return (
+    `${count("outcome")} of ${String(requests.length)} requests have an outcome, ` +
+    `${count("faultEnded")} of ${String(faults.length)} faults have ended`
+  );
+}
+
+async function doRequests(
+  requests: readonly PlannedRequest[],
+  client: ClientOptions,
+  { maxAtOnce }: RunOptions,
+): Promise<void> {
+  const underWay = new Set<Promise<void>>();
+  for (const request of requests) {
+    await sleep(Math.max(0, request.atMs - client.history.now()));
+    while (underWay.size >= maxAtOnce) await Promise.race(underWay);
+    const work: Promise<void> = makeRequest(request, client).finally(() => underWay.delete(work));
+    underWay.add(work);
+  }
+  await Promise.all(underWay);
+}
+
+/** Waits until all services run and say that they are ready. */
+async function heal(exchange: Exchange, supervisor: Supervisor, history: History): Promise<void> {
+  await supervisor.settle();
+  const notReady = async () => {
+    const outcomes = [...exchange.services.values()].map(async ({ name, url }) => {
+      const answer = await fetch(`${url}/ready`, { signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
+      return answer?.ok === true ? [] : [{ what: "service that is not ready", name }];
+    });
+    return (await Promise.all(outcomes)).flat();
+  };
+  for (const left of await untilNothingIsLeft(notReady, READY_LIMIT_MS)) history.add({ kind: "leftOver", ...left });
+  history.add({ kind: "healed" });
+}
+
+/** When all is well again, these are answered by everybody. */
+const PROBES: readonly PlannedRequest[] = [false, true].map((throughThirdParty) => ({
+  name: throughThirdParty ? "probe-through-third-party" : "probe-at-home",
+  atMs: 0,
+  way: "oneGo",
+  throughThirdParty,
+  providers: STEWARDS,
+  question: { slice: SLICES[1]!, algorithm: { names: ["count", "sum"], byGroup: true } },
+  format: "json",
+  ending: { kind: "answer", repeats: true },
+  door: 0,
+}));
+
+async function inspectRunning(exchange: Exchange, backends: Backends, history: History): Promise<void> {
+  const store = await openKnowledgeStore(backends.storeUrl);
+  try {
+    const left = await untilNothingIsLeft(() => leftOvers(exchange, backends, store), LEFT_OVER_LIMIT_MS);
+    for (const each of left) history.add({ kind: "leftOver", ...each });
+  } finally {
+    await store.close();
+  }
+}
+
+async function inspectStopped(stateFolder: string, backends: Backends, history: History): Promise<void> {
+  const store = await openKnowledgeStore(backends.storeUrl);
+  try {
+    const left = await untilNothingIsLeft(() => leftOversOfStopped(stateFolder, backends, store), STOPPED_LIMIT_MS);
+    for (const each of left) history.add({ kind: "leftOver", ...each });
+  } finally {
+    await store.close();
+  }
+  for (const letter of await backends.deadLetters()) history.add({ kind: "deadLetter", ...letter });
+  readLogs(stateFolder, history);
+}
+
+/** The most memory that a process of each program had. */
+async function watchMemory(stateFolder: string, signal: AbortSignal): Promise<ReadonlyMap<string, number>> {
+  const most = new Map<string, number>();
+  while (!signal.aborted) {
+    for (const { program, mostMebibytes } of processesOf(stateFolder)) {
+      most.set(program, Math.max(most.get(program) ?? 0, mostMebibytes));
+    }
+    await sleep(MEMORY_LOOK_MS, undefined, { signal }).catch(() => undefined);
+  }
+  return most;
+}
