@@ -1,5 +1,6 @@
 /** The processes of one exchange by name: how each is started, and which runs. */
-import { join } from "node:path";
+import { mkdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import { freePort } from "./free-port.ts";
 import { sidecarName, type PartProcess, type SidecarPlacement } from "./parts.ts";
@@ -27,12 +28,17 @@ interface Entry {
   readonly environment: Readonly<Record<string, string>>;
   /** Name of the process beside it by which it reaches the bus. */
   readonly sidecar?: string;
+  /** Path of the Unix socket where it listens; absent: it listens on a port. */
+  readonly socket?: string;
   /** Undefined until it has been chosen. */
   readonly port?: number;
 }
 
 /** The program of a separate sidecar. */
 const SIDECAR_PROGRAM = "sidecar/messaging-main";
+const LISTEN_SETTING = "DYNAMOS_SIDECAR_LISTEN";
+/** Linux' limit for the path of a Unix socket (unix(7)). */
+const MAX_SOCKET_PATH_BYTES = 107;
 /** A part that does not stop by itself is killed after this. */
 const STOP_LIMIT_MS = 20_000;
 /** A killed process is gone after less than this. */
@@ -74,9 +80,12 @@ export class ProcessTable {
       ...(sidecar === "separate" ? { sidecar: sidecarName(name) } : {}),
     });
     if (sidecar === "inProcess") return;
+    const socket = join(stateFolder, "sidecars", `${name}.sock`);
     this.#entries.set(sidecarName(name), {
       name: sidecarName(name),
       program: SIDECAR_PROGRAM,
+      // Only this user reaches a socket; a port is for where its path would be too long.
+      ...(Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES ? {} : { socket }),
       environment: {
         ...bus,
         ...this.#options.environment,
@@ -99,10 +108,10 @@ export class ProcessTable {
       const known = [...this.#entries.keys()].join(", ");
       throw new AppError("not_found", `The exchange has no process ${name}; it has ${known}.`);
     }
-    if (entry.sidecar === undefined) return this.#startAtItsPort(entry, {});
+    if (entry.sidecar === undefined) return this.#startAtItsPlace(entry, {});
     const beside = this.#running.get(entry.sidecar);
     const sidecar = beside === undefined || beside.hasEnded() ? await this.start(entry.sidecar) : beside;
-    return this.#startAtItsPort(entry, { DYNAMOS_BUS: `sidecar:${new URL(sidecar.url).host}` });
+    return this.#startAtItsPlace(entry, { DYNAMOS_BUS: sidecar.url });
   }
 
   /** Stops all: agents, then orchestrators and policy enforcers, and sidecars when nobody needs them any more. */
@@ -117,12 +126,20 @@ export class ProcessTable {
     }
   }
 
-  async #startAtItsPort(entry: Entry, environment: Readonly<Record<string, string>>): Promise<RunningService> {
+  async #startAtItsPlace(entry: Entry, environment: Readonly<Record<string, string>>): Promise<RunningService> {
     await this.#requireEnded(entry.name);
+    if (entry.socket !== undefined) {
+      await mkdir(dirname(entry.socket), { recursive: true });
+      return this.#startOnce(entry, { [LISTEN_SETTING]: `unix:${entry.socket}` });
+    }
     for (let tries = 1; ; tries++) {
       const port = entry.port ?? (await freePort());
       try {
-        const service = await this.#startOnce(entry, { DYNAMOS_PORT: String(port), ...environment });
+        const place =
+          entry.program === SIDECAR_PROGRAM
+            ? { [LISTEN_SETTING]: `127.0.0.1:${String(port)}` }
+            : { DYNAMOS_PORT: String(port) };
+        const service = await this.#startOnce(entry, { ...place, ...environment });
         this.#entries.set(entry.name, { ...entry, port });
         return service;
       } catch (thrown) {

@@ -1,19 +1,35 @@
 /**
  * Runs the tests: `npm test` all of them, `npm test -- contract system/cancel` those whose path has one of the words. First the
  * parts, two files at a time; then the system tests and the documentation, one at a time, since each starts whole exchanges.
- * With `CI=true` a skipped test is a failure: there, everything that a test needs is installed.
+ *
+ * The system tests run on what `STORE`, `BUS` and `SIDECAR` choose (`backends.ts`), embedded without them; real servers are
+ * started once for all. `npm run test:services` chooses the real ones, and runs of the parts only those that need servers. What
+ * cannot run is skipped by name; with `CI=true` that is a failure: there, everything that a test needs is installed.
  */
 import { readdirSync } from "node:fs";
 import { join, relative } from "node:path";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
 import { packageRoot } from "../../lib/package-root.ts";
+import { chosenBackends, describeBackends, missingBackends } from "./backends.ts";
+import { startSharedServers } from "./shared-servers.ts";
 
 const TEST_FOLDER = join(packageRoot, "dist", "test");
 /** No single test file may take longer. */
 const FILE_TIMEOUT_MS = 600_000;
+const SLOWEST_SHOWN = 12;
+const SERVICES_FLAG = "--services";
+/** Parts that real servers are needed for. */
+const NEEDS_SERVERS = /^contract[/\\](?:knowledge-store|message-bus)|etcd|rabbitmq/;
 
-const words = process.argv.slice(2);
+const words = process.argv.slice(2).filter((word) => word !== SERVICES_FLAG);
+const onServices = process.argv.includes(SERVICES_FLAG);
+if (onServices) {
+  process.env["STORE"] ??= "etcd";
+  process.env["BUS"] ??= "rabbitmq";
+  process.env["SIDECAR"] ??= "separate";
+}
+const choice = chosenBackends();
 const files = readdirSync(TEST_FOLDER, { recursive: true, encoding: "utf8" })
   .filter((file) => file.endsWith(".test.js"))
   .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
@@ -26,28 +42,57 @@ if (files.length === 0) {
 const isWholeSystem = (file: string): boolean => /^(system|docs|cluster)[/\\]/.test(file);
 const failed: string[] = [];
 const skipped: string[] = [];
-await runFiles(
-  files.filter((file) => !isWholeSystem(file)),
-  2,
-);
-await runFiles(files.filter(isWholeSystem), 1);
+const passed = new Map<string, number>();
+const seconds = new Map<string, number>();
 
-for (const name of skipped) console.log(`skipped: ${name}`);
-for (const name of failed) console.log(`failed: ${name}`);
-const skipFails = process.env["CI"] === "true" && skipped.length > 0;
-if (skipFails) console.log("A skipped test is a failure in CI.");
-process.exit(failed.length > 0 || skipFails ? 1 : 0);
+const parts = files.filter((file) => !isWholeSystem(file) && (!onServices || NEEDS_SERVERS.test(file)));
+await runFiles(parts, 2);
+const whole = files.filter((file) => isWholeSystem(file) && (!onServices || !/^docs[/\\](?!readme)/.test(file)));
+const missing = whole.length === 0 ? false : await missingBackends(choice);
+if (missing === false) {
+  const servers = await startSharedServers(whole.length === 0 ? {} : choice);
+  Object.assign(process.env, servers.environment);
+  try {
+    await runFiles(whole, 1);
+  } finally {
+    await servers.stop();
+  }
+} else {
+  for (const file of whole) skipped.push(`${file}: all its tests (${missing})`);
+}
+report();
 
 async function runFiles(some: readonly string[], concurrency: number): Promise<void> {
   if (some.length === 0) return;
   const stream = run({ files: some.map((file) => join(TEST_FOLDER, file)), concurrency, timeout: FILE_TIMEOUT_MS });
+  let lastMs = performance.now();
   stream.on("test:fail", ({ name, file }) => failed.push(describe(name, file)));
-  stream.on("test:pass", ({ name, file, skip }) => {
+  stream.on("test:pass", ({ name, file, skip, details }) => {
+    const path = relative(TEST_FOLDER, file ?? "");
     if (skip !== undefined && skip !== false) skipped.push(`${describe(name, file)} (${String(skip)})`);
+    else if (details.type !== "suite") passed.set(path, (passed.get(path) ?? 0) + 1);
+    const nowMs = performance.now();
+    // One after the other, a file took what has passed since the one before; side by side, that is only about right.
+    seconds.set(path, (seconds.get(path) ?? 0) + (nowMs - lastMs) / 1000);
+    lastMs = nowMs;
   });
   const finished = new Promise<void>((resolve, reject) => stream.on("end", resolve).on("error", reject));
   stream.pipe(new spec()).pipe(process.stdout, { end: false });
   await finished;
+}
+
+/** Says what ran on what, what took long, what was skipped and what failed; ends the process. */
+function report(): never {
+  const count = (of: readonly string[]): number => of.reduce((sum, file) => sum + (passed.get(file) ?? 0), 0);
+  console.log(`passed: ${String(count(parts))} tests of parts`);
+  if (whole.length > 0) console.log(`passed: ${String(count(whole))} tests on ${describeBackends(choice)}`);
+  const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST_SHOWN);
+  for (const [file, took] of slowest) console.log(`  ${took.toFixed(1).padStart(6)} s  ${file}`);
+  for (const name of skipped) console.log(`skipped: ${name}`);
+  for (const name of failed) console.log(`failed: ${name}`);
+  const skipFails = process.env["CI"] === "true" && skipped.length > 0;
+  if (skipFails) console.log("A skipped test is a failure in CI.");
+  process.exit(failed.length > 0 || skipFails ? 1 : 0);
 }
 
 function describe(name: string, file: string | undefined): string {
