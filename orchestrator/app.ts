@@ -49,7 +49,7 @@ export async function startOrchestrator(
 
   const orchestrator = await openPorts(settings, program);
   if (settings.DYNAMOS_SEED_FOLDER !== undefined) {
-    const stored = await seedIfEmpty(orchestrator.knowledge, settings.DYNAMOS_SEED_FOLDER);
+    const stored = await seedIfEmpty(orchestrator.knowledge, settings.DYNAMOS_SEED_FOLDER, orchestrator.clock);
     if (stored > 0) logger.info({ documents: stored }, "seeded the empty knowledge store");
   }
   // The part that is watched may be the one that is down: so it is not left to it alone.

@@ -13,6 +13,7 @@ import {
   type DocumentOf,
   type KnowledgeBase,
 } from "../lib/knowledge/knowledge-base.ts";
+import type { DeleteOptions } from "../lib/knowledge/knowledge-store.ts";
 import { checkDocuments, type Documents } from "./knowledge-rules.ts";
 import { withStoreLock, type HeldLock } from "./store-lock.ts";
 
@@ -39,8 +40,7 @@ export class KnowledgeAdmin {
       const documents = await readDocuments(this.#knowledge);
       const others = without(documents[kind], kind, name);
       checkWith({ ...documents, [kind]: [...others, value] }, kind, name, "Nothing was stored");
-      await lock.confirm();
-      const revision = await this.#knowledge.put(kind, value, ifRevision === undefined ? {} : { ifRevision });
+      const revision = await this.#knowledge.put(kind, value, demandsOf(lock, ifRevision));
       return { revision, isNew: others.length === documents[kind].length };
     });
   }
@@ -52,8 +52,7 @@ export class KnowledgeAdmin {
       const others = without(documents[kind], kind, name);
       if (others.length === documents[kind].length) return false;
       checkWith({ ...documents, [kind]: others }, kind, name, `"${name}" is still needed, and was not deleted`);
-      await lock.confirm();
-      return this.#knowledge.delete(kind, name, ifRevision === undefined ? {} : { ifRevision });
+      return this.#knowledge.delete(kind, name, demandsOf(lock, ifRevision));
     });
   }
 
@@ -64,6 +63,11 @@ export class KnowledgeAdmin {
     this.#turn = result.catch(() => undefined);
     return result;
   }
+}
+
+/** What a write under the lock demands. */
+function demandsOf({ guard }: HeldLock, ifRevision: number | undefined): DeleteOptions {
+  return ifRevision === undefined ? { guard } : { guard, ifRevision };
 }
 
 /** All documents, as stored. */

@@ -5,6 +5,7 @@
  */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Clock } from "../lib/clock.ts";
 import { parseJsonFile } from "../lib/config/json-file.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import {
@@ -18,6 +19,7 @@ import {
 import { seedKeys } from "../lib/knowledge/keys.ts";
 import { readDocuments } from "./knowledge-admin.ts";
 import { checkDocuments, RuleBreach, type Documents } from "./knowledge-rules.ts";
+import { withStoreLock, type HeldLock } from "./store-lock.ts";
 
 interface FileDocument {
   readonly kind: DocumentKind;
@@ -28,25 +30,26 @@ interface FileDocument {
 
 /**
  * Seeds, and says how many documents were stored: none when the store has documents already, unless they are of a seeding
- * that was interrupted. Replicas that start at once seed the same together.
+ * that was interrupted. Of replicas that start at once one seeds, under the lock that all writers of documents take.
  */
-export async function seedIfEmpty(knowledge: KnowledgeBase, folder: string): Promise<number> {
+export async function seedIfEmpty(knowledge: KnowledgeBase, folder: string, clock: Clock): Promise<number> {
   const files = await readChecked(folder);
+  return withStoreLock("documents", { store: knowledge.store, clock }, (lock) => seed(knowledge, files, lock));
+}
+
+async function seed(knowledge: KnowledgeBase, files: readonly FileDocument[], { guard }: HeldLock): Promise<number> {
   const marker = seedKeys.key({ name: "documents" });
   const isUnderWay = (await knowledge.store.get(marker))?.value === "under way";
   if (!isUnderWay && (await hasDocuments(knowledge))) return 0;
-  await knowledge.store.put(marker, "under way");
+  await knowledge.store.put(marker, "under way", { guard });
   let stored = 0;
-  for (const { kind, document } of files) {
-    try {
-      await knowledge.put(kind, document, { ifRevision: 0 });
-      stored++;
-    } catch (thrown) {
-      // Another replica seeds too, or the interrupted seeding had come so far.
-      if (toAppError(thrown).code !== "precondition_failed") throw thrown;
-    }
+  for (const { kind, document, name } of files) {
+    // The interrupted seeding had come so far.
+    if (isUnderWay && (await knowledge.get(kind, name)) !== undefined) continue;
+    await knowledge.put(kind, document, { guard });
+    stored++;
   }
-  await knowledge.store.put(marker, "done");
+  await knowledge.store.put(marker, "done", { guard });
   return stored;
 }
 

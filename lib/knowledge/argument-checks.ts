@@ -59,7 +59,7 @@ export function notAsDemanded(demanded: number, found: number): AppError {
 /** The failure of a write whose guard is not as demanded. */
 export function guardChanged(key: string, demanded: number, found: number): AppError {
   const message = `The write was guarded by ${key}, which is not as expected: ${name(demanded)} was demanded, ${name(found)} was found.`;
-  return new AppError("precondition_failed", message);
+  return new AppError("precondition_failed", message, { details: { guard: key } });
 }
 
 /** The failure of a watch that begins where changes are no longer kept. */

@@ -50,7 +50,10 @@ export interface PutOptions {
    * `precondition_failed` and changes nothing.
    */
   readonly ifRevision?: number;
-  /** Write only while that other key has that revision, else fail with `precondition_failed` and change nothing. */
+  /**
+   * Write only while that other key has that revision, else fail with `precondition_failed`, whose detail `guard` is that
+   * key, and change nothing.
+   */
   readonly guard?: Guard;
   /**
    * The key is deleted when this lease ends. A put without a lease, or with another, detaches the key from the one it

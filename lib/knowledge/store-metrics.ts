@@ -1,5 +1,6 @@
 /** What operators see of a knowledge store that is a server. Without a metrics provider all of it costs and does nothing. */
-import { type Counter, type Histogram, metrics } from "@opentelemetry/api";
+import { type Counter, type Histogram } from "@opentelemetry/api";
+import { dynamosMeter } from "../telemetry/metrics.ts";
 
 /** See the file comment. One per open store, so that a provider that is set before the store is opened is found. */
 export class StoreMetrics {
@@ -8,7 +9,7 @@ export class StoreMetrics {
   readonly #callDuration: Histogram;
 
   constructor() {
-    const meter = metrics.getMeter("dynamos");
+    const meter = dynamosMeter();
     this.#reconnects = meter.createCounter("dynamos.store.reconnects", {
       description: "Connections to the knowledge store that replaced a broken one",
     });

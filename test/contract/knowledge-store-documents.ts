@@ -184,6 +184,48 @@ export function compareAndSwapTests(use: Use): void {
   });
 }
 
+/** Writes that another key guards. */
+export function guardTests(use: Use): void {
+  test("a guarded write is done while the guard has its revision, and refused, changing nothing, when not", async (context) => {
+    const { here, there, key } = await spread(use, context);
+    const guard = { key: key("lock"), revision: await here.put(key("lock"), 1) };
+    const refused = { code: "precondition_failed", details: { guard: key("lock") } };
+    const first = await here.put(key("a"), 1, { guard });
+    await here.put(key("a"), 2, { guard, ifRevision: first });
+    assert.equal(await here.delete(key("b"), { guard }), false);
+    await there.put(key("lock"), 2);
+    await assert.rejects(here.put(key("a"), 3, { guard }), refused);
+    await assert.rejects(here.put(key("a"), 3, { guard, ifRevision: first }), refused);
+    await assert.rejects(here.delete(key("a"), { guard }), refused);
+    await there.delete(key("lock"));
+    await assert.rejects(here.put(key("a"), 3, { guard }), refused);
+    assert.equal((await there.get(key("a")))?.value, 2);
+  });
+
+  test("a guard of revision 0 demands that there is no such key; the document's own demand still counts", async (context) => {
+    const { here, there, key } = await spread(use, context);
+    const guard = { key: key("lock"), revision: 0 };
+    const revision = await here.put(key("a"), 1, { guard });
+    await assert.rejects(here.put(key("a"), 2, { guard, ifRevision: 0 }), { code: "precondition_failed", details: {} });
+    assert.equal(await here.delete(key("a"), { guard, ifRevision: revision }), true);
+    await there.put(key("lock"), 1);
+    await assert.rejects(here.put(key("a"), 1, { guard }), { code: "precondition_failed" });
+    await assert.rejects(here.put(key("a"), 1, { guard: { key: "", revision: 0 } }), { code: "invalid_argument" });
+  });
+
+  test("who lost its lease in between cannot write under the guard of a key that stood under it", async (context) => {
+    const { here, there, key } = await spread(use, context);
+    const lease = await here.grantLease({ ttlMs: 60_000 });
+    const guard = { key: key("lock"), revision: await here.put(key("lock"), "here", { lease, ifRevision: 0 }) };
+    await here.put(key("a"), "here", { guard });
+    await (await there.attachLease(lease.id)).release();
+    const taken = await there.put(key("lock"), "there", { ifRevision: 0 });
+    await there.put(key("a"), "there", { guard: { key: key("lock"), revision: taken } });
+    await assert.rejects(here.put(key("a"), "here", { guard }), { code: "precondition_failed" });
+    assert.equal((await here.get(key("a")))?.value, "there");
+  });
+}
+
 /** Random calls against a map. */
 export function modelTests(use: Use): void {
   const name = fc.constantFrom("a", "b", "a/b", "c");

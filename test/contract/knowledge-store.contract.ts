@@ -7,7 +7,7 @@
  */
 import { type TestContext, after, before, describe } from "node:test";
 import { Bench, type RunningStore } from "./knowledge-store-bench.ts";
-import { compareAndSwapTests, documentTests, modelTests } from "./knowledge-store-documents.ts";
+import { compareAndSwapTests, documentTests, guardTests, modelTests } from "./knowledge-store-documents.ts";
 import { leaseTests, lifeTests } from "./knowledge-store-leases.ts";
 import { compactionTests, interruptionTests, watchTests } from "./knowledge-store-watches.ts";
 
@@ -33,6 +33,7 @@ export function knowledgeStoreContract(
 
     describe("documents", { concurrency: true }, () => documentTests(use));
     describe("compare-and-swap", { concurrency: true }, () => compareAndSwapTests(use));
+    describe("guards", { concurrency: true }, () => guardTests(use));
     describe("watches", { concurrency: true }, () => watchTests(use));
     describe("leases", { concurrency: 8 }, () => leaseTests(use));
     describe("life", () => lifeTests(use));

@@ -3,6 +3,7 @@ import { EventEmitter, once } from "node:events";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { systemClock } from "../../lib/clock.ts";
+import { lockKeys } from "../../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import type { KnowledgeStore } from "../../lib/knowledge/knowledge-store.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
@@ -41,7 +42,7 @@ function heldAt(store: KnowledgeStore, prefix: string, gate: Promise<unknown>, r
 test("a write at one replica waits for what another has checked and not yet stored, and is checked together with it", async (t) => {
   const folder = await temporaryFolder();
   const [first, second] = [await openStore(t, folder), await openStore(t, folder)];
-  await seedIfEmpty(new KnowledgeBase(first), join(packageRoot, "configuration"));
+  await seedIfEmpty(new KnowledgeBase(first), join(packageRoot, "configuration"), systemClock);
   const there = new KnowledgeAdmin(new KnowledgeBase(second), systemClock);
   await there.put("archetypes", EXTRA);
 
@@ -61,4 +62,21 @@ test("a write at one replica waits for what another has checked and not yet stor
     outcomes.map(({ status }) => status),
     ["fulfilled", "rejected"],
   );
+});
+
+test("a replica that stood still for longer than its lock lasts stores nothing when it goes on", async (t) => {
+  const folder = await temporaryFolder();
+  const [first, second] = [await openStore(t, folder), await openStore(t, folder)];
+  const events = new EventEmitter();
+  const gate = once(events, "gate");
+  const reached = once(events, "reached");
+  const held = heldAt(first, "/archetypes/", gate, () => events.emit("reached"));
+  const put = new KnowledgeAdmin(new KnowledgeBase(held), systemClock).put("archetypes", EXTRA);
+  await reached;
+  // What its lease does when nobody renews it, without the wait.
+  await second.delete(lockKeys.key({ name: "documents" }));
+  await new KnowledgeAdmin(new KnowledgeBase(second), systemClock).put("archetypes", { ...EXTRA, weight: 1 });
+  events.emit("gate");
+  await assert.rejects(put, { code: "unavailable", message: /lock of the documents was lost/ });
+  assert.equal((await new KnowledgeBase(second).get("archetypes", EXTRA.name))?.document.weight, 1);
 });

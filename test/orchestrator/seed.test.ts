@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { systemClock } from "../../lib/clock.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { seedKeys } from "../../lib/knowledge/keys.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { packageRoot } from "../../lib/package-root.ts";
 import { seedIfEmpty } from "../../orchestrator/seed.ts";
+import { etcdForTests, noEtcd } from "../support/etcd.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const sample = join(packageRoot, "configuration");
@@ -27,25 +29,49 @@ async function sampleWith(file: string, text: string): Promise<string> {
 
 test("an empty store is filled once, and a document that was changed since stays as it is", async (t) => {
   const knowledge = await emptyStore(t);
-  assert.ok((await seedIfEmpty(knowledge, sample)) >= 10);
+  assert.ok((await seedIfEmpty(knowledge, sample, systemClock)) >= 10);
   await knowledge.delete("agreements", "VU");
-  assert.equal(await seedIfEmpty(knowledge, sample), 0);
+  assert.equal(await seedIfEmpty(knowledge, sample, systemClock), 0);
   assert.equal(await knowledge.get("agreements", "VU"), undefined);
 });
 
-test("two that seed at once store each document once", async (t) => {
-  const knowledge = await emptyStore(t);
-  const [first = 0, second = 0] = await Promise.all([seedIfEmpty(knowledge, sample), seedIfEmpty(knowledge, sample)]);
-  const once = await seedIfEmpty(await emptyStore(t), sample);
-  assert.equal(first + second, once);
+test("of two that seed at once one does, and the other waits for it and finds the store full", async (t) => {
+  await seedTwiceAtOnce(t, `sqlite:${join(await temporaryFolder(), "store.db")}`);
 });
+
+test("of two that seed at once on etcd one does", { skip: noEtcd() }, async (t) => {
+  const etcd = await etcdForTests();
+  try {
+    await seedTwiceAtOnce(t, etcd.url);
+  } finally {
+    await etcd.stop();
+  }
+});
+
+/** Two handles, as two orchestrators that start together have them. */
+async function seedTwiceAtOnce(t: TestContext, url: string): Promise<void> {
+  const stores = [await openKnowledgeStore(url), await openKnowledgeStore(url)];
+  const knowledge = stores.map((store) => new KnowledgeBase(store));
+  try {
+    const counts = await Promise.all(knowledge.map((each) => seedIfEmpty(each, sample, systemClock)));
+    const all = await seedIfEmpty(await emptyStore(t), sample, systemClock);
+    assert.deepEqual(
+      counts.sort((one, other) => one - other),
+      [0, all],
+    );
+    const marker = await stores[0]?.get(seedKeys.key({ name: "documents" }));
+    assert.equal(marker?.value, "done");
+  } finally {
+    for (const store of stores) await store.close();
+  }
+}
 
 test("a seeding that was interrupted is completed", async (t) => {
   const knowledge = await emptyStore(t);
-  const all = await seedIfEmpty(knowledge, sample);
+  const all = await seedIfEmpty(knowledge, sample, systemClock);
   await knowledge.store.put(seedKeys.key({ name: "documents" }), "under way");
   await knowledge.delete("agreements", "VU");
-  assert.equal(await seedIfEmpty(knowledge, sample), 1);
+  assert.equal(await seedIfEmpty(knowledge, sample, systemClock), 1);
   assert.ok(all > 1);
 });
 
@@ -53,7 +79,7 @@ test("a fault in a file is named with file and place, and nothing is stored", as
   const knowledge = await emptyStore(t);
   const fault = async (file: string, text: string) => {
     const folder = await sampleWith(file, text);
-    const error = await seedIfEmpty(knowledge, folder).then(
+    const error = await seedIfEmpty(knowledge, folder, systemClock).then(
       () => assert.fail("it was to fail"),
       (thrown: { code: string; message: string; place?: { file?: string; line?: number; pointer?: string } }) => thrown,
     );
@@ -95,13 +121,13 @@ test("a fault in a file is named with file and place, and nothing is stored", as
 test("a file may begin with a byte order mark", async (t) => {
   const agreement = '\uFEFF{"name":"RUG","relations":{},"computeProviders":[],"archetypes":["computeToData"]}';
   const knowledge = await emptyStore(t);
-  await seedIfEmpty(knowledge, await sampleWith("agreements/RUG.json", agreement));
+  await seedIfEmpty(knowledge, await sampleWith("agreements/RUG.json", agreement), systemClock);
   assert.equal((await knowledge.get("agreements", "RUG"))?.document.name, "RUG");
 });
 
 test("a folder without documents is a fault, not an empty system", async (t) => {
   const folder = await temporaryFolder();
-  await assert.rejects(seedIfEmpty(await emptyStore(t), folder), {
+  await assert.rejects(seedIfEmpty(await emptyStore(t), folder, systemClock), {
     code: "configuration_invalid",
     message: new RegExp(folder),
   });
