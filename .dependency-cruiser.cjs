@@ -33,8 +33,8 @@ module.exports = {
       name: "adapters-only-by-open",
       comment: "One place chooses the adapter.",
       severity: "error",
-      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|local)" },
-      to: { path: "^lib/(knowledge/(sqlite|etcd)|bus/embedded|jobs/local)" },
+      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|local|sidecar)" },
+      to: { path: "^lib/(knowledge/(sqlite|etcd)|bus/(embedded|sidecar)|jobs/local)" },
     },
     {
       name: "deployables-meet-in-proto",
@@ -61,6 +61,14 @@ module.exports = {
       severity: "error",
       from: { path: "^sidecar/" },
       to: { path: "^lib/(knowledge|policy|chain|algorithms|jobs/(?!chain-environment))" },
+    },
+    {
+      name: "chains-offer-no-messaging",
+      comment:
+        "A microservice may be anybody's: a chain's sidecar must not be able to offer it the bus (design decision 19).",
+      severity: "error",
+      from: { path: "^sidecar/(?!messaging)" },
+      to: { path: "^sidecar/messaging" },
     },
     {
       name: "microservices-see-no-control-plane",

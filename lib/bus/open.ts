@@ -10,7 +10,8 @@ export interface OpenMessageBusOptions {
 }
 
 /**
- * Opens a bus: `embedded:<path of the SQLite file>`. Adapters are imported only when chosen, so that an embedded run
+ * Opens a bus: `embedded:<path of the SQLite file>`, or `sidecar:127.0.0.1:<port>` and `sidecar:unix:<path>` for the messaging
+ * sidecar beside this process. Adapters are imported only when chosen, so that an embedded run
  * loads no AMQP client. An unknown URL is `configuration_invalid`; a bus that does not answer `unavailable`.
  */
 export async function openMessageBus(url: string, options: OpenMessageBusOptions = {}): Promise<MessageBus> {
@@ -25,12 +26,17 @@ export async function openMessageBus(url: string, options: OpenMessageBusOptions
       const { openEmbeddedBus } = await import("./embedded.ts");
       return openEmbeddedBus({ path, clock });
     }
+    case "sidecar": {
+      const { parseRpcAddress } = await import("../rpc/address.ts");
+      const { openSidecarBus } = await import("./sidecar.ts");
+      return openSidecarBus({ address: parseRpcAddress(url.slice(separator + 1)), clock });
+    }
     case "amqp":
     case "amqps":
       throw invalid(`This version has no ${scheme} adapter for the message bus yet; use embedded:<path>.`);
     default:
       // The URL may hold a password, so only its scheme is named.
-      throw invalid(`Unknown message bus "${scheme}:"; known: embedded:<path>.`);
+      throw invalid(`Unknown message bus "${scheme}:"; known: embedded:<path>, sidecar:<address>.`);
   }
 }
 

@@ -1,29 +1,31 @@
 /**
- * A typed client for a service on localhost.
+ * A typed client for a service on this machine or in this pod.
  *
- * Back-pressure: one message is under way at a time; the source is asked for the next when the transport has taken this
- * one. Connecting is tried again, up to a limit, because the other program may still be starting; a call that has begun is
- * never repeated.
+ * Back-pressure: of a client stream, one message is under way at a time; the source is asked for the next when the transport
+ * has taken this one. Connecting is tried again, up to a limit, because the other program may still be starting; a call that
+ * has begun is never repeated.
  */
-import { create, type DescMessage, type DescService, type MessageShape } from "@bufbuild/protobuf";
+import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { Client, credentials, Metadata, type ClientWritableStream, type ServiceError } from "@grpc/grpc-js";
 import { systemClock, type Clock } from "../clock.ts";
 import { AppError, toAppError } from "../errors.ts";
 import { traceHeaders, type TraceContext } from "../telemetry/trace-context.ts";
+import { formatRpcAddress, type RpcAddress } from "./address.ts";
+import { DuplexCall } from "./duplex-call.ts";
 import { MAX_RPC_MESSAGE_BYTES } from "./server.ts";
-import { methodDefinition } from "./service.ts";
+import { methodDefinition, type Method } from "./service.ts";
 import { fromGrpcStatus } from "./status.ts";
 
 /** Where a client connects to. */
-export interface RpcClientOptions {
-  /** On 127.0.0.1. */
-  readonly port: number;
+export type RpcClientOptions = RpcAddress & {
   /** What is there, for error messages: `sql-algorithm`, `the sidecar`. */
   readonly peer: string;
   /** How long the other side may take to start listening; default 20,000 ms. */
   readonly connectLimitMs?: number;
+  /** How long the other side may be silent before it is asked for a sign of life, which it must give in the same time. Default: never. */
+  readonly keepaliveMs?: number;
   readonly clock?: Clock;
-}
+};
 
 /** One call. */
 export interface CallOptions {
@@ -32,14 +34,25 @@ export interface CallOptions {
   /** Absolute (ms since the epoch). */
   readonly deadlineMs?: number | undefined;
   readonly trace?: TraceContext | undefined;
+  /** How long the other side may take to start listening; default: the client's limit. */
+  readonly connectLimitMs?: number;
 }
 
+/** A method of one kind with its message types. */
+type MethodOfKind<Kind extends string, Input extends DescMessage, Output extends DescMessage> = Method<
+  Input,
+  Output
+> & { readonly methodKind: Kind };
+
 /** A client-streaming method with its message types. */
-export type StreamingMethod<Input extends DescMessage, Output extends DescMessage> = DescService["methods"][number] & {
-  readonly methodKind: "client_streaming";
-  readonly input: Input;
-  readonly output: Output;
-};
+export type StreamingMethod<Input extends DescMessage, Output extends DescMessage> = MethodOfKind<
+  "client_streaming",
+  Input,
+  Output
+>;
+
+/** A unary method with its message types. */
+export type UnaryMethod<Input extends DescMessage, Output extends DescMessage> = MethodOfKind<"unary", Input, Output>;
 
 /** A connection to one program; see the file comment. */
 export class RpcClient {
@@ -49,10 +62,12 @@ export class RpcClient {
   readonly #clock: Clock;
 
   constructor(options: RpcClientOptions) {
-    this.#peer = `${options.peer} (port ${options.port})`;
+    const place = "port" in options ? `port ${options.port}` : options.socketPath;
+    this.#peer = `${options.peer} (${place})`;
     this.#connectLimitMs = options.connectLimitMs ?? 20_000;
     this.#clock = options.clock ?? systemClock;
-    this.#client = new Client(`127.0.0.1:${options.port}`, credentials.createInsecure(), {
+    const { keepaliveMs } = options;
+    this.#client = new Client(formatRpcAddress(options), credentials.createInsecure(), {
       "grpc.max_receive_message_length": MAX_RPC_MESSAGE_BYTES,
       "grpc.max_send_message_length": MAX_RPC_MESSAGE_BYTES,
       "grpc.initial_reconnect_backoff_ms": 20,
@@ -61,6 +76,9 @@ export class RpcClient {
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_retries": 0,
       "grpc.per_rpc_retry_buffer_size": 0,
+      ...(keepaliveMs === undefined
+        ? {}
+        : { "grpc.keepalive_time_ms": keepaliveMs, "grpc.keepalive_timeout_ms": keepaliveMs }),
     });
   }
 
@@ -92,7 +110,7 @@ export class RpcClient {
       requestSerialize,
       responseDeserialize,
       traceMetadata(options.trace),
-      options.deadlineMs === undefined ? {} : { deadline: options.deadlineMs },
+      grpcOptions(options),
       (error, answer) => call.settle(error, answer),
     );
     const onAbort = (): void => call.abort(toAppError(signal?.reason));
@@ -106,13 +124,97 @@ export class RpcClient {
     }
   }
 
+  /**
+   * Sends one request, and resolves with its answer.
+   *
+   * @throws AppError as {@link stream} does.
+   */
+  async unary<Input extends DescMessage, Output extends DescMessage>(
+    method: UnaryMethod<Input, Output>,
+    request: MessageInitShape<Input>,
+    options: CallOptions = {},
+  ): Promise<MessageShape<Output>> {
+    const { signal } = options;
+    await this.#connected(options);
+    const { path, requestSerialize, responseDeserialize } = methodDefinition<Input, Output>(method);
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => {
+        call.cancel();
+        reject(toAppError(signal?.reason));
+      };
+      const call = this.#client.makeUnaryRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
+        create(method.input, request),
+        traceMetadata(options.trace),
+        grpcOptions(options),
+        (error, answer) => {
+          signal?.removeEventListener("abort", onAbort);
+          if (error === null) resolve(answer ?? create(method.output));
+          else reject(fromGrpcStatus(error, this.#peer));
+        },
+      );
+      signal?.addEventListener("abort", onAbort, { once: true });
+      if (signal?.aborted) onAbort();
+    });
+  }
+
+  /**
+   * Sends one request; the answers are pulled. Leaving their iteration cancels the call.
+   *
+   * @throws AppError as {@link stream} does, from the iteration.
+   */
+  async *serverStream<Input extends DescMessage, Output extends DescMessage>(
+    method: MethodOfKind<"server_streaming", Input, Output>,
+    request: MessageInitShape<Input>,
+    options: CallOptions = {},
+  ): AsyncGenerator<MessageShape<Output>> {
+    const call = await this.#duplex<Input, Output>(method, options);
+    try {
+      await call.write(create(method.input, request));
+      call.end();
+      yield* call.responses;
+    } finally {
+      call.cancel();
+    }
+  }
+
+  /**
+   * Opens a call whose two directions are independent; resolves once there is a connection.
+   *
+   * @throws AppError when there is none, as {@link stream} does.
+   */
+  duplex<Input extends DescMessage, Output extends DescMessage>(
+    method: MethodOfKind<"bidi_streaming", Input, Output>,
+    options: CallOptions = {},
+  ): Promise<DuplexCall<MessageShape<Input>, MessageShape<Output>>> {
+    return this.#duplex(method, options);
+  }
+
   /** Ends the connection; calls under way fail. */
   close(): void {
     this.#client.close();
   }
 
-  #connected({ signal, deadlineMs = Infinity }: CallOptions): Promise<void> {
-    const limit = Math.min(this.#clock.now() + this.#connectLimitMs, deadlineMs);
+  async #duplex<Input extends DescMessage, Output extends DescMessage>(
+    method: Method<Input, Output>,
+    options: CallOptions,
+  ): Promise<DuplexCall<MessageShape<Input>, MessageShape<Output>>> {
+    await this.#connected(options);
+    const { path, requestSerialize, responseDeserialize } = methodDefinition<Input, Output>(method);
+    const stream = this.#client.makeBidiStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      traceMetadata(options.trace),
+      grpcOptions(options),
+    );
+    return new DuplexCall(stream, this.#peer, options.signal);
+  }
+
+  #connected({ signal, deadlineMs = Infinity, connectLimitMs = this.#connectLimitMs }: CallOptions): Promise<void> {
+    const limit = Math.min(this.#clock.now() + connectLimitMs, deadlineMs);
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(toAppError(signal.reason));
       const onAbort = (): void => reject(toAppError(signal?.reason));
@@ -120,15 +222,15 @@ export class RpcClient {
       this.#client.waitForReady(limit, (error) => {
         signal?.removeEventListener("abort", onAbort);
         if (error === undefined) resolve();
-        else reject(this.#unreachable(error, limit === deadlineMs));
+        else reject(this.#unreachable(error, limit === deadlineMs, connectLimitMs));
       });
     });
   }
 
-  #unreachable(cause: Error, isDeadline: boolean): AppError {
+  #unreachable(cause: Error, isDeadline: boolean, connectLimitMs: number): AppError {
     if (isDeadline)
       return new AppError("deadline_exceeded", `${this.#peer} had not started by the deadline.`, { cause });
-    return new AppError("job_failed", `${this.#peer} did not start listening within ${this.#connectLimitMs} ms.`, {
+    return new AppError("job_failed", `${this.#peer} did not start listening within ${connectLimitMs} ms.`, {
       cause,
     });
   }
@@ -207,6 +309,10 @@ class Call<Input, Output> {
 function leave(iterator: AsyncIterator<unknown>): void {
   // Not awaited: a generator in the middle of its own waiting ends when that does. Its errors come too late to count.
   void iterator.return?.().catch(() => undefined);
+}
+
+function grpcOptions({ deadlineMs }: CallOptions): { deadline?: number } {
+  return deadlineMs === undefined ? {} : { deadline: deadlineMs };
 }
 
 function traceMetadata(trace: TraceContext | undefined): Metadata {

@@ -1,35 +1,34 @@
 /**
- * A gRPC server on localhost: typed handlers, the standard health service, and an end within a limit.
- *
- * Back-pressure: a request stream is read message by message as the handler pulls. HTTP/2 flow control carries it to the
- * caller.
+ * A gRPC server for one machine or pod: typed handlers (`server-calls.ts`), the standard health service, and an end within a
+ * limit.
  */
-import { create, type DescMessage } from "@bufbuild/protobuf";
-import { Server, ServerCredentials, type handleClientStreamingCall, type ServerReadableStream } from "@grpc/grpc-js";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { systemClock, type Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
-import { parseTraceContext } from "../telemetry/trace-context.ts";
+import { formatRpcAddress, type RpcAddress } from "./address.ts";
 import { HealthService } from "./health.ts";
-import { methodDefinition, type CallContext, type ClientStreamingHandler, type Implementation } from "./service.ts";
-import { toGrpcStatus } from "./status.ts";
+import { addMethod } from "./server-calls.ts";
+import type { Implementation } from "./service.ts";
+import { claimSocket } from "./unix-socket.ts";
 
 /** Largest message either side takes. Chunks are far smaller; a `Start` carries grants and the schema. */
 export const MAX_RPC_MESSAGE_BYTES = 4 * 1024 * 1024;
 
-/** Messages that a request stream holds ready before its handler asks for them. */
-const READ_AHEAD = 1;
-
-/** How a server is started. */
-export interface RpcServerOptions {
-  /** On 127.0.0.1; 0 takes a free one. */
-  readonly port: number;
+/** How a server is started, and where; port 0 takes a free one. */
+export type RpcServerOptions = RpcAddress & {
   readonly implementations: readonly Implementation[];
+  /** How long a client may be silent before it is asked for a sign of life, which it must give in the same time. Default: never. */
+  readonly keepaliveMs?: number;
   readonly clock?: Clock;
-}
+};
 
 /** A server that listens. */
 export interface RpcServer {
+  /** On 127.0.0.1; 0 with a Unix socket. */
   readonly port: number;
+  readonly address: RpcAddress;
+  /** Reports NOT_SERVING from now on, and serves on. */
+  stopServing(): void;
   /** Reports NOT_SERVING, takes no new calls, lets those under way end for up to `limitMs` (default 5,000), then cuts them off. */
   close(limitMs?: number): Promise<void>;
 }
@@ -37,29 +36,28 @@ export interface RpcServer {
 /** Starts a server; resolves once it serves. A port that is taken: `unavailable`. */
 export async function startRpcServer(options: RpcServerOptions): Promise<RpcServer> {
   const clock = options.clock ?? systemClock;
+  const { keepaliveMs } = options;
   const server = new Server({
     "grpc.max_receive_message_length": MAX_RPC_MESSAGE_BYTES,
     "grpc.max_send_message_length": MAX_RPC_MESSAGE_BYTES,
+    ...(keepaliveMs === undefined
+      ? {}
+      : { "grpc.keepalive_time_ms": keepaliveMs, "grpc.keepalive_timeout_ms": keepaliveMs }),
   });
   const health = new HealthService(options.implementations.map(({ service }) => service.typeName));
   health.addTo(server);
   for (const { service, handlers } of options.implementations) {
     for (const method of service.methods) {
-      const definition = methodDefinition(method);
       const handler = handlers[method.localName];
       if (handler === undefined) throw new AppError("internal", `${service.typeName}.${method.name} has no handler.`);
-      server.register(
-        definition.path,
-        adapt(handler, method.output, clock),
-        definition.responseSerialize,
-        definition.requestDeserialize,
-        "clientStream",
-      );
+      addMethod(server, method, handler, clock);
     }
   }
-  const port = await bind(server, options.port);
+  const address = await bind(server, options);
   return {
-    port,
+    port: "port" in address ? address.port : 0,
+    address,
+    stopServing: () => health.stop(),
     close: async (limitMs = 5000) => {
       health.stop();
       await shutDown(server, limitMs);
@@ -67,76 +65,18 @@ export async function startRpcServer(options: RpcServerOptions): Promise<RpcServ
   };
 }
 
-function adapt<Input extends DescMessage, Output extends DescMessage>(
-  handler: ClientStreamingHandler<Input, Output>,
-  output: Output,
-  clock: Clock,
-): handleClientStreamingCall<never, never> {
-  return (call, callback) => {
-    readLittleAhead(call);
-    const aborting = new AbortController();
-    let isAnswered = false;
-    // grpc-js says "cancelled" also after an answer, and then only closes the stream.
-    call.on("cancelled", () => {
-      if (isAnswered) return;
-      const reason = cancellation(deadlineOf(call), clock);
-      aborting.abort(reason);
-      call.destroy(reason);
-    });
-    const context: CallContext = {
-      signal: aborting.signal,
-      deadlineMs: deadlineOf(call),
-      trace: parseTraceContext(textMetadata(call)),
-    };
-    // Leaving the iteration, also at its end, must not destroy the stream: the answer is still to come.
-    const requests = {
-      [Symbol.asyncIterator]: () => call.iterator({ destroyOnReturn: false }) as AsyncIterator<never>,
-    };
-    handler(requests, context).then(
-      (answer) => {
-        isAnswered = true;
-        callback(null, create(output, answer) as never);
-      },
-      (error: unknown) => {
-        isAnswered = true;
-        callback(toGrpcStatus(error));
-      },
-    );
-  };
+async function bind(server: Server, address: RpcAddress): Promise<RpcAddress> {
+  if ("port" in address) return { port: await listen(server, address) };
+  await claimSocket(address.socketPath, () => listen(server, address));
+  return { socketPath: address.socketPath };
 }
 
-/**
- * Lowers a request stream's buffer from Node's 16 messages, which the caller could not feel, to {@link READ_AHEAD}. grpc-js
- * offers no setting for it; where the private field has gone, the stream only holds more.
- */
-function readLittleAhead(call: ServerReadableStream<unknown, unknown>): void {
-  const { _readableState: state } = call as unknown as { readonly _readableState?: { highWaterMark?: number } };
-  if (state !== undefined) state.highWaterMark = READ_AHEAD;
-}
-
-function cancellation(deadlineMs: number | undefined, clock: Clock): AppError {
-  // The timer of a deadline may fire a little early by the wall clock.
-  if (deadlineMs !== undefined && deadlineMs - 50 <= clock.now()) {
-    return new AppError("deadline_exceeded", "The call's deadline passed.");
-  }
-  return new AppError("cancelled", "The caller cancelled the call or went away.");
-}
-
-function deadlineOf(call: ServerReadableStream<unknown, unknown>): number | undefined {
-  const deadline = call.getDeadline();
-  const ms = deadline instanceof Date ? deadline.getTime() : deadline;
-  return Number.isFinite(ms) ? ms : undefined;
-}
-
-function textMetadata(call: ServerReadableStream<unknown, unknown>): Record<string, string> {
-  return Object.fromEntries(Object.entries(call.metadata.getMap()).map(([name, value]) => [name, value.toString()]));
-}
-
-function bind(server: Server, port: number): Promise<number> {
+function listen(server: Server, address: RpcAddress): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(`127.0.0.1:${port}`, ServerCredentials.createInsecure(), (error, boundPort) => {
+    const target = formatRpcAddress(address);
+    server.bindAsync(target, ServerCredentials.createInsecure(), (error, boundPort) => {
       if (error === null) resolve(boundPort);
-      else reject(new AppError("unavailable", `Port ${port} on 127.0.0.1 cannot be listened on.`, { cause: error }));
+      else reject(new AppError("unavailable", `${target} cannot be listened on.`, { cause: error }));
     });
   });
 }

@@ -1,8 +1,7 @@
 /**
  * A protobuf-es service description as a grpc-js service definition, and the types of its handlers.
  *
- * Only the method kinds that `proto/` uses are here: client streaming. Another kind is one more branch of
- * {@link ServiceHandlers} and of `server.ts`.
+ * Handlers are functions from a message or an async iterable to a promise or an async iterable, as the method's kind says.
  */
 import {
   fromBinary,
@@ -16,7 +15,6 @@ import {
 } from "@bufbuild/protobuf";
 import type { GenService } from "@bufbuild/protobuf/codegenv2";
 import type { MethodDefinition } from "@grpc/grpc-js";
-import { AppError } from "../errors.ts";
 import { frameBytes } from "./frame-bytes.ts";
 import { FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
 import type { TraceContext } from "../telemetry/trace-context.ts";
@@ -34,6 +32,18 @@ export interface CallContext {
   readonly trace: TraceContext | undefined;
 }
 
+/** Takes one request, and answers once. */
+export type UnaryHandler<Input extends DescMessage, Output extends DescMessage> = (
+  request: MessageShape<Input>,
+  context: CallContext,
+) => Promise<MessageInitShape<Output>>;
+
+/** Takes one request, and answers with a stream, of which the next is asked for when the transport has taken the last ones. */
+export type ServerStreamingHandler<Input extends DescMessage, Output extends DescMessage> = (
+  request: MessageShape<Input>,
+  context: CallContext,
+) => AsyncIterable<MessageInitShape<Output>>;
+
 /**
  * Takes a stream of requests, pulling each when it is ready for it, and answers once.
  *
@@ -45,21 +55,35 @@ export type ClientStreamingHandler<Input extends DescMessage, Output extends Des
   context: CallContext,
 ) => Promise<MessageInitShape<Output>>;
 
+/** Takes a stream of requests, pulling each when it is ready for it, and answers with a stream. The call ends with the answers. */
+export type BidiStreamingHandler<Input extends DescMessage, Output extends DescMessage> = (
+  requests: AsyncIterable<MessageShape<Input>>,
+  context: CallContext,
+) => AsyncIterable<MessageInitShape<Output>>;
+
+/** The handler of each kind of method. */
+interface HandlerOfKind<Input extends DescMessage, Output extends DescMessage> {
+  readonly unary: UnaryHandler<Input, Output>;
+  readonly server_streaming: ServerStreamingHandler<Input, Output>;
+  readonly client_streaming: ClientStreamingHandler<Input, Output>;
+  readonly bidi_streaming: BidiStreamingHandler<Input, Output>;
+}
+
+/** Any handler, its message types forgotten. */
+export type Handler = HandlerOfKind<DescMessage, DescMessage>[DescMethod["methodKind"]];
+
 /** One handler per method of a service. */
 export type ServiceHandlers<Methods extends ServiceMethods> = {
-  readonly [Name in keyof Methods]: Methods[Name] extends {
-    methodKind: "client_streaming";
-    input: infer Input extends DescMessage;
-    output: infer Output extends DescMessage;
-  }
-    ? ClientStreamingHandler<Input, Output>
-    : never;
+  readonly [Name in keyof Methods]: HandlerOfKind<
+    Methods[Name]["input"],
+    Methods[Name]["output"]
+  >[Methods[Name]["methodKind"]];
 };
 
 /** A service with its handlers, their message types forgotten; made by {@link implement}. */
 export interface Implementation {
   readonly service: DescService;
-  readonly handlers: Readonly<Record<string, ClientStreamingHandler<DescMessage, DescMessage>>>;
+  readonly handlers: Readonly<Record<string, Handler>>;
 }
 
 /** Joins a service to handlers, typed by it. */
@@ -67,26 +91,27 @@ export function implement<Methods extends ServiceMethods>(
   service: GenService<Methods>,
   handlers: ServiceHandlers<Methods>,
 ): Implementation {
-  return { service, handlers: handlers as Implementation["handlers"] };
+  return { service, handlers: handlers };
 }
 
-/** One client-streaming method as grpc-js wants it: path, kind, and bytes both ways. */
+/** A method with its message types. */
+export type Method<Input extends DescMessage, Output extends DescMessage> = DescService["methods"][number] & {
+  readonly input: Input;
+  readonly output: Output;
+};
+
+/** One method as grpc-js wants it: path, kind, and bytes both ways. */
 export function methodDefinition<Input extends DescMessage, Output extends DescMessage>(
-  method: DescService["methods"][number] & { readonly input: Input; readonly output: Output },
+  method: Method<Input, Output>,
 ): MethodDefinition<MessageShape<Input>, MessageShape<Output>> {
-  if (method.methodKind !== "client_streaming") {
-    throw new AppError(
-      "internal",
-      `${method.parent.typeName}.${method.name} is ${method.methodKind}; lib/rpc offers client streaming.`,
-    );
-  }
+  const kind = method.methodKind;
   return {
     path: `/${method.parent.typeName}/${method.name}`,
-    requestStream: true,
-    responseStream: false,
+    requestStream: kind === "client_streaming" || kind === "bidi_streaming",
+    responseStream: kind === "server_streaming" || kind === "bidi_streaming",
     requestSerialize: (message) => asBuffer(serialize<Input>(method.input, message)),
     requestDeserialize: (bytes) => fromBinary<Input>(method.input, bytes),
-    responseSerialize: (message) => asBuffer(toBinary<Output>(method.output, message)),
+    responseSerialize: (message) => asBuffer(serialize<Output>(method.output, message)),
     responseDeserialize: (bytes) => fromBinary<Output>(method.output, bytes),
   };
 }

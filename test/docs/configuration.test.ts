@@ -20,6 +20,7 @@ import { SqlAnonymizeSettings } from "../../microservices/sql-anonymize/config.t
 import { SqlQuerySettings } from "../../microservices/sql-query/config.ts";
 import { ProgramSettings } from "../../sdk/typescript/chain-settings.ts";
 import { SidecarVariables } from "../../sidecar/config.ts";
+import { MessagingSettings } from "../../sidecar/messaging-config.ts";
 import { codeSpans, readPackageFile, sectionsOf, tableOf, type Table } from "../support/markdown.ts";
 
 const document = await readPackageFile("docs/configuration.md");
@@ -29,6 +30,7 @@ const SETTINGS: Readonly<Record<string, TObject>> = {
   "policy enforcer": PolicyEnforcerSettings,
   agent: AgentSettings,
   sidecar: SidecarVariables,
+  "messaging sidecar": MessagingSettings,
   "every microservice": ProgramSettings,
   "sql-query": SqlQuerySettings,
   "sql-anonymize": SqlAnonymizeSettings,
