@@ -11,6 +11,8 @@ type Answer = MessageInitShape<typeof PublishResponseSchema>;
 /** Enough to fill the bus's transactions; beyond it the client waits, by HTTP/2's flow control. */
 const MAX_BYTES_UNDER_WAY = 8 * 1024 * 1024;
 const MAX_MESSAGES_UNDER_WAY = 512;
+/** How often a client that waits hears that we live. */
+const SIGN_OF_LIFE_MS = 1000;
 
 /**
  * Publishes each message in the order of the requests, many at a time, and answers each by its number as it is confirmed or
@@ -25,13 +27,21 @@ export async function* publishAll(
   const answers = new Handoff<Answer>();
   const stop = (): void => answers.end();
   signal.addEventListener("abort", stop, { once: true });
-  const reading = readAll(bus, requests, answers).finally(stop);
+  const underWay = new UnderWay();
+  let isSignUnread = false;
+  const signs = setInterval(() => {
+    if (underWay.isEmpty || isSignUnread) return;
+    isSignUnread = true;
+    void answers.push({ number: 0n }).then(() => (isSignUnread = false));
+  }, SIGN_OF_LIFE_MS);
+  const reading = readAll(bus, requests, answers, underWay).finally(stop);
   // Where the client has gone, nobody waits for it.
   reading.catch(() => undefined);
   try {
     yield* answers;
     if (!signal.aborted) await reading;
   } finally {
+    clearInterval(signs);
     signal.removeEventListener("abort", stop);
   }
 }
@@ -40,8 +50,8 @@ async function readAll(
   bus: MessageBus,
   requests: AsyncIterable<PublishRequest>,
   answers: Handoff<Answer>,
+  underWay: UnderWay,
 ): Promise<void> {
-  const underWay = new UnderWay();
   for await (const request of requests) {
     const bytes = request.message?.body.byteLength ?? 0;
     await underWay.room();
@@ -67,6 +77,10 @@ class UnderWay {
   readonly #all = new Set<Promise<void>>();
   #bytes = 0;
   #onLess: (() => void) | undefined;
+
+  get isEmpty(): boolean {
+    return this.#all.size === 0;
+  }
 
   add(bytes: number, published: Promise<void>): void {
     this.#bytes += bytes;

@@ -6,7 +6,7 @@
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { MessageBus } from "../lib/bus/message-bus.ts";
-import { fromWireDeclaration, toWireMessage, toWireReason } from "../lib/bus/wire-messages.ts";
+import { fromWireDeclaration, toWireLetter } from "../lib/bus/wire-messages.ts";
 import { isUnexpected, toAppError, type AppError } from "../lib/errors.ts";
 import {
   MessagingService as MessagingServiceDefinition,
@@ -67,10 +67,15 @@ export class MessagingService {
         this.#told(async () => {
           const figures = await bus.queueStatus(queue);
           if (figures === undefined) return {};
-          const { ready, unsettled, consumers } = figures;
-          return { figures: { ready: BigInt(ready), unsettled: BigInt(unsettled), consumers } };
+          const { ready, consumers } = figures;
+          return { figures: { ready: BigInt(ready), consumers } };
         }),
       deadLetters: (request) => this.#deadLetters(request),
+      replayDeadLetter: ({ id }) =>
+        this.#told(async () => {
+          await bus.replayDeadLetter(id);
+          return {};
+        }),
       ping: () =>
         this.#told(async () => {
           await bus.ping();
@@ -83,9 +88,7 @@ export class MessagingService {
     limit,
   }: DeadLettersRequest): AsyncGenerator<MessageInitShape<typeof DeadLettersResponseSchema>> {
     const letters = await this.#told(() => this.#options.bus.deadLetters(limit));
-    for (const { queue, reason, message } of letters) {
-      yield { queue, reason: toWireReason(reason), message: toWireMessage(message) };
-    }
+    for (const letter of letters) yield toWireLetter(letter);
   }
 
   /** Runs a stream's handler, and counts it as open meanwhile. */

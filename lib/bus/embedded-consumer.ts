@@ -5,8 +5,8 @@ import type { ConsumeOptions, Consumer, DeliveryHandler, Settlement } from "./me
 
 /** What a consumer needs of its bus. */
 export interface ConsumerHost {
-  /** Resolves when the settlement is stored. */
-  settle(claimed: Claimed, settlement: Settlement): Promise<void>;
+  /** Resolves when the settlement is stored. A consumer that takes no more leaves a retry to the others at once. */
+  settle(claimed: Claimed, settlement: Settlement, isTaking: boolean): Promise<void>;
   /** Returns a delivery that no handler saw. */
   giveBack(claimed: Claimed): Promise<void>;
   /** Forgets the consumer. */
@@ -82,7 +82,7 @@ export class EmbeddedConsumer implements Consumer {
     this.#handling += 1;
     const settlement = await this.#decide(claimed);
     this.#handling -= 1;
-    await this.#host.settle(claimed, settlement);
+    await this.#host.settle(claimed, settlement, this.#isTaking);
   }
 
   async #decide({ delivery }: Claimed): Promise<Settlement> {

@@ -157,8 +157,8 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
     return this.#closing;
   }
 
-  async settle(claimed: Claimed, settlement: Settlement): Promise<void> {
-    const retryMs = retryDelayMs(claimed.delivery.redeliveryCount);
+  async settle(claimed: Claimed, settlement: Settlement, isTaking: boolean): Promise<void> {
+    const retryMs = isTaking ? retryDelayMs(claimed.delivery.redeliveryCount) : 0;
     const now = this.#clock.now();
     const stored = this.#transactions.run(
       () => this.#tables.settle(claimed.id, claimed.owner, settlement, now, retryMs),

@@ -98,7 +98,8 @@ export class SidecarConsumer implements Consumer {
       for (;;) {
         const error = await this.#serve(session);
         if (this.#closing.signal.aborted) return;
-        if (!isConnectionLoss(error) && error.code !== "unavailable") return this.#lose(error);
+        // Anything else is the bus's word, by way of the sidecar.
+        if (!isConnectionLoss(error)) return this.#lose(error);
         session = await this.#connect(giveUpAfterMs);
       }
     } catch (error) {

@@ -11,7 +11,7 @@ import {
 } from "../rpc/gen/dynamos/v1/messaging_pb.ts";
 import { MAX_RPC_MESSAGE_BYTES } from "../rpc/server.ts";
 import type { OutgoingMessage } from "./message-bus.ts";
-import { Backoff, brokenOff, unreachable, type SidecarConnection } from "./sidecar-connection.ts";
+import { Backoff, brokenOff, type SidecarConnection } from "./sidecar-connection.ts";
 import { toWireMessage } from "./wire-messages.ts";
 
 /** A message on its way. */
@@ -19,18 +19,25 @@ interface Entry {
   readonly request: PublishRequest;
   readonly resolve: () => void;
   readonly reject: (error: AppError) => void;
-  readonly timer: NodeJS.Timeout;
+  readonly startedMs: number;
+  readonly expiresAtMs: number | undefined;
 }
 
 type Stream = DuplexCall<PublishRequest, PublishResponse>;
+
+/** How long a message waits for a bus that takes nothing, while the sidecar says so. */
+const MAX_BLOCKED_MS = 600_000;
+const CHECK_MS = 200;
 
 /** Beyond a body of 1 MiB, headers and names may have so much. */
 const MAX_HEADER_BYTES = MAX_RPC_MESSAGE_BYTES / 2;
 
 /**
  * States of a message: waiting (the stream is not there, or the sidecar reads no further) → sent → confirmed or failed. When the
- * stream breaks, what was sent fails with `unavailable`, and what waits goes out on the next stream, in its order. A message that
- * is not confirmed by its deadline fails, in either state.
+ * stream breaks, what was sent fails with `unavailable`, and what waits goes out on the next stream, in its order.
+ *
+ * A message fails, in either state, when nothing has been heard from the sidecar for the deadline. As long as it says that the bus
+ * takes its time (a broker that has blocked publishers), a message waits, up to its own end or {@link MAX_BLOCKED_MS}.
  */
 export class SidecarPublisher {
   readonly #connection: SidecarConnection;
@@ -38,9 +45,11 @@ export class SidecarPublisher {
   readonly #sent = new Map<bigint, Entry>();
   readonly #closing = new AbortController();
   #lastNumber = 0n;
+  #lastHeardMs = 0;
+  #checking: NodeJS.Timeout | undefined;
   #run: Promise<void> | undefined;
   #onMore: (() => void) | undefined;
-  #onLess: (() => void) | undefined;
+  #onIdle: (() => void) | undefined;
 
   constructor(connection: SidecarConnection) {
     this.#connection = connection;
@@ -56,14 +65,10 @@ export class SidecarPublisher {
     checkHeaders(message);
     const number = ++this.#lastNumber;
     const request = create(PublishRequestSchema, { number, queue, message: toWireMessage(message) });
-    const { name, deadlineMs } = this.#connection;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#take(number)?.reject(
-          unreachable(name, deadlineMs, new AppError("deadline_exceeded", "No confirm came.")),
-        );
-      }, deadlineMs);
-      this.#waiting.set(number, { request, resolve, reject, timer });
+      const startedMs = this.#connection.clock.now();
+      this.#waiting.set(number, { request, resolve, reject, startedMs, expiresAtMs: message.expiresAtMs });
+      this.#checking ??= setInterval(() => this.#checkDeadlines(), CHECK_MS);
       this.open();
       this.#onMore?.();
     });
@@ -71,7 +76,7 @@ export class SidecarPublisher {
 
   /** Resolves when everything is confirmed or has failed, and the stream has ended. */
   async close(): Promise<void> {
-    while (this.#waiting.size + this.#sent.size > 0) await new Promise<void>((resolve) => (this.#onLess = resolve));
+    while (this.#waiting.size + this.#sent.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
     this.#closing.abort();
     this.#onMore?.();
     await this.#run;
@@ -125,9 +130,20 @@ export class SidecarPublisher {
   }
 
   #answer({ number, failure }: PublishResponse): void {
+    this.#lastHeardMs = this.#connection.clock.now();
     const entry = this.#take(number);
     if (failure === undefined) entry?.resolve();
     else entry?.reject(fromFailureMessage(failure));
+  }
+
+  #checkDeadlines(): void {
+    const { clock, name, deadlineMs } = this.#connection;
+    const now = clock.now();
+    for (const [number, { startedMs, expiresAtMs = Infinity }] of [...this.#sent, ...this.#waiting]) {
+      const isSilent = now >= Math.max(startedMs, this.#lastHeardMs) + deadlineMs;
+      const isOver = now >= Math.max(startedMs + deadlineMs, Math.min(startedMs + MAX_BLOCKED_MS, expiresAtMs));
+      if (isSilent || isOver) this.#take(number)?.reject(unconfirmed(name, now - startedMs));
+    }
   }
 
   #failSent(cause: AppError): void {
@@ -139,10 +155,20 @@ export class SidecarPublisher {
     const entry = this.#sent.get(number) ?? this.#waiting.get(number);
     this.#sent.delete(number);
     this.#waiting.delete(number);
-    clearTimeout(entry?.timer);
-    if (this.#waiting.size + this.#sent.size === 0) this.#onLess?.();
+    if (this.#waiting.size + this.#sent.size === 0) {
+      clearInterval(this.#checking);
+      this.#checking = undefined;
+      this.#onIdle?.();
+    }
     return entry;
   }
+}
+
+function unconfirmed(name: string, afterMs: number): AppError {
+  return new AppError(
+    "unavailable",
+    `${name} did not confirm a message within ${afterMs} ms: it may or may not be in the queue.`,
+  );
 }
 
 /** One message that is too large for the transport would end the stream of all. */

@@ -6,7 +6,7 @@
  * - `wire-messages.ts` has the port's words on the wire, for both sides.
  *
  * State owned here: the connection, and this process's consumers. What is not a stream is repeated when the sidecar goes away
- * before its answer, until the call's deadline: all of it comes to the same when done twice.
+ * before its answer, until the call's deadline, if it comes to the same when done twice.
  */
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { systemClock, type Clock } from "../clock.ts";
@@ -25,10 +25,17 @@ import type {
   QueueOptions,
   QueueStatus,
 } from "./message-bus.ts";
-import { Backoff, isConnectionLoss, KEEPALIVE_MS, unreachable, type SidecarConnection } from "./sidecar-connection.ts";
+import {
+  Backoff,
+  brokenOff,
+  isConnectionLoss,
+  KEEPALIVE_MS,
+  unreachable,
+  type SidecarConnection,
+} from "./sidecar-connection.ts";
 import { SidecarConsumer } from "./sidecar-consumer.ts";
 import { SidecarPublisher } from "./sidecar-publisher.ts";
-import { fromWireDelivery, fromWireReason, toWireDeclaration } from "./wire-messages.ts";
+import { fromWireLetter, toWireDeclaration } from "./wire-messages.ts";
 
 /** How the bus is opened. */
 export interface SidecarBusOptions {
@@ -38,11 +45,24 @@ export interface SidecarBusOptions {
   readonly connectLimitMs?: number;
   /** How long a call waits for the sidecar, in milliseconds. Default 10,000. */
   readonly deadlineMs?: number;
-  /** How long consumers try to come back before they are lost, in milliseconds. Default 300,000. */
+  /** How long consumers try to come back before they are lost, in milliseconds. Default 60,000. */
   readonly giveUpAfterMs?: number;
 }
 
 const { method } = MessagingService;
+
+/** The sidecar's bus has the same deadline for its answer, which says more than ours would. */
+const ANSWER_GRACE_MS = 1000;
+
+/** When a call ends, and how long it may wait for the connection. */
+interface CallTimes {
+  readonly deadlineMs: number;
+  readonly connectLimitMs: number;
+}
+
+function timesOf(deadlineMs: number, clock: Clock): CallTimes {
+  return { deadlineMs: deadlineMs + ANSWER_GRACE_MS, connectLimitMs: Math.max(0, deadlineMs - clock.now()) };
+}
 
 /** Opens the bus; `unavailable` when no sidecar answers in time, or its bus does not. */
 export async function openSidecarBus(options: SidecarBusOptions): Promise<MessageBus> {
@@ -51,7 +71,7 @@ export async function openSidecarBus(options: SidecarBusOptions): Promise<Messag
     clock = systemClock,
     connectLimitMs = 20_000,
     deadlineMs = 10_000,
-    giveUpAfterMs = 300_000,
+    giveUpAfterMs = 60_000,
   } = options;
   const name = `The messaging sidecar at ${formatRpcAddress(address)}`;
   const client = new RpcClient({ ...address, peer: "The messaging sidecar", keepaliveMs: KEEPALIVE_MS, clock });
@@ -112,22 +132,29 @@ class SidecarBus implements MessageBus {
   async queueStatus(queue: string): Promise<QueueStatus | undefined> {
     const { figures } = await this.#call(method.queueStatus, { queue });
     if (figures === undefined) return undefined;
-    return { ready: Number(figures.ready), unsettled: Number(figures.unsettled), consumers: figures.consumers };
+    return { ready: Number(figures.ready), consumers: figures.consumers };
   }
 
   deadLetters(limit: number): Promise<readonly DeadLetter[]> {
-    return this.#repeated(this.#connection.deadlineMs, async (deadlineMs) => {
+    return this.#repeated(this.#connection.deadlineMs, async (times) => {
       const letters: DeadLetter[] = [];
       const { client } = this.#connection;
-      for await (const { queue, reason, message } of client.serverStream(
-        method.deadLetters,
-        { limit },
-        { deadlineMs },
-      )) {
-        letters.push({ queue, reason: fromWireReason(reason), message: fromWireDelivery(message) });
-      }
+      const answers = client.serverStream(method.deadLetters, { limit }, times);
+      for await (const letter of answers) letters.push(fromWireLetter(letter));
       return letters;
     });
+  }
+
+  async replayDeadLetter(id: string): Promise<void> {
+    const { client, clock, name, deadlineMs } = this.#connection;
+    this.#assertOpen();
+    try {
+      await client.unary(method.replayDeadLetter, { id }, timesOf(clock.now() + deadlineMs, clock));
+    } catch (thrown) {
+      const error = toAppError(thrown);
+      // It may have been done: whoever asked looks at the list again.
+      throw isConnectionLoss(error) || error.code === "deadline_exceeded" ? brokenOff(name, error) : error;
+    }
   }
 
   async ping(): Promise<void> {
@@ -154,18 +181,18 @@ class SidecarBus implements MessageBus {
     request: MessageInitShape<Input>,
     limitMs = this.#connection.deadlineMs,
   ): Promise<MessageShape<Output>> {
-    return this.#repeated(limitMs, (deadlineMs) => this.#connection.client.unary(unary, request, { deadlineMs }));
+    return this.#repeated(limitMs, (times) => this.#connection.client.unary(unary, request, times));
   }
 
   /** Runs a call until it is answered, again when the connection broke, for as long as its time allows. */
-  async #repeated<Answer>(limitMs: number, call: (deadlineMs: number) => Promise<Answer>): Promise<Answer> {
+  async #repeated<Answer>(limitMs: number, call: (times: CallTimes) => Promise<Answer>): Promise<Answer> {
     const { clock, name } = this.#connection;
     const deadlineMs = clock.now() + limitMs;
     const backoff = new Backoff(clock);
     for (;;) {
       this.#assertOpen();
       try {
-        return await call(deadlineMs);
+        return await call(timesOf(deadlineMs, clock));
       } catch (thrown) {
         const error = toAppError(thrown);
         if (error.code === "deadline_exceeded") throw unreachable(name, limitMs, error);

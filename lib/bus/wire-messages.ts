@@ -7,6 +7,8 @@ import {
   Settlement as WireSettlement,
   type BusMessage,
   type BusMessageSchema,
+  type DeadLettersResponse,
+  type DeadLettersResponseSchema,
   type DeclareQueueRequest,
   type DeclareQueueRequestSchema,
 } from "../rpc/gen/dynamos/v1/messaging_pb.ts";
@@ -92,14 +94,28 @@ export function fromWireSettlement(settlement: WireSettlement): Settlement {
   return keyOf(SETTLEMENTS, settlement, "a settlement");
 }
 
-/** A dead letter's reason in its wire form. */
-export function toWireReason(reason: DeadLetter["reason"]): DeadLetterReason {
-  return REASONS[reason];
+/** A dead letter's wire form. */
+export function toWireLetter(letter: DeadLetter): MessageInitShape<typeof DeadLettersResponseSchema> {
+  const { id, queue, reason, atMs, message } = letter;
+  return {
+    id,
+    queue,
+    reason: REASONS[reason],
+    ...(atMs === undefined ? {} : { atMs: BigInt(Math.floor(atMs)) }),
+    message: toWireMessage(message),
+  };
 }
 
-/** The reason that a wire form stands for. */
-export function fromWireReason(reason: DeadLetterReason): DeadLetter["reason"] {
-  return keyOf(REASONS, reason, "a dead letter's reason");
+/** The dead letter that a wire form stands for. */
+export function fromWireLetter(letter: DeadLettersResponse): DeadLetter {
+  const { id, queue, reason, atMs, message } = letter;
+  return {
+    id,
+    queue,
+    reason: keyOf(REASONS, reason, "a dead letter's reason"),
+    atMs: atMs === undefined ? undefined : Number(atMs),
+    message: fromWireDelivery(message),
+  };
 }
 
 function keyOf<Key extends string>(table: Readonly<Record<Key, number>>, value: number, what: string): Key {

@@ -91,7 +91,7 @@ export function implement<Methods extends ServiceMethods>(
   service: GenService<Methods>,
   handlers: ServiceHandlers<Methods>,
 ): Implementation {
-  return { service, handlers: handlers };
+  return { service, handlers };
 }
 
 /** A method with its message types. */

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file dynamos/v1/messaging.proto.
  */
 export const file_dynamos_v1_messaging: GenFile = /*@__PURE__*/
-  fileDesc("ChpkeW5hbW9zL3YxL21lc3NhZ2luZy5wcm90bxIKZHluYW1vcy52MSLSAgoKQnVzTWVzc2FnZRIMCgR0eXBlGAEgASgJEgwKBGJvZHkYAiABKAwSGwoOY29ycmVsYXRpb25faWQYAyABKAlIAIgBARIVCghyZXBseV90bxgEIAEoCUgBiAEBEhcKCm1lc3NhZ2VfaWQYBSABKAlIAogBARI0CgdoZWFkZXJzGAYgAygLMiMuZHluYW1vcy52MS5CdXNNZXNzYWdlLkhlYWRlcnNFbnRyeRIaCg1leHBpcmVzX2F0X21zGAcgASgDSAOIAQESGAoQcmVkZWxpdmVyeV9jb3VudBgIIAEoDRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fY29ycmVsYXRpb25faWRCCwoJX3JlcGx5X3RvQg0KC19tZXNzYWdlX2lkQhAKDl9leHBpcmVzX2F0X21zIqEBChNEZWNsYXJlUXVldWVSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJEiMKBGtpbmQYAiABKA4yFS5keW5hbW9zLnYxLlF1ZXVlS2luZBIXCgpleHBpcmVzX21zGAMgASgNSACIAQESGwoObWF4X2RlbGl2ZXJpZXMYBCABKA1IAYgBAUINCgtfZXhwaXJlc19tc0IRCg9fbWF4X2RlbGl2ZXJpZXMiFgoURGVjbGFyZVF1ZXVlUmVzcG9uc2UiIwoSRGVsZXRlUXVldWVSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJIhUKE0RlbGV0ZVF1ZXVlUmVzcG9uc2UiWAoOUHVibGlzaFJlcXVlc3QSDgoGbnVtYmVyGAEgASgEEg0KBXF1ZXVlGAIgASgJEicKB21lc3NhZ2UYAyABKAsyFi5keW5hbW9zLnYxLkJ1c01lc3NhZ2UiRwoPUHVibGlzaFJlc3BvbnNlEg4KBm51bWJlchgBIAEoBBIkCgdmYWlsdXJlGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlIpIBCg5Db25zdW1lUmVxdWVzdBIpCgVzdGFydBgBIAEoCzIYLmR5bmFtb3MudjEuQ29uc3VtZVN0YXJ0SAASJAoGc2V0dGxlGAIgASgLMhIuZHluYW1vcy52MS5TZXR0bGVIABInCgRzdG9wGAMgASgLMhcuZHluYW1vcy52MS5Db25zdW1lU3RvcEgAQgYKBGJvZHkiLwoMQ29uc3VtZVN0YXJ0Eg0KBXF1ZXVlGAEgASgJEhAKCHByZWZldGNoGAIgASgNIg0KC0NvbnN1bWVTdG9wIkQKBlNldHRsZRIOCgZudW1iZXIYASABKAQSKgoKc2V0dGxlbWVudBgCIAEoDjIWLmR5bmFtb3MudjEuU2V0dGxlbWVudCJ1Cg9Db25zdW1lUmVzcG9uc2USLQoHc3RhcnRlZBgBIAEoCzIaLmR5bmFtb3MudjEuQ29uc3VtZVN0YXJ0ZWRIABIrCghkZWxpdmVyeRgCIAEoCzIXLmR5bmFtb3MudjEuQnVzRGVsaXZlcnlIAEIGCgRib2R5IhAKDkNvbnN1bWVTdGFydGVkIkYKC0J1c0RlbGl2ZXJ5Eg4KBm51bWJlchgBIAEoBBInCgdtZXNzYWdlGAIgASgLMhYuZHluYW1vcy52MS5CdXNNZXNzYWdlIiMKElF1ZXVlU3RhdHVzUmVxdWVzdBINCgVxdWV1ZRgBIAEoCSJAChNRdWV1ZVN0YXR1c1Jlc3BvbnNlEikKB2ZpZ3VyZXMYASABKAsyGC5keW5hbW9zLnYxLlF1ZXVlRmlndXJlcyJDCgxRdWV1ZUZpZ3VyZXMSDQoFcmVhZHkYASABKAQSEQoJY29uc3VtZXJzGAIgASgNEhEKCXVuc2V0dGxlZBgDIAEoBCIjChJEZWFkTGV0dGVyc1JlcXVlc3QSDQoFbGltaXQYASABKA0iewoTRGVhZExldHRlcnNSZXNwb25zZRINCgVxdWV1ZRgBIAEoCRIsCgZyZWFzb24YAiABKA4yHC5keW5hbW9zLnYxLkRlYWRMZXR0ZXJSZWFzb24SJwoHbWVzc2FnZRgDIAEoCzIWLmR5bmFtb3MudjEuQnVzTWVzc2FnZSINCgtQaW5nUmVxdWVzdCIOCgxQaW5nUmVzcG9uc2UqUwoJUXVldWVLaW5kEhoKFlFVRVVFX0tJTkRfVU5TUEVDSUZJRUQQABIWChJRVUVVRV9LSU5EX1NFUlZJQ0UQARISCg5RVUVVRV9LSU5EX1JVThACKmwKClNldHRsZW1lbnQSGgoWU0VUVExFTUVOVF9VTlNQRUNJRklFRBAAEhUKEVNFVFRMRU1FTlRfQUNDRVBUEAESFAoQU0VUVExFTUVOVF9SRVRSWRACEhUKEVNFVFRMRU1FTlRfUkVKRUNUEAMqngEKEERlYWRMZXR0ZXJSZWFzb24SIgoeREVBRF9MRVRURVJfUkVBU09OX1VOU1BFQ0lGSUVEEAASHwobREVBRF9MRVRURVJfUkVBU09OX1JFSkVDVEVEEAESJQohREVBRF9MRVRURVJfUkVBU09OX01BWF9ERUxJVkVSSUVTEAISHgoaREVBRF9MRVRURVJfUkVBU09OX0VYUElSRUQQAzKiBAoQTWVzc2FnaW5nU2VydmljZRJRCgxEZWNsYXJlUXVldWUSHy5keW5hbW9zLnYxLkRlY2xhcmVRdWV1ZVJlcXVlc3QaIC5keW5hbW9zLnYxLkRlY2xhcmVRdWV1ZVJlc3BvbnNlEk4KC0RlbGV0ZVF1ZXVlEh4uZHluYW1vcy52MS5EZWxldGVRdWV1ZVJlcXVlc3QaHy5keW5hbW9zLnYxLkRlbGV0ZVF1ZXVlUmVzcG9uc2USRgoHUHVibGlzaBIaLmR5bmFtb3MudjEuUHVibGlzaFJlcXVlc3QaGy5keW5hbW9zLnYxLlB1Ymxpc2hSZXNwb25zZSgBMAESRgoHQ29uc3VtZRIaLmR5bmFtb3MudjEuQ29uc3VtZVJlcXVlc3QaGy5keW5hbW9zLnYxLkNvbnN1bWVSZXNwb25zZSgBMAESTgoLUXVldWVTdGF0dXMSHi5keW5hbW9zLnYxLlF1ZXVlU3RhdHVzUmVxdWVzdBofLmR5bmFtb3MudjEuUXVldWVTdGF0dXNSZXNwb25zZRJQCgtEZWFkTGV0dGVycxIeLmR5bmFtb3MudjEuRGVhZExldHRlcnNSZXF1ZXN0Gh8uZHluYW1vcy52MS5EZWFkTGV0dGVyc1Jlc3BvbnNlMAESOQoEUGluZxIXLmR5bmFtb3MudjEuUGluZ1JlcXVlc3QaGC5keW5hbW9zLnYxLlBpbmdSZXNwb25zZWIGcHJvdG8z", [file_dynamos_v1_stream]);
+  fileDesc("ChpkeW5hbW9zL3YxL21lc3NhZ2luZy5wcm90bxIKZHluYW1vcy52MSLSAgoKQnVzTWVzc2FnZRIMCgR0eXBlGAEgASgJEgwKBGJvZHkYAiABKAwSGwoOY29ycmVsYXRpb25faWQYAyABKAlIAIgBARIVCghyZXBseV90bxgEIAEoCUgBiAEBEhcKCm1lc3NhZ2VfaWQYBSABKAlIAogBARI0CgdoZWFkZXJzGAYgAygLMiMuZHluYW1vcy52MS5CdXNNZXNzYWdlLkhlYWRlcnNFbnRyeRIaCg1leHBpcmVzX2F0X21zGAcgASgDSAOIAQESGAoQcmVkZWxpdmVyeV9jb3VudBgIIAEoDRouCgxIZWFkZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fY29ycmVsYXRpb25faWRCCwoJX3JlcGx5X3RvQg0KC19tZXNzYWdlX2lkQhAKDl9leHBpcmVzX2F0X21zIqEBChNEZWNsYXJlUXVldWVSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJEiMKBGtpbmQYAiABKA4yFS5keW5hbW9zLnYxLlF1ZXVlS2luZBIXCgpleHBpcmVzX21zGAMgASgNSACIAQESGwoObWF4X2RlbGl2ZXJpZXMYBCABKA1IAYgBAUINCgtfZXhwaXJlc19tc0IRCg9fbWF4X2RlbGl2ZXJpZXMiFgoURGVjbGFyZVF1ZXVlUmVzcG9uc2UiIwoSRGVsZXRlUXVldWVSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJIhUKE0RlbGV0ZVF1ZXVlUmVzcG9uc2UiWAoOUHVibGlzaFJlcXVlc3QSDgoGbnVtYmVyGAEgASgEEg0KBXF1ZXVlGAIgASgJEicKB21lc3NhZ2UYAyABKAsyFi5keW5hbW9zLnYxLkJ1c01lc3NhZ2UiRwoPUHVibGlzaFJlc3BvbnNlEg4KBm51bWJlchgBIAEoBBIkCgdmYWlsdXJlGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlIpIBCg5Db25zdW1lUmVxdWVzdBIpCgVzdGFydBgBIAEoCzIYLmR5bmFtb3MudjEuQ29uc3VtZVN0YXJ0SAASJAoGc2V0dGxlGAIgASgLMhIuZHluYW1vcy52MS5TZXR0bGVIABInCgRzdG9wGAMgASgLMhcuZHluYW1vcy52MS5Db25zdW1lU3RvcEgAQgYKBGJvZHkiLwoMQ29uc3VtZVN0YXJ0Eg0KBXF1ZXVlGAEgASgJEhAKCHByZWZldGNoGAIgASgNIg0KC0NvbnN1bWVTdG9wIkQKBlNldHRsZRIOCgZudW1iZXIYASABKAQSKgoKc2V0dGxlbWVudBgCIAEoDjIWLmR5bmFtb3MudjEuU2V0dGxlbWVudCJ1Cg9Db25zdW1lUmVzcG9uc2USLQoHc3RhcnRlZBgBIAEoCzIaLmR5bmFtb3MudjEuQ29uc3VtZVN0YXJ0ZWRIABIrCghkZWxpdmVyeRgCIAEoCzIXLmR5bmFtb3MudjEuQnVzRGVsaXZlcnlIAEIGCgRib2R5IhAKDkNvbnN1bWVTdGFydGVkIkYKC0J1c0RlbGl2ZXJ5Eg4KBm51bWJlchgBIAEoBBInCgdtZXNzYWdlGAIgASgLMhYuZHluYW1vcy52MS5CdXNNZXNzYWdlIiMKElF1ZXVlU3RhdHVzUmVxdWVzdBINCgVxdWV1ZRgBIAEoCSJAChNRdWV1ZVN0YXR1c1Jlc3BvbnNlEikKB2ZpZ3VyZXMYASABKAsyGC5keW5hbW9zLnYxLlF1ZXVlRmlndXJlcyIwCgxRdWV1ZUZpZ3VyZXMSDQoFcmVhZHkYASABKAQSEQoJY29uc3VtZXJzGAIgASgNIiMKEkRlYWRMZXR0ZXJzUmVxdWVzdBINCgVsaW1pdBgBIAEoDSKlAQoTRGVhZExldHRlcnNSZXNwb25zZRIKCgJpZBgBIAEoCRINCgVxdWV1ZRgCIAEoCRIsCgZyZWFzb24YAyABKA4yHC5keW5hbW9zLnYxLkRlYWRMZXR0ZXJSZWFzb24SEgoFYXRfbXMYBCABKANIAIgBARInCgdtZXNzYWdlGAUgASgLMhYuZHluYW1vcy52MS5CdXNNZXNzYWdlQggKBl9hdF9tcyIlChdSZXBsYXlEZWFkTGV0dGVyUmVxdWVzdBIKCgJpZBgBIAEoCSIaChhSZXBsYXlEZWFkTGV0dGVyUmVzcG9uc2UiDQoLUGluZ1JlcXVlc3QiDgoMUGluZ1Jlc3BvbnNlKlMKCVF1ZXVlS2luZBIaChZRVUVVRV9LSU5EX1VOU1BFQ0lGSUVEEAASFgoSUVVFVUVfS0lORF9TRVJWSUNFEAESEgoOUVVFVUVfS0lORF9SVU4QAipsCgpTZXR0bGVtZW50EhoKFlNFVFRMRU1FTlRfVU5TUEVDSUZJRUQQABIVChFTRVRUTEVNRU5UX0FDQ0VQVBABEhQKEFNFVFRMRU1FTlRfUkVUUlkQAhIVChFTRVRUTEVNRU5UX1JFSkVDVBADKp4BChBEZWFkTGV0dGVyUmVhc29uEiIKHkRFQURfTEVUVEVSX1JFQVNPTl9VTlNQRUNJRklFRBAAEh8KG0RFQURfTEVUVEVSX1JFQVNPTl9SRUpFQ1RFRBABEiUKIURFQURfTEVUVEVSX1JFQVNPTl9NQVhfREVMSVZFUklFUxACEh4KGkRFQURfTEVUVEVSX1JFQVNPTl9FWFBJUkVEEAMygQUKEE1lc3NhZ2luZ1NlcnZpY2USUQoMRGVjbGFyZVF1ZXVlEh8uZHluYW1vcy52MS5EZWNsYXJlUXVldWVSZXF1ZXN0GiAuZHluYW1vcy52MS5EZWNsYXJlUXVldWVSZXNwb25zZRJOCgtEZWxldGVRdWV1ZRIeLmR5bmFtb3MudjEuRGVsZXRlUXVldWVSZXF1ZXN0Gh8uZHluYW1vcy52MS5EZWxldGVRdWV1ZVJlc3BvbnNlEkYKB1B1Ymxpc2gSGi5keW5hbW9zLnYxLlB1Ymxpc2hSZXF1ZXN0GhsuZHluYW1vcy52MS5QdWJsaXNoUmVzcG9uc2UoATABEkYKB0NvbnN1bWUSGi5keW5hbW9zLnYxLkNvbnN1bWVSZXF1ZXN0GhsuZHluYW1vcy52MS5Db25zdW1lUmVzcG9uc2UoATABEk4KC1F1ZXVlU3RhdHVzEh4uZHluYW1vcy52MS5RdWV1ZVN0YXR1c1JlcXVlc3QaHy5keW5hbW9zLnYxLlF1ZXVlU3RhdHVzUmVzcG9uc2USUAoLRGVhZExldHRlcnMSHi5keW5hbW9zLnYxLkRlYWRMZXR0ZXJzUmVxdWVzdBofLmR5bmFtb3MudjEuRGVhZExldHRlcnNSZXNwb25zZTABEl0KEFJlcGxheURlYWRMZXR0ZXISIy5keW5hbW9zLnYxLlJlcGxheURlYWRMZXR0ZXJSZXF1ZXN0GiQuZHluYW1vcy52MS5SZXBsYXlEZWFkTGV0dGVyUmVzcG9uc2USOQoEUGluZxIXLmR5bmFtb3MudjEuUGluZ1JlcXVlc3QaGC5keW5hbW9zLnYxLlBpbmdSZXNwb25zZWIGcHJvdG8z", [file_dynamos_v1_stream]);
 
 /**
  * A message to send, or as it arrives.
@@ -171,7 +171,7 @@ export const DeleteQueueResponseSchema: GenMessage<DeleteQueueResponse> = /*@__P
  */
 export type PublishRequest = Message<"dynamos.v1.PublishRequest"> & {
   /**
-   * Chosen by the client, once per stream.
+   * Chosen by the client, from 1, once per stream.
    *
    * @generated from field: uint64 number = 1;
    */
@@ -202,6 +202,8 @@ export const PublishRequestSchema: GenMessage<PublishRequest> = /*@__PURE__*/
  */
 export type PublishResponse = Message<"dynamos.v1.PublishResponse"> & {
   /**
+   * 0: none; the sidecar lives, and the bus takes its time.
+   *
    * @generated from field: uint64 number = 1;
    */
   number: bigint;
@@ -452,11 +454,6 @@ export type QueueFigures = Message<"dynamos.v1.QueueFigures"> & {
    * @generated from field: uint32 consumers = 2;
    */
   consumers: number;
-
-  /**
-   * @generated from field: uint64 unsettled = 3;
-   */
-  unsettled: bigint;
 };
 
 /**
@@ -492,17 +489,31 @@ export const DeadLettersRequestSchema: GenMessage<DeadLettersRequest> = /*@__PUR
  */
 export type DeadLettersResponse = Message<"dynamos.v1.DeadLettersResponse"> & {
   /**
-   * @generated from field: string queue = 1;
+   * For ReplayDeadLetter.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string queue = 2;
    */
   queue: string;
 
   /**
-   * @generated from field: dynamos.v1.DeadLetterReason reason = 2;
+   * @generated from field: dynamos.v1.DeadLetterReason reason = 3;
    */
   reason: DeadLetterReason;
 
   /**
-   * @generated from field: dynamos.v1.BusMessage message = 3;
+   * ms since the epoch; absent where it is not known.
+   *
+   * @generated from field: optional int64 at_ms = 4;
+   */
+  atMs?: bigint | undefined;
+
+  /**
+   * @generated from field: dynamos.v1.BusMessage message = 5;
    */
   message?: BusMessage | undefined;
 };
@@ -513,6 +524,40 @@ export type DeadLettersResponse = Message<"dynamos.v1.DeadLettersResponse"> & {
  */
 export const DeadLettersResponseSchema: GenMessage<DeadLettersResponse> = /*@__PURE__*/
   messageDesc(file_dynamos_v1_messaging, 18);
+
+/**
+ * Names a dead letter.
+ *
+ * @generated from message dynamos.v1.ReplayDeadLetterRequest
+ */
+export type ReplayDeadLetterRequest = Message<"dynamos.v1.ReplayDeadLetterRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message dynamos.v1.ReplayDeadLetterRequest.
+ * Use `create(ReplayDeadLetterRequestSchema)` to create a new message.
+ */
+export const ReplayDeadLetterRequestSchema: GenMessage<ReplayDeadLetterRequest> = /*@__PURE__*/
+  messageDesc(file_dynamos_v1_messaging, 19);
+
+/**
+ * The message is in its queue again, and no dead letter any more.
+ *
+ * @generated from message dynamos.v1.ReplayDeadLetterResponse
+ */
+export type ReplayDeadLetterResponse = Message<"dynamos.v1.ReplayDeadLetterResponse"> & {
+};
+
+/**
+ * Describes the message dynamos.v1.ReplayDeadLetterResponse.
+ * Use `create(ReplayDeadLetterResponseSchema)` to create a new message.
+ */
+export const ReplayDeadLetterResponseSchema: GenMessage<ReplayDeadLetterResponse> = /*@__PURE__*/
+  messageDesc(file_dynamos_v1_messaging, 20);
 
 /**
  * Nothing.
@@ -527,7 +572,7 @@ export type PingRequest = Message<"dynamos.v1.PingRequest"> & {
  * Use `create(PingRequestSchema)` to create a new message.
  */
 export const PingRequestSchema: GenMessage<PingRequest> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_messaging, 19);
+  messageDesc(file_dynamos_v1_messaging, 21);
 
 /**
  * The bus answers.
@@ -542,7 +587,7 @@ export type PingResponse = Message<"dynamos.v1.PingResponse"> & {
  * Use `create(PingResponseSchema)` to create a new message.
  */
 export const PingResponseSchema: GenMessage<PingResponse> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_messaging, 20);
+  messageDesc(file_dynamos_v1_messaging, 22);
 
 /**
  * What a queue is for.
@@ -698,7 +743,8 @@ export const MessagingService: GenService<{
   /**
    * One stream per client, open as long as the client is there. Messages go to the bus in the order of the stream, many at a
    * time; each is answered by its number when it is durable or has failed, in any order. The end of the requests is answered by
-   * the end of the responses, once all are. When too much is under way, the server reads no further.
+   * the end of the responses, once all are. When too much is under way, the server reads no further. While the bus keeps it
+   * waiting, it says so every second.
    *
    * @generated from rpc dynamos.v1.MessagingService.Publish
    */
@@ -737,6 +783,16 @@ export const MessagingService: GenService<{
     methodKind: "server_streaming";
     input: typeof DeadLettersRequestSchema;
     output: typeof DeadLettersResponseSchema;
+  },
+  /**
+   * Publishes a dead letter to its queue again, and forgets it.
+   *
+   * @generated from rpc dynamos.v1.MessagingService.ReplayDeadLetter
+   */
+  replayDeadLetter: {
+    methodKind: "unary";
+    input: typeof ReplayDeadLetterRequestSchema;
+    output: typeof ReplayDeadLetterResponseSchema;
   },
   /**
    * Proves that the bus answers.
