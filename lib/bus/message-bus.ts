@@ -127,7 +127,10 @@ export const MAX_MESSAGE_BYTES = 1024 * 1024;
 export interface MessageBus {
   /** Makes sure that the queue exists and is bound under its name. */
   declareQueue(queue: string, options: QueueOptions): Promise<void>;
-  /** Deletes it with all it holds; consumers are told by `onLost`. Deleting a missing queue is harmless. */
+  /**
+   * Deletes it with all it holds. Consumers are told by `onLost`; those of a service queue that is declared again at once may
+   * go on with the new one instead. Deleting a missing queue is harmless.
+   */
   deleteQueue(queue: string): Promise<void>;
   /**
    * Resolves once the message is durable in the queue. No such queue: `not_found`. Order per publisher and queue is kept,

@@ -10,9 +10,10 @@ export interface OpenMessageBusOptions {
 }
 
 /**
- * Opens a bus: `embedded:<path of the SQLite file>`, or `sidecar:127.0.0.1:<port>` and `sidecar:unix:<path>` for the messaging
- * sidecar beside this process. Adapters are imported only when chosen, so that an embedded run
- * loads no AMQP client. An unknown URL is `configuration_invalid`; a bus that does not answer `unavailable`.
+ * Opens a bus: `embedded:<path of the SQLite file>`; RabbitMQ at `amqp://…` or `amqps://…` (docs/configuration.md has the
+ * whole form); or `sidecar:127.0.0.1:<port>` and `sidecar:unix:<path>` for the messaging sidecar beside this process. Adapters
+ * are imported only when chosen, so that an embedded run loads no AMQP client. An unknown URL is `configuration_invalid`; a bus
+ * that does not answer `unavailable`; one that refuses the user `forbidden`.
  */
 export async function openMessageBus(url: string, options: OpenMessageBusOptions = {}): Promise<MessageBus> {
   const clock = options.clock ?? systemClock;
@@ -32,11 +33,13 @@ export async function openMessageBus(url: string, options: OpenMessageBusOptions
       return openSidecarBus({ address: parseRpcAddress(url.slice(separator + 1)), clock });
     }
     case "amqp":
-    case "amqps":
-      throw invalid(`This version has no ${scheme} adapter for the message bus yet; use embedded:<path>.`);
+    case "amqps": {
+      const { openRabbitMqBus } = await import("./rabbitmq.ts");
+      return openRabbitMqBus({ url, clock });
+    }
     default:
       // The URL may hold a password, so only its scheme is named.
-      throw invalid(`Unknown message bus "${scheme}:"; known: embedded:<path>, sidecar:<address>.`);
+      throw invalid(`Unknown message bus "${scheme}:"; known: embedded:<path>, amqp[s]://<host>, sidecar:<address>.`);
   }
 }
 

@@ -95,17 +95,20 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         assert.equal((await bus.queueStatus(queue))?.ready, 0);
       });
 
-      test("a consumer whose queue is deleted is told so once, also when the queue is declared again at once", async () => {
-        const queue = await newQueue(bus);
-        const lost: Error[] = [];
-        const consumer = await bus.consume(queue, accept, { onLost: (error) => lost.push(error) });
-        await otherBus.deleteQueue(queue);
-        await otherBus.declareQueue(queue, { kind: "service" });
-        await eventually(() => lost.length > 0, { describe: "the consumer to hear of it" });
-        await consumer.close();
-        assert.equal(lost.length, 1);
-        assert.ok(withCode("not_found")(lost[0]));
-      });
+      for (const kind of ["service", "run"] as const) {
+        const also = kind === "run" ? ", also when the queue is declared again at once" : "";
+        test(`a consumer whose ${kind} queue is deleted is told so once${also}`, async () => {
+          const queue = await newQueue(bus, { kind });
+          const lost: Error[] = [];
+          const consumer = await bus.consume(queue, accept, { onLost: (error) => lost.push(error) });
+          await otherBus.deleteQueue(queue);
+          if (kind === "run") await otherBus.declareQueue(queue, { kind });
+          await eventually(() => lost.length > 0, { describe: "the consumer to hear of it" });
+          await consumer.close();
+          assert.equal(lost.length, 1);
+          assert.ok(withCode("not_found")(lost[0]));
+        });
+      }
 
       test("a run queue without consumer goes away after its time, with what it holds", async () => {
         const queue = await newQueue(bus, { kind: "run", expiresMs: 1000 });

@@ -61,6 +61,8 @@ export interface RabbitMq {
   api(method: string, path: string, body?: unknown): Promise<unknown>;
   /** Ends every connection in a virtual host, as an operator would; returns how many there were. */
   cutConnections(vhost: VirtualHost): Promise<number>;
+  /** Stops and starts it, if it is the test's own; its data stay. */
+  restart?(): Promise<void>;
   /** Ends the server if it is the test's own. */
   close(): Promise<void>;
 }

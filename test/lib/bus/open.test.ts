@@ -17,7 +17,8 @@ test("URLs without a known adapter are configuration errors that show no credent
     "",
     "embedded",
     "embedded:",
-    "amqp://user:secret@bus.example.org",
+    "amqp://user:secret@bus.example.org?password=secret",
+    "amqp://user:secret@:5672",
     "kafka://user:secret@bus.example.org",
   ]) {
     await assert.rejects(openMessageBus(url), (error) => {
