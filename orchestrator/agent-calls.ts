@@ -1,11 +1,17 @@
-/** One call of an agent's data request over HTTP, as a stream. */
+/**
+ * A party's part of a data request, asked of its agent over HTTP and answered as a stream. A party may have several instances:
+ * the request goes to the one that `agent-instances.ts` names, and, while nothing of the answer was handed on, to the next
+ * under the same id where that one cannot be reached, is stopping, dies, or vanishes.
+ */
 import { request as httpRequest, type ClientRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { AppError, ERROR_KINDS, isErrorCode, toAppError, type ErrorCode } from "../lib/errors.ts";
+import type { OnlineRecord } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
+import { inOrderOfChoice } from "./agent-instances.ts";
 import type { OrchestratorContext } from "./context.ts";
-import { baseUrlsOf, dataRequestPath } from "./endpoints.ts";
+import { dataRequestPath } from "./endpoints.ts";
 
 /** What is asked of an agent. */
 export interface AgentQuestion {
@@ -18,8 +24,28 @@ export interface AgentQuestion {
   readonly signal: AbortSignal;
 }
 
+/** An agent's answer, its status known to be good, its body unread. */
+export interface OpenAnswer {
+  /**
+   * The body, to be iterated once. Fails with `stream_interrupted` when it breaks off, or when the instance is gone and nothing
+   * more comes, or with the signal's reason.
+   */
+  readonly body: AsyncIterable<Buffer>;
+  /** Ends the call. */
+  destroy(): void;
+  /**
+   * The same request at another instance, under the same id, after this answer broke off and before anything of it was handed
+   * on. Fails with `cause` where no other lives, or enough were asked.
+   */
+  askAgain(cause: AppError): Promise<OpenAnswer>;
+}
+
 /** Problem documents of agents are small; more is not read. */
 const MAX_PROBLEM_BYTES = 256 * 1024;
+/** Calls for one party's part of one request. */
+const MAX_CALLS = 4;
+/** When the instance's record is gone, an answer that was coming may pause so long. */
+const SILENCE_MS = 5_000;
 const CONNECTION_ERRORS = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
@@ -34,47 +60,129 @@ const CONNECTION_ERRORS = new Set([
 const CONNECT_TIMEOUT_MS = 3_000;
 
 /**
- * The agent's answer once its status is known to be good, its body unread. Another instance of the agent is asked where one
- * cannot be reached. Fails with the agent's own problem, with `agent_offline`, or with the signal's reason.
+ * The agent's answer. Fails with the agent's own problem, with `agent_offline` where no instance can be reached or all that
+ * were asked have gone, or with the signal's reason.
  */
-export async function askAgent(question: AgentQuestion, context: OrchestratorContext): Promise<IncomingMessage> {
-  const { party, request } = question;
-  const baseUrls = await baseUrlsOf(party, context);
-  let unreachable: unknown;
-  for (const baseUrl of baseUrls) {
-    try {
-      const response = await post(new URL(dataRequestPath(request.type, party), `${baseUrl}/`), question);
-      if (response.statusCode === 200) return response;
-      throw await problemOf(response, party);
-    } catch (thrown) {
-      if (question.signal.aborted) throw toAppError(question.signal.reason);
-      if (!isUnreachable(thrown)) throw toAppError(thrown).withParty(party);
-      unreachable = thrown;
-    }
-  }
-  throw new AppError("agent_offline", `The agent of ${party} cannot be reached.`, { party, cause: unreachable });
+export function askAgent(question: AgentQuestion, context: OrchestratorContext): Promise<OpenAnswer> {
+  return new PartyCall(question, context).ask();
 }
 
-function post(url: URL, { request, requestId, accessToken, trace, signal }: AgentQuestion): Promise<IncomingMessage> {
+/** One party's part of a request: which instances were asked, and why in vain. */
+class PartyCall {
+  readonly #question: AgentQuestion;
+  readonly #context: OrchestratorContext;
+  readonly #asked = new Set<string>();
+
+  constructor(question: AgentQuestion, context: OrchestratorContext) {
+    this.#question = question;
+    this.#context = context;
+  }
+
+  async ask(failure?: AppError): Promise<OpenAnswer> {
+    const { party, signal } = this.#question;
+    let last = failure;
+    while (this.#asked.size < MAX_CALLS) {
+      const record = await this.#nextInstance();
+      if (record === undefined) break;
+      if (this.#asked.size > 0) this.#noteRetry(last);
+      this.#asked.add(record.instance);
+      try {
+        return await this.#askInstance(record);
+      } catch (thrown) {
+        if (signal.aborted) throw toAppError(signal.reason);
+        last = this.#passing(thrown);
+      }
+    }
+    throw last ?? new AppError("agent_offline", `No agent of ${party} is online.`, { party });
+  }
+
+  async #nextInstance(): Promise<OnlineRecord | undefined> {
+    const { party, requestId } = this.#question;
+    const online = await this.#context.knowledge.onlineInstances(party);
+    return inOrderOfChoice(requestId, online).find(({ instance }) => !this.#asked.has(instance));
+  }
+
+  async #askInstance(record: OnlineRecord): Promise<OpenAnswer> {
+    const { party, request, signal } = this.#question;
+    const gone = new AbortController();
+    const forget = this.#context.agents.watch(record, () => gone.abort(vanished(party)));
+    signal.addEventListener("abort", forget, { once: true });
+    try {
+      const base = record.instanceUrl.replace(/\/+$/, "");
+      const url = new URL(dataRequestPath(request.type, party), `${base}/`);
+      const response = await post(url, this.#question, gone.signal);
+      if (response.statusCode !== 200) throw await problemOf(response, party);
+      return {
+        body: chunksOf(response, party, gone.signal, forget),
+        destroy: () => {
+          forget();
+          response.destroy();
+        },
+        askAgain: (cause) => this.ask(cause),
+      };
+    } catch (thrown) {
+      forget();
+      throw thrown;
+    }
+  }
+
+  /** The failure, where another instance may do better; anything else is thrown. */
+  #passing(thrown: unknown): AppError {
+    const { party } = this.#question;
+    if (isConnectionError(thrown)) {
+      return new AppError("agent_offline", `The agent of ${party} cannot be reached.`, { party, cause: thrown });
+    }
+    const error = toAppError(thrown).withParty(party);
+    // It is stopping, or lacks what it works with: its own state, and not the question's.
+    if (error instanceof Vanished || (error.code === "unavailable" && error.party === party)) return error;
+    throw error;
+  }
+
+  #noteRetry(why: AppError | undefined): void {
+    const { party, requestId } = this.#question;
+    const { logger, metrics } = this.#context;
+    metrics.agentRetries.add(1, { "dynamos.steward": party });
+    logger.warn({ error: why, party, dataRequest: requestId }, "another instance of an agent is asked");
+  }
+}
+
+/** The instance's record ended while it was waited for. */
+class Vanished extends AppError {
+  override withParty(): this {
+    return this;
+  }
+}
+
+function vanished(party: string): Vanished {
+  return new Vanished("agent_offline", `The agent of ${party} went offline while its answer was waited for.`, { party });
+}
+
+function post(
+  url: URL,
+  { request, requestId, accessToken, trace, signal }: AgentQuestion,
+  gone: AbortSignal,
+): Promise<IncomingMessage> {
   const body = Buffer.from(JSON.stringify(request));
   const send = url.protocol === "https:" ? httpsRequest : httpRequest;
   return new Promise((resolve, reject) => {
-    const call = send(
-      url,
-      {
-        method: "POST",
-        signal,
-        headers: {
-          "content-type": "application/json",
-          "content-length": body.length,
-          accept: "application/json",
-          authorization: `Bearer ${accessToken}`,
-          "idempotency-key": requestId,
-          ...traceHeaders(trace),
-        },
+    const call = send(url, {
+      method: "POST",
+      signal,
+      headers: {
+        "content-type": "application/json",
+        "content-length": body.length,
+        accept: "application/json",
+        authorization: `Bearer ${accessToken}`,
+        "idempotency-key": requestId,
+        ...traceHeaders(trace),
       },
-      resolve,
-    );
+    });
+    const giveUp = (): void => void call.destroy(gone.reason as Error);
+    gone.addEventListener("abort", giveUp, { once: true });
+    call.once("response", (response) => {
+      gone.removeEventListener("abort", giveUp);
+      resolve(response);
+    });
     call.on("error", reject);
     limitConnecting(call, url.protocol === "https:" ? "secureConnect" : "connect");
     call.end(body);
@@ -92,6 +200,52 @@ function limitConnecting(call: ClientRequest, connected: "connect" | "secureConn
     socket.once(connected, stop);
     call.once("close", stop);
   });
+}
+
+/** The body's chunks as they are asked for. One that is gone by its record, but goes on to send, is listened to. */
+async function* chunksOf(
+  response: IncomingMessage,
+  party: string,
+  gone: AbortSignal,
+  forget: () => void,
+): AsyncGenerator<Buffer, void, undefined> {
+  const chunks = response[Symbol.asyncIterator]() as AsyncIterator<Buffer, undefined>;
+  try {
+    for (;;) {
+      const next = await beforeSilence(chunks.next(), gone);
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } catch (thrown) {
+    throw brokenOff(party, thrown);
+  } finally {
+    forget();
+    response.destroy();
+  }
+}
+
+/** The next chunk; once the instance is gone only for a while longer. */
+function beforeSilence<Value>(next: Promise<Value>, gone: AbortSignal): Promise<Value> {
+  return new Promise((resolve, reject) => {
+    let timer: NodeJS.Timeout | undefined;
+    const limit = (): void => {
+      timer = setTimeout(() => reject(gone.reason as Error), SILENCE_MS);
+    };
+    const stop = (): void => {
+      clearTimeout(timer);
+      gone.removeEventListener("abort", limit);
+    };
+    if (gone.aborted) limit();
+    else gone.addEventListener("abort", limit, { once: true });
+    next.then(resolve, reject).finally(stop).catch(reject);
+  });
+}
+
+/** What ends a body early, as what it means to whoever reads it: all but the signal is the network's, or the other side's. */
+function brokenOff(party: string, thrown: unknown): AppError {
+  const error = toAppError(thrown);
+  if (error.code !== "internal" && !(error instanceof Vanished)) return error.withParty(party);
+  return new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party, cause: thrown });
 }
 
 /** The error that a problem document stands for (RFC 9457); what is none is `job_failed`, with the status. */
@@ -128,15 +282,12 @@ export function errorOfProblem(problem: Readonly<Record<string, unknown>>): AppE
 }
 
 /** A body of at most so many bytes; undefined (and the rest unread) when it is larger. */
-export async function readAtMost(response: IncomingMessage, maxBytes: number): Promise<Buffer | undefined> {
+export async function readAtMost(body: AsyncIterable<Buffer>, maxBytes: number): Promise<Buffer | undefined> {
   const pieces: Buffer[] = [];
   let bytes = 0;
-  for await (const piece of response as AsyncIterable<Buffer>) {
+  for await (const piece of body) {
     bytes += piece.length;
-    if (bytes > maxBytes) {
-      response.destroy();
-      return undefined;
-    }
+    if (bytes > maxBytes) return undefined;
     pieces.push(piece);
   }
   return Buffer.concat(pieces);
@@ -152,6 +303,6 @@ function parseProblem(text: string): Readonly<Record<string, unknown>> | undefin
   }
 }
 
-function isUnreachable(thrown: unknown): boolean {
+function isConnectionError(thrown: unknown): boolean {
   return thrown instanceof Error && CONNECTION_ERRORS.has(String((thrown as NodeJS.ErrnoException).code));
 }

@@ -4,8 +4,11 @@ import type { RpcClient } from "../lib/bus/rpc.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
+import type { AgentLiveness } from "./agent-liveness.ts";
 import type { GatheringSlots } from "./gathering-slots.ts";
+import type { OrchestratorMetrics } from "./metrics.ts";
 import type { PlanStore } from "./plans.ts";
+import type { Replicas } from "./replicas.ts";
 
 /** See the file comment. */
 export interface OrchestratorContext {
@@ -17,6 +20,11 @@ export interface OrchestratorContext {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly gathering: GatheringSlots;
+  /** Which agents' instances live, for calls that wait for them. */
+  readonly agents: AgentLiveness;
+  /** The instances of the orchestrator, this one among them. */
+  readonly replicas: Replicas;
+  readonly metrics: OrchestratorMetrics;
   readonly limits: OrchestratorLimits;
 }
 

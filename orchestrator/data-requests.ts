@@ -60,13 +60,12 @@ async function* followPlan(
     const arrivals = answeringParties(plan).map((party) => open(party, asked, accessToken, context, call.signal));
     try {
       yield* pools
-        ? gatheredAnswer(
-            asked,
-            arrivals,
-            isOptionOn(order.request.options, "summary"),
-            context.limits.maxPooledAnswerBytes,
-          )
-        : pipedAnswer(asked, arrivals);
+        ? gatheredAnswer(asked, arrivals, {
+            keepsSummaries: isOptionOn(order.request.options, "summary"),
+            maxBytes: context.limits.maxPooledAnswerBytes,
+            logger: context.logger,
+          })
+        : pipedAnswer(asked, arrivals, context.logger);
       return;
     } catch (thrown) {
       const error = toAppError(thrown);
@@ -103,10 +102,10 @@ async function open(
     requestMetadata: { ...request.requestMetadata, jobId: plan.jobName },
   };
   try {
-    const response = await withSpan("orchestrator.ask", trace, { "dynamos.steward": party }, (span) =>
+    const answer = await withSpan("orchestrator.ask", trace, { "dynamos.steward": party }, (span) =>
       askAgent({ party, request: body, requestId, accessToken, trace: span, signal }, context),
     );
-    return { party, body: response };
+    return { party, answer };
   } catch (thrown) {
     const error = toAppError(thrown).withParty(party);
     if (isUnexpected(error))

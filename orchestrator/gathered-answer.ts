@@ -1,10 +1,21 @@
 /** An answer whose responses are gathered, so that they can be pooled. Every body is bounded: an algorithm's results are small. */
-import { AppError, toAppError, toProblem, type Problem } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError, toProblem, type Problem } from "../lib/errors.ts";
 import { isOptionOn } from "../lib/model/data-request.ts";
-import { errorOfProblem, readAtMost } from "./agent-calls.ts";
+import type { Logger } from "../lib/telemetry/logger.ts";
+import { errorOfProblem, readAtMost, type OpenAnswer } from "./agent-calls.ts";
 import type { DataRequestOrder } from "./data-request-order.ts";
 import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
 import { poolAnswers, pooledOfThirdParty, type AgentAnswer, type Pooled } from "./pooling.ts";
+
+/** How answers are gathered. */
+export interface GatheringOptions {
+  /** Whether the analyst sees the stewards' summaries. */
+  readonly keepsSummaries: boolean;
+  /** Largest answer of one party. */
+  readonly maxBytes: number;
+  /** Hears of errors that the answer does not tell. */
+  readonly logger: Logger;
+}
 
 /** What an answer says about all parties together. */
 interface PooledMembers {
@@ -21,11 +32,10 @@ type Gathered =
 export async function* gatheredAnswer(
   order: DataRequestOrder,
   calls: readonly Promise<Arrival>[],
-  keepsSummaries: boolean,
-  maxBytes: number,
+  { keepsSummaries, maxBytes, logger }: GatheringOptions,
 ): AsyncGenerator<string, void, undefined> {
   const { plan, requestId } = order;
-  const gathered = await Promise.all(calls.map(async (call) => gather(await call, maxBytes)));
+  const gathered = await Promise.all(calls.map(async (call) => gather(await call, maxBytes, logger)));
   const whole = gathered.flatMap((entry) => ("error" in entry ? [] : [entry.answer]));
   const errors = gathered.flatMap((entry) => ("error" in entry ? [[entry.party, entry.error] as const] : []));
   const moved = errors.some(([, { code }]) => code === "job_moved");
@@ -33,27 +43,39 @@ export async function* gatheredAnswer(
   yield JSON.stringify({
     ...headingOf(plan, requestId),
     responses: gathered.map((entry) => responseOf(entry, keepsSummaries)),
-    ...(await pooledMembers(order, whole, errors)),
+    ...(await pooledMembers(order, whole, errors, logger)),
     ...endingOf(plan, whole.length, gathered.length),
   });
 }
 
-async function gather(arrival: Arrival, maxBytes: number): Promise<Gathered> {
+async function gather(arrival: Arrival, maxBytes: number, logger: Logger): Promise<Gathered> {
   const { party } = arrival;
   if ("error" in arrival) return arrival;
   try {
-    const bytes = await readAtMost(arrival.body, maxBytes);
-    if (bytes === undefined) throw tooLarge(party, maxBytes);
-    const answer = parseAnswer(party, bytes);
+    const answer = parseAnswer(party, await readWhole(party, arrival.answer, maxBytes));
     const { status, problem } = answer;
     if (status === "ok") return { party, answer };
     const error = isRecord(problem) ? errorOfProblem(problem) : new AppError("job_failed", `${party} did not finish.`);
     return { party, error: error.withParty(party), answer };
   } catch (thrown) {
-    const error = toAppError(thrown);
-    if (error.code !== "internal") return { party, error: error.withParty(party) };
-    const broken = new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party, cause: thrown });
-    return { party, error: broken };
+    const error = toAppError(thrown).withParty(party);
+    if (isUnexpected(error)) logger.error({ error, party }, "an answer could not be gathered");
+    return { party, error };
+  }
+}
+
+/** Nothing of an answer is handed on before it is whole: one that breaks off is asked for again at another instance. */
+async function readWhole(party: string, first: OpenAnswer, maxBytes: number): Promise<Buffer> {
+  for (let answer = first; ;) {
+    try {
+      const bytes = await readAtMost(answer.body, maxBytes);
+      if (bytes === undefined) throw tooLarge(party, maxBytes);
+      return bytes;
+    } catch (thrown) {
+      const { code, message, cause } = toAppError(thrown);
+      if (code !== "stream_interrupted") throw thrown;
+      answer = await answer.askAgain(new AppError(code, message, { party, cause, retryable: true }));
+    }
   }
 }
 
@@ -80,9 +102,10 @@ function responseOf(entry: Gathered, keepsSummaries: boolean): unknown {
 
 /** A pooled answer needs every party of the plan, unless the request allows a partial one (decision 17). */
 async function pooledMembers(
-  { plan, request }: DataRequestOrder,
+  { plan, request, requestId }: DataRequestOrder,
   whole: readonly AgentAnswer[],
   errors: readonly (readonly [string, AppError])[],
+  logger: Logger,
 ): Promise<PooledMembers> {
   const [first] = whole;
   if (plan.computeProvider !== undefined && first !== undefined) {
@@ -103,6 +126,7 @@ async function pooledMembers(
   } catch (thrown) {
     // The stewards' own answers stand; why they do not pool (types that differ, say) is part of the answer.
     const error = toAppError(thrown);
+    if (isUnexpected(error)) logger.error({ error, dataRequest: requestId }, "answers could not be pooled");
     return { notes: [`No pooled answer: ${error.message}`], poolingProblem: toProblem(error) };
   }
 }

@@ -12,6 +12,11 @@ export class GatheringSlots {
     this.#maxTaken = maxTaken;
   }
 
+  /** How many are being gathered. */
+  get taken(): number {
+    return this.#taken;
+  }
+
   /** Takes a slot; what it returns gives it back. Fails with `rate_limited` when all are taken. */
   take(): () => void {
     if (this.#taken >= this.#maxTaken) {

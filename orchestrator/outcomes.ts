@@ -1,11 +1,11 @@
 /** What became of each party's part of a data request, as the analyst sees it. */
-import type { IncomingMessage } from "node:http";
 import { AppError, toProblem, type Problem } from "../lib/errors.ts";
+import type { OpenAnswer } from "./agent-calls.ts";
 import type { Plan } from "./plans.ts";
 
 /** A party's answer, its body unread, or why there is none. */
 export type Arrival =
-  { readonly party: string; readonly body: IncomingMessage } | { readonly party: string; readonly error: AppError };
+  { readonly party: string; readonly answer: OpenAnswer } | { readonly party: string; readonly error: AppError };
 
 /** `ok`: a result; `refused`: by its agreement; `no_answer`: not online, or not in time; `failed`: anything else. */
 export type OutcomeStatus = "ok" | "failed" | "refused" | "no_answer";

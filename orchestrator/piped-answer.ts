@@ -2,8 +2,9 @@
  * An answer whose responses are piped as they come, one after the other, under back-pressure: of each at most one chunk and
  * one row is held here. The party that answers first stands first; the others wait at their own sockets meanwhile.
  */
-import type { IncomingMessage } from "node:http";
-import { AppError, toAppError } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
+import type { Logger } from "../lib/telemetry/logger.ts";
+import type { OpenAnswer } from "./agent-calls.ts";
 import { AnswerScanner } from "./answer-scanner.ts";
 import type { DataRequestOrder } from "./data-request-order.ts";
 import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./outcomes.ts";
@@ -15,6 +16,7 @@ const MAX_HELD_BYTES = 32 * 1024 * 1024;
 export async function* pipedAnswer(
   { plan, requestId }: DataRequestOrder,
   calls: readonly Promise<Arrival>[],
+  logger: Logger,
 ): AsyncGenerator<string | Uint8Array, void, undefined> {
   const failures: (readonly [string, AppError])[] = [];
   let begun = 0;
@@ -25,7 +27,7 @@ export async function* pipedAnswer(
       continue;
     }
     yield begun++ === 0 ? `${JSON.stringify(headingOf(plan, requestId)).slice(0, -1)},"responses":[` : ",";
-    if (yield* pipeAnswer(arrival.party, arrival.body)) whole++;
+    if (yield* pipeAnswer(arrival.party, arrival.answer, logger)) whole++;
   }
   if (begun === 0) throw allFailed(plan, requestId, failures);
   for (const [party, error] of failures) yield `,${JSON.stringify(failedOutcome(party, error))}`;
@@ -42,52 +44,74 @@ async function* inOrderOfArrival(calls: readonly Promise<Arrival>[]): AsyncGener
 }
 
 /**
- * Passes on one agent's answer; returns whether it is whole. One that breaks off is closed where the last row ended, with
- * status and problem, so that the answer stays valid JSON.
+ * Passes on one agent's answer; returns whether it is whole. One that breaks off is asked for again at another instance while
+ * nothing of it was passed on; later it is closed where the last row ended, with status and problem, so that the answer stays
+ * valid JSON.
  */
 async function* pipeAnswer(
   party: string,
-  body: IncomingMessage,
+  first: OpenAnswer,
+  logger: Logger,
 ): AsyncGenerator<Uint8Array | string, boolean, undefined> {
-  const scanner = new AnswerScanner();
+  for (let answer = first; ;) {
+    const scanner = new AnswerScanner();
+    let isHandedOn = false;
+    try {
+      for await (const piece of wholeRows(party, answer, scanner)) {
+        isHandedOn = true;
+        yield piece;
+      }
+      return scanner.member("status") === "ok";
+    } catch (thrown) {
+      const error = toAppError(thrown).withParty(party);
+      if (isUnexpected(error)) logger.error({ error, party }, "an answer could not be passed on");
+      const next = isHandedOn ? error : await askAgain(answer, error);
+      if (next instanceof AppError) {
+        yield closeBroken(party, scanner, next);
+        return false;
+      }
+      answer = next;
+    } finally {
+      answer.destroy();
+    }
+  }
+}
+
+/** Another instance's answer, or why there is none. */
+async function askAgain(answer: OpenAnswer, error: AppError): Promise<OpenAnswer | AppError> {
+  if (error.code !== "stream_interrupted") return error;
+  return answer.askAgain(error).catch((thrown: unknown) => toAppError(thrown));
+}
+
+/** The answer's bytes, up to where its last row ended. */
+async function* wholeRows(
+  party: string,
+  { body }: OpenAnswer,
+  scanner: AnswerScanner,
+): AsyncGenerator<Uint8Array, void, undefined> {
   let held: Uint8Array[] = [];
   let heldBytes = 0;
-  try {
-    for await (const chunk of body as AsyncIterable<Buffer>) {
-      const cut = scanner.scan(chunk);
-      if (cut < 0) {
-        held.push(chunk);
-        heldBytes += chunk.length;
-        if (heldBytes > MAX_HELD_BYTES) throw tooLarge(party);
-        continue;
-      }
-      yield* held;
-      if (cut > 0) yield chunk.subarray(0, cut);
-      // After the end only white space may follow.
-      held = scanner.isEnded ? [] : [Buffer.from(chunk.subarray(cut))];
-      heldBytes = held[0]?.length ?? 0;
+  for await (const chunk of body) {
+    const cut = scanner.scan(chunk);
+    if (cut < 0) {
+      held.push(chunk);
+      heldBytes += chunk.length;
+      if (heldBytes > MAX_HELD_BYTES) throw tooLarge(party);
+      continue;
     }
-    if (!scanner.isEnded) throw new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party });
-    return scanner.member("status") === "ok";
-  } catch (thrown) {
-    yield closeBroken(party, scanner, breakOff(party, thrown));
-    return false;
-  } finally {
-    body.destroy();
+    yield* held;
+    if (cut > 0) yield chunk.subarray(0, cut);
+    // After the end only white space may follow.
+    held = scanner.isEnded ? [] : [Buffer.from(chunk.subarray(cut))];
+    heldBytes = held[0]?.length ?? 0;
   }
+  if (!scanner.isEnded) throw new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party });
 }
 
 function closeBroken(party: string, scanner: AnswerScanner, error: AppError): string {
   const { provider, status, problem } = failedOutcome(party, error);
   if (scanner.closing === "") return JSON.stringify({ provider, status, problem });
   return `${scanner.closing}${JSON.stringify({ status, problem }).slice(1)}`;
-}
-
-/** A socket's error as what it means to the analyst. */
-function breakOff(party: string, thrown: unknown): AppError {
-  const error = toAppError(thrown);
-  if (error.code !== "internal") return error.withParty(party);
-  return new AppError("stream_interrupted", `The answer of ${party} broke off.`, { party, cause: thrown });
 }
 
 function tooLarge(party: string): AppError {

@@ -15,7 +15,7 @@ import { composeParties, leaveInBackground, leaveUpdate } from "./composition.ts
 import type { OrchestratorContext } from "./context.ts";
 import { endpointsOf } from "./endpoints.ts";
 import { decidePlan, type PlanDecision } from "./planning.ts";
-import { answeringParties, partiesOf, type Plan } from "./plans.ts";
+import { partiesOf, type Plan } from "./plans.ts";
 
 /** Beyond the composition's own time-out: what the two writes around it may take. */
 const COMPOSING_MARGIN_MS = 10_000;
@@ -105,7 +105,7 @@ async function moveOthers(before: Plan, next: Plan, context: OrchestratorContext
   const refused = new Set(next.refused.map(({ provider }) => provider));
   const leavers = leaversOf(before, next).filter((party) => !refused.has(party));
   if (leavers.length === 0) return;
-  const endpoints = await endpointsOf(answeringParties(next), next.requestType, context);
+  const endpoints = await endpointsOf(next, context);
   const detail = `This job is now answered by ${Object.keys(endpoints).join(", ")}.`;
   leaveInBackground(leavers, leaveUpdate(next, "moved", detail, endpoints), context);
 }

@@ -24,7 +24,7 @@ import { CancelledByCaller, type DataRequestOrder } from "../data-request-order.
 import { answerDataRequest } from "../data-requests.ts";
 import { endpointsOf } from "../endpoints.ts";
 import type { PlanQuestion } from "../planning.ts";
-import { answeringParties, type Plan } from "../plans.ts";
+import type { Plan } from "../plans.ts";
 import { approveRequest, type JobSeed } from "../request-approval.ts";
 import { approveOnce, noteRequest, type RequestName } from "../request-records.ts";
 import type { HttpContext } from "./context.ts";
@@ -224,7 +224,7 @@ async function approvalAnswer(plan: Plan, { orchestrator, tokens }: HttpContext)
     type: "requestApproved",
     user: plan.user,
     auth: await tokens.issue(plan),
-    authorizedProviders: await endpointsOf(answeringParties(plan), plan.requestType, orchestrator),
+    authorizedProviders: await endpointsOf(plan, orchestrator),
     jobId: plan.jobName,
     archetype: plan.archetype,
     dataProviders: plan.providers,
