@@ -3,9 +3,9 @@
  * the request goes to the one that `agent-instances.ts` names, and, while nothing of the answer was handed on, to the next
  * under the same id where that one cannot be reached, is stopping, dies, or vanishes.
  */
-import { request as httpRequest, type ClientRequest, type IncomingMessage } from "node:http";
-import { request as httpsRequest } from "node:https";
+import type { IncomingMessage } from "node:http";
 import { AppError, ERROR_KINDS, isErrorCode, toAppError, type ErrorCode } from "../lib/errors.ts";
+import { callService, isUnreachable } from "../lib/http/outgoing.ts";
 import type { OnlineRecord } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
@@ -46,19 +46,6 @@ const MAX_PROBLEM_BYTES = 256 * 1024;
 const MAX_CALLS = 4;
 /** When the instance's record is gone, an answer that was coming may pause so long. */
 const SILENCE_MS = 5_000;
-const CONNECTION_ERRORS = new Set([
-  "ECONNREFUSED",
-  "ECONNRESET",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "ENOTFOUND",
-  "EPIPE",
-  "ETIMEDOUT",
-  "UND_ERR_CONNECT_TIMEOUT",
-]);
-/** A machine that has gone says nothing; the system itself would wait for minutes. */
-const CONNECT_TIMEOUT_MS = 3_000;
-
 /**
  * The agent's answer. Fails with the agent's own problem, with `agent_offline` where no instance can be reached or all that
  * were asked have gone, or with the signal's reason.
@@ -103,14 +90,30 @@ class PartyCall {
   }
 
   async #askInstance(record: OnlineRecord): Promise<OpenAnswer> {
-    const { party, request, signal } = this.#question;
+    const { party, request, requestId, accessToken, trace, signal } = this.#question;
     const gone = new AbortController();
-    const forget = this.#context.agents.watch(record, () => gone.abort(vanished(party)));
+    // Ends the call as long as nothing of an answer is there; later, what comes yet is listened to.
+    const waiting = new AbortController();
+    let isWaiting = true;
+    const forget = this.#context.agents.watch(record, () => {
+      gone.abort(vanished(party));
+      if (isWaiting) waiting.abort();
+    });
     signal.addEventListener("abort", forget, { once: true });
+    const url = new URL(dataRequestPath(request.type, party), `${record.instanceUrl.replace(/\/+$/, "")}/`);
     try {
-      const base = record.instanceUrl.replace(/\/+$/, "");
-      const url = new URL(dataRequestPath(request.type, party), `${base}/`);
-      const response = await post(url, this.#question, gone.signal);
+      const response = await callService(url, {
+        method: "POST",
+        headers: {
+          accept: "application/json",
+          authorization: `Bearer ${accessToken}`,
+          "idempotency-key": requestId,
+          ...traceHeaders(trace),
+        },
+        body: request,
+        signal: AbortSignal.any([signal, waiting.signal]),
+      });
+      isWaiting = false;
       if (response.statusCode !== 200) throw await problemOf(response, party);
       return {
         body: chunksOf(response, party, gone.signal, forget),
@@ -122,14 +125,14 @@ class PartyCall {
       };
     } catch (thrown) {
       forget();
-      throw thrown;
+      throw waiting.signal.aborted ? gone.signal.reason : thrown;
     }
   }
 
   /** The failure, where another instance may do better; anything else is thrown. */
   #passing(thrown: unknown): AppError {
     const { party } = this.#question;
-    if (isConnectionError(thrown)) {
+    if (isUnreachable(thrown)) {
       return new AppError("agent_offline", `The agent of ${party} cannot be reached.`, { party, cause: thrown });
     }
     const error = toAppError(thrown).withParty(party);
@@ -141,7 +144,7 @@ class PartyCall {
   #noteRetry(why: AppError | undefined): void {
     const { party, requestId } = this.#question;
     const { logger, metrics } = this.#context;
-    metrics.agentRetries.add(1, { "dynamos.steward": party });
+    metrics.agentRetries.add(1, { party });
     logger.warn({ error: why, party, dataRequest: requestId }, "another instance of an agent is asked");
   }
 }
@@ -154,51 +157,8 @@ class Vanished extends AppError {
 }
 
 function vanished(party: string): Vanished {
-  return new Vanished("agent_offline", `The agent of ${party} went offline while its answer was waited for.`, { party });
-}
-
-function post(
-  url: URL,
-  { request, requestId, accessToken, trace, signal }: AgentQuestion,
-  gone: AbortSignal,
-): Promise<IncomingMessage> {
-  const body = Buffer.from(JSON.stringify(request));
-  const send = url.protocol === "https:" ? httpsRequest : httpRequest;
-  return new Promise((resolve, reject) => {
-    const call = send(url, {
-      method: "POST",
-      signal,
-      headers: {
-        "content-type": "application/json",
-        "content-length": body.length,
-        accept: "application/json",
-        authorization: `Bearer ${accessToken}`,
-        "idempotency-key": requestId,
-        ...traceHeaders(trace),
-      },
-    });
-    const giveUp = (): void => void call.destroy(gone.reason as Error);
-    gone.addEventListener("abort", giveUp, { once: true });
-    call.once("response", (response) => {
-      gone.removeEventListener("abort", giveUp);
-      resolve(response);
-    });
-    call.on("error", reject);
-    limitConnecting(call, url.protocol === "https:" ? "secureConnect" : "connect");
-    call.end(body);
-  });
-}
-
-function limitConnecting(call: ClientRequest, connected: "connect" | "secureConnect"): void {
-  call.once("socket", (socket) => {
-    if (call.reusedSocket) return;
-    const timer = setTimeout(() => {
-      const error = new Error(`No connection within ${String(CONNECT_TIMEOUT_MS)} ms.`);
-      call.destroy(Object.assign(error, { code: "ETIMEDOUT" }));
-    }, CONNECT_TIMEOUT_MS);
-    const stop = (): void => clearTimeout(timer);
-    socket.once(connected, stop);
-    call.once("close", stop);
+  return new Vanished("agent_offline", `The agent of ${party} went offline while its answer was waited for.`, {
+    party,
   });
 }
 
@@ -301,8 +261,4 @@ function parseProblem(text: string): Readonly<Record<string, unknown>> | undefin
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
-}
-
-function isConnectionError(thrown: unknown): boolean {
-  return thrown instanceof Error && CONNECTION_ERRORS.has(String((thrown as NodeJS.ErrnoException).code));
 }

@@ -6,29 +6,37 @@ import { openMessageBus } from "../lib/bus/open.ts";
 import { instanceReplyQueue, POLICY_ENFORCER_QUEUE } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
+import { AppError } from "../lib/errors.ts";
 import { portDependencies, readinessOf, requireConsumer, type Dependency } from "../lib/http/readiness.ts";
 import { createHttpServer } from "../lib/http/server.ts";
+import { orchestratorOnlineKeys } from "../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
+import type { OrchestratorOnlineRecord } from "../lib/messages.ts";
+import { keepRegistered, type Registration } from "../lib/registration.ts";
 import { loadOrCreateSecretFile } from "../lib/secret-files.ts";
 import { startMetrics } from "../lib/telemetry/metrics.ts";
 import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { loadOrCreateSigningKey, localJwks } from "../lib/tokens.ts";
+import { AgentLiveness } from "./agent-liveness.ts";
 import type { OrchestratorSettings } from "./config.ts";
 import type { OrchestratorContext, OrchestratorLimits } from "./context.ts";
 import { GatheringSlots } from "./gathering-slots.ts";
 import { Callers } from "./http/caller.ts";
 import { addChainRoutes } from "./http/chains.ts";
 import type { HttpContext } from "./http/context.ts";
+import { addKeptAnswerRoutes } from "./http/kept-answers.ts";
 import { addKnowledgeRoutes } from "./http/knowledge.ts";
 import { addRequestRoutes } from "./http/requests.ts";
 import { addTokenRoutes } from "./http/tokens.ts";
 import { JobTokens } from "./job-tokens.ts";
 import { KeptAnswers } from "./kept-answers.ts";
+import { createMetrics } from "./metrics.ts";
 import { PlanStore } from "./plans.ts";
 import { PolicyUpdates } from "./policy-updates.ts";
+import { Replicas } from "./replicas.ts";
 import { seedIfEmpty } from "./seed.ts";
 
 /** An agent that reaches its own deadline has this long to say so before its caller gives it up. */
@@ -55,36 +63,66 @@ export async function startOrchestrator(
   // The part that is watched may be the one that is down: so it is not left to it alone.
   observeServiceQueue(orchestrator.bus, POLICY_ENFORCER_QUEUE);
   const http = await openHttpContext(settings, orchestrator);
+  const running: { registration?: Registration; updates?: Promise<void> } = {};
+  // Released after the server and the updates: as long as it stands, nobody takes over what is under way here.
+  releases.push("registration", () => running.registration?.close());
   releases.push("kept answers", () => http.answers.close());
-
   const watching = new AbortController();
-  const updates = new PolicyUpdates(orchestrator, watching.signal).run();
   releases.push("policy updates", async () => {
     watching.abort();
-    await updates;
+    await running.updates;
   });
 
   const server = createHttpServer({
     logger,
     maxBodyBytes: settings.DYNAMOS_MAX_BODY_BYTES,
     service: "orchestrator",
-    readiness: readinessOf(dependenciesOf(orchestrator), { clock: orchestrator.clock }),
+    readiness: readinessOf(
+      dependenciesOf(orchestrator, () => running.registration),
+      { clock: orchestrator.clock },
+    ),
     metrics,
   });
   addRequestRoutes(server, http);
+  addKeptAnswerRoutes(server, http);
   addTokenRoutes(server, http);
   addKnowledgeRoutes(server, http);
   addChainRoutes(server, http);
   releases.push("HTTP server", () => server.close());
   const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  running.registration = await register(settings.DYNAMOS_INSTANCE_URL ?? url, settings, orchestrator);
+  running.updates = new PolicyUpdates(orchestrator, watching.signal).run();
   logger.info({ url }, "orchestrator is ready");
   return { url };
 }
 
+function register(
+  url: string,
+  settings: OrchestratorSettings,
+  { knowledge, replicas, clock, logger }: OrchestratorContext,
+): Promise<Registration> {
+  const { instance } = replicas;
+  const value: OrchestratorOnlineRecord = { instance, url, activeSince: new Date(clock.now()).toISOString() };
+  const records = [{ key: orchestratorOnlineKeys.key({ instanceId: instance }), value }];
+  const leaseMs = settings.DYNAMOS_ONLINE_LEASE_MS;
+  return keepRegistered(knowledge.store, { records, leaseMs }, { clock, logger });
+}
+
 /** Without a policy enforcer nothing new is approved, but what is approved goes on. */
-function dependenciesOf({ knowledge, bus }: OrchestratorContext): readonly Dependency[] {
+function dependenciesOf(
+  { knowledge, bus }: OrchestratorContext,
+  registration: () => Registration | undefined,
+): readonly Dependency[] {
   return [
     ...portDependencies({ store: knowledge.store, bus }),
+    {
+      name: "registration",
+      check: async () => {
+        if (registration()?.isRegistered() === true) return;
+        throw new AppError("unavailable", "This instance is not registered: others may take over what it is at.");
+      },
+      fix: "It registers by itself once the knowledge store answers; if that does, see this orchestrator's log.",
+    },
     {
       name: "policy enforcer",
       required: false,
@@ -103,10 +141,14 @@ async function openPorts(
   releases.push("knowledge store", () => store.close());
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
   releases.push("message bus", () => bus.close());
-  const replyQueue = instanceReplyQueue("orchestrator", randomUUID().slice(0, 8));
+  const instance = randomUUID().slice(0, 8);
+  const replyQueue = instanceReplyQueue("orchestrator", instance);
   const rpc = new RpcClient(bus, { replyQueue, clock });
   releases.push("bus calls", () => rpc.close());
   const knowledge = new KnowledgeBase(store);
+  const gathering = new GatheringSlots(settings.DYNAMOS_MAX_GATHERED_REQUESTS);
+  const agents = new AgentLiveness(store, logger);
+  releases.push("agents' liveness", () => agents.close());
   return {
     knowledge,
     plans: new PlanStore(store),
@@ -114,7 +156,10 @@ async function openPorts(
     rpc,
     clock,
     logger,
-    gathering: new GatheringSlots(settings.DYNAMOS_MAX_GATHERED_REQUESTS),
+    gathering,
+    agents,
+    replicas: new Replicas(store, instance),
+    metrics: createMetrics(gathering),
     limits: limitsOf(settings),
   };
 }

@@ -30,9 +30,11 @@ export async function composeParties(
   const parties = partiesOf(plan);
   const { compositionTimeoutMs: timeoutMs } = context.limits;
   const results = await Promise.allSettled(
-    parties.map((party) =>
-      tell(party, MESSAGE_TYPES.compositionRequest, compositionRequest(plan, party), timeoutMs, context, trace, signal),
-    ),
+    parties.map((party) => {
+      const request = compositionRequest(plan, party);
+      context.metrics.compositionsSent.add(1, { party, role: request.role });
+      return tell(party, MESSAGE_TYPES.compositionRequest, request, timeoutMs, context, trace, signal);
+    }),
   );
   const failures = results.flatMap((result) => (result.status === "rejected" ? [toAppError(result.reason)] : []));
   const [first] = failures;

@@ -17,6 +17,14 @@ export const OrchestratorSettings = Type.Object({
     maximum: 65535,
     description: "port to listen on; 0: any free one",
   }),
+  DYNAMOS_INSTANCE_URL: Type.Optional(
+    Type.String({ description: "base URL that other replicas reach this very instance at; absent: host and port" }),
+  ),
+  DYNAMOS_ONLINE_LEASE_MS: Type.Integer({
+    default: 5_000,
+    minimum: 1000,
+    description: "how soon other replicas take over what a dead one had begun",
+  }),
   DYNAMOS_MAX_BODY_BYTES: Type.Integer({ default: 1024 * 1024, minimum: 1024, description: "largest request body" }),
   DYNAMOS_JOB_LEASE_MS: Type.Integer({
     default: 600_000,

@@ -1,9 +1,9 @@
 /** The plan that a job has now, once it is settled. */
 import { AppError, ERROR_KINDS, isErrorCode, type ErrorCode } from "../lib/errors.ts";
-import { standsOnCurrentAgreements } from "./agreement-revisions.ts";
+import { standsOnCurrentDocuments } from "./agreement-revisions.ts";
 import type { OrchestratorContext } from "./context.ts";
 import type { Plan } from "./plans.ts";
-import { reconsiderJob } from "./recomposition.ts";
+import { isComposerAlive, reconsiderJob } from "./recomposition.ts";
 
 /** A re-composition takes one composition time-out and a little; this is how much more a request waits for it. */
 const WAIT_MARGIN_MS = 5_000;
@@ -23,31 +23,31 @@ export async function currentPlan(jobName: string, context: OrchestratorContext,
   const giveUpAtMs = clock.now() + limits.compositionTimeoutMs + WAIT_MARGIN_MS;
   for (let isReconsidered = false; ;) {
     const { document: plan } = await plans.get(jobName);
+    if (plan.state === "composing") {
+      if (clock.now() >= giveUpAtMs) throw stillComposing();
+      if (await isComposerAlive(plan, context)) await clock.sleep(LOOK_AGAIN_MS, signal);
+      else await reconsiderJob(jobName, context, NEVER);
+      continue;
+    }
     if (!isReconsidered && (await needsDecision(plan, context))) {
       await reconsiderJob(jobName, context, NEVER);
       isReconsidered = true;
       continue;
     }
-    switch (plan.state) {
-      case "ready":
-        await plans.renew(plan);
-        return plan;
-      case "stopped":
-        throw stoppedError(plan);
-      case "composing":
-        if (clock.now() >= giveUpAtMs) {
-          throw new AppError("unavailable", "The job is being composed anew since an agreement changed. Try again.", {
-            details: { retryAfterSeconds: 5 },
-          });
-        }
-        await clock.sleep(LOOK_AGAIN_MS, signal);
-    }
+    if (plan.state === "stopped") throw stoppedError(plan);
+    await plans.renew(plan);
+    return plan;
   }
 }
 
 async function needsDecision(plan: Plan, context: OrchestratorContext): Promise<boolean> {
-  if (plan.state === "composing") return (plan.composingUntilMs ?? 0) <= context.clock.now();
-  return passingCode(plan) !== undefined || !(await standsOnCurrentAgreements(plan, context));
+  return passingCode(plan) !== undefined || !(await standsOnCurrentDocuments(plan, context));
+}
+
+function stillComposing(): AppError {
+  return new AppError("unavailable", "The job is being composed anew since an agreement changed. Try again.", {
+    details: { retryAfterSeconds: 5 },
+  });
 }
 
 function stoppedError(plan: Plan): AppError {

@@ -151,7 +151,11 @@ class CallScope {
 }
 
 /** Cancels at every party (decision 22). Nobody waits for it, and a party that does not hear it ends at its own deadline. */
-function cancelAtParties(plan: Plan, requestId: string, { bus, clock, limits, logger }: OrchestratorContext): void {
+export function cancelAtParties(
+  plan: Plan,
+  requestId: string,
+  { bus, clock, limits, logger }: OrchestratorContext,
+): void {
   const reason = toFailure(new AppError("cancelled", "Nobody waits for this request any more."));
   const body = encodeJson({ requestId, jobName: plan.jobName, reason });
   const expiresAtMs = clock.now() + limits.requestDeadlineMs;

@@ -1,5 +1,6 @@
 /** What the orchestrator counts (OpenTelemetry, meter `dynamos`). `docs/operations.md` says what each figure tells. */
-import { metrics, type Counter } from "@opentelemetry/api";
+import type { Counter } from "@opentelemetry/api";
+import { dynamosMeter } from "../lib/telemetry/metrics.ts";
 import type { GatheringSlots } from "./gathering-slots.ts";
 
 /** The instruments that parts of the orchestrator write to. */
@@ -16,7 +17,7 @@ export interface OrchestratorMetrics {
 
 /** Makes the instruments; once per process, after the SDK was started. */
 export function createMetrics(gathering: GatheringSlots): OrchestratorMetrics {
-  const meter = metrics.getMeter("dynamos");
+  const meter = dynamosMeter();
   meter
     .createObservableGauge("dynamos.requests.gathering", { description: "Answers that are being gathered" })
     .addCallback((result) => result.observe(gathering.taken));

@@ -5,7 +5,7 @@ import { checkOptions, type RequestOptions } from "../lib/model/data-request.ts"
 import type { User } from "../lib/model/names.ts";
 import { optionalServiceKeys, type RequestType } from "../lib/model/request-type.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
-import { agreementRevisions } from "./agreement-revisions.ts";
+import { agreementRevisions, revisionsByName } from "./agreement-revisions.ts";
 import { selectPlan, type Selection } from "./archetype-selection.ts";
 import { divideProviders, type ProviderOutcomes } from "./authorized-providers.ts";
 import { acceptedComputeProviders } from "./compute-provider-selection.ts";
@@ -36,6 +36,8 @@ export interface PlanDecision {
   readonly acceptedComputeProviders: readonly string[];
   /** Revision of each candidate's and each accepted third party's agreement before it was asked; 0 where there is none. */
   readonly agreements: Readonly<Record<string, number>>;
+  /** Revision of each archetype that there was. */
+  readonly archetypes: Readonly<Record<string, number>>;
 }
 
 /** Decides. Fails where it cannot be decided (`unavailable`, unknown request type); a refusal is a value. */
@@ -52,17 +54,20 @@ export async function decidePlan(question: PlanQuestion, context: OrchestratorCo
   const dataSets = question.dataSets ?? commonDataSets(authorized);
   const accepted = acceptedComputeProviders(authorized);
   const thirdPartyAgreements = await agreementRevisions(accepted, context);
+  const { microservices, archetypes } = await chainDocuments(context);
   return {
     outcomes,
     dataSets,
     acceptedComputeProviders: accepted,
     agreements: { ...agreements, ...thirdPartyAgreements },
+    archetypes: revisionsByName(archetypes),
     selection:
       noProviders(outcomes) ??
       noDataSet(authorized, dataSets) ??
       selectPlan({
         requestType,
-        ...(await chainDocuments(context)),
+        microservices: microservices.map(({ document }) => document),
+        archetypes: archetypes.map(({ document }) => document),
         options: question.options,
         providers: authorized,
         // A third party's own agreement, if it has one, speaks of archetypes and users, not of data sets.
@@ -121,10 +126,7 @@ async function chainDocuments({ knowledge }: OrchestratorContext) {
     knowledge.list("microservices"),
     knowledge.list("archetypes"),
   ]);
-  return {
-    microservices: microservices.documents.map(({ document }) => document),
-    archetypes: archetypes.documents.map(({ document }) => document),
-  };
+  return { microservices: microservices.documents, archetypes: archetypes.documents };
 }
 
 /** One query runs at all stewards, so a request that names no data set is about those that all of them grant. */

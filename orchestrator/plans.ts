@@ -28,8 +28,8 @@ export const Plan = Type.Object({
    * it at present.
    */
   state: Type.Union([Type.Literal("composing"), Type.Literal("ready"), Type.Literal("stopped")]),
-  /** While composing: when another replica may take over (ms since the epoch). */
-  composingUntilMs: Type.Optional(Type.Integer()),
+  /** While composing: the instance of the orchestrator that is at it. */
+  composer: Type.Optional(Type.String()),
   /** Why it is stopped. */
   stopped: Type.Optional(Type.Object({ code: Type.String(), detail: Type.String() })),
   archetype: DocumentName,
@@ -40,6 +40,8 @@ export const Plan = Type.Object({
   acceptedComputeProviders: Type.Array(StewardName),
   /** Revision of each agreement, a third party's own too, that this plan was decided on; 0 where there was none. */
   agreements: Type.Record(StewardName, Type.Integer()),
+  /** Revision of each archetype that this plan was chosen from. */
+  archetypes: Type.Record(DocumentName, Type.Integer()),
   refused: Type.Array(Type.Object({ provider: StewardName, code: Type.String(), detail: Type.String() })),
   offline: Type.Array(StewardName),
   lease: Type.String(),

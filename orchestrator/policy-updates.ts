@@ -1,10 +1,11 @@
 /**
  * Watches what plans stand on (agreements, archetypes, who is online) and has the jobs that a change touches decided again
- * (`recomposition.ts`). Every replica watches; compare-and-swap lets one of them act.
+ * (`recomposition.ts`). Every replica watches; compare-and-swap lets one of them act, and another complete what one that died
+ * had begun.
  */
 import { toAppError } from "../lib/errors.ts";
 import { documentName, documentPrefix } from "../lib/knowledge/knowledge-base.ts";
-import { onlineKeys } from "../lib/knowledge/keys.ts";
+import { onlineKeys, orchestratorOnlineKeys } from "../lib/knowledge/keys.ts";
 import type { StoreChange } from "../lib/knowledge/knowledge-store.ts";
 import { jobNameForLogs } from "../lib/model/names.ts";
 import type { OrchestratorContext } from "./context.ts";
@@ -17,6 +18,8 @@ const LONGEST_RETRY_MS = 5_000;
 const MAX_ATTEMPTS = 6;
 /** Jobs reconsidered at a time. */
 const CONCURRENCY = 8;
+/** How often jobs are looked for whose composition nobody ends: its replica lives, but the store was away from it. */
+const SWEEP_MS = 30_000;
 
 type IsTouched = (plan: Plan) => boolean;
 
@@ -36,21 +39,27 @@ export class PolicyUpdates {
   /** Watches until the signal; resolves when all that was begun has ended. A watch that breaks begins again from a list. */
   async run(): Promise<void> {
     await Promise.all([
-      this.#watch(documentPrefix("agreements"), (change) => touchedByAgreement(keyOf(change))),
-      this.#watch(documentPrefix("archetypes"), () => () => true),
-      this.#watch(onlineKeys.prefix(), (change) => touchedByArrival(change)),
+      this.#watch(documentPrefix("agreements"), always, (change) => touchedByAgreement(keyOf(change))),
+      this.#watch(documentPrefix("archetypes"), always, () => always),
+      this.#watch(onlineKeys.prefix(), isUnsettled, (change) => touchedByArrival(change)),
+      this.#watch(orchestratorOnlineKeys.prefix(), isComposing, (change) => leftBehindBy(change)),
+      this.#sweep(),
     ]);
     await Promise.all(this.#underWay.values());
   }
 
-  async #watch(prefix: string, touches: (change: StoreChange) => IsTouched | undefined): Promise<void> {
+  /** @param missed what may have changed, for a plan, while nobody watched. */
+  async #watch(
+    prefix: string,
+    missed: IsTouched,
+    touches: (change: StoreChange) => IsTouched | undefined,
+  ): Promise<void> {
     const { knowledge, logger, clock } = this.#context;
     let waitMs = FIRST_RETRY_MS;
     while (!this.#signal.aborted) {
       try {
         const { revision } = await knowledge.store.list(prefix);
-        // Whatever changed while nobody watched.
-        await this.#reconsider((plan) => plan.state !== "ready" || prefix !== onlineKeys.prefix());
+        await this.#reconsider(missed);
         waitMs = FIRST_RETRY_MS;
         for await (const change of knowledge.store.watch(prefix, revision, this.#signal)) {
           const isTouched = touches(change);
@@ -62,6 +71,17 @@ export class PolicyUpdates {
         await clock.sleep(waitMs, this.#signal).catch(ignoreAbort);
         waitMs = Math.min(waitMs * 2, LONGEST_RETRY_MS);
       }
+    }
+  }
+
+  async #sweep(): Promise<void> {
+    const { clock, logger } = this.#context;
+    while (!this.#signal.aborted) {
+      await clock.sleep(SWEEP_MS, this.#signal).catch(ignoreAbort);
+      await this.#reconsider(isComposing).catch((thrown: unknown) => {
+        if (!this.#signal.aborted)
+          logger.warn({ error: toAppError(thrown) }, "unended compositions cannot be looked for");
+      });
     }
   }
 
@@ -119,6 +139,25 @@ function touchedByArrival(change: StoreChange): IsTouched | undefined {
     plan.offline.includes(party) ||
     (plan.state === "stopped" && plan.approved.includes(party)) ||
     (plan.state === "stopped" && plan.acceptedComputeProviders.includes(party));
+}
+
+/** A replica that died leaves the compositions that it was at. */
+function leftBehindBy(change: StoreChange): IsTouched | undefined {
+  const instance = orchestratorOnlineKeys.parse(keyOf(change))?.instanceId;
+  if (change.type !== "delete" || instance === undefined) return undefined;
+  return (plan) => isComposing(plan) && plan.composer === instance;
+}
+
+function isComposing({ state }: Plan): boolean {
+  return state === "composing";
+}
+
+function isUnsettled({ state }: Plan): boolean {
+  return state !== "ready";
+}
+
+function always(): boolean {
+  return true;
 }
 
 function ignoreAbort(thrown: unknown): void {

@@ -4,11 +4,13 @@
  * answers now, so that the analyst's token goes on counting. None: all are told to stop, until a later change allows one.
  *
  * The plan's state machine: `ready` or `stopped` → `composing` (written by compare-and-swap, so one replica does the work) →
- * `ready`, or `stopped` where there is no plan or an agent does not follow. A replica that dies while composing is
- * relieved after `composingUntilMs`.
+ * `ready`, or `stopped` where there is no plan or an agent does not follow. A replica that dies while composing is relieved
+ * when its record is gone; one that lives but left its work undone (the store was away), when the plan has stood unchanged
+ * for longer than composing takes, by the clock of whoever looks. A replica that was only paused and goes on does no harm:
+ * its writes fail by compare-and-swap, and agents refuse compositions of a plan older than theirs.
  */
 import { isDeepStrictEqual } from "node:util";
-import { AppError, toAppError } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import type { Versioned } from "../lib/knowledge/knowledge-base.ts";
 import { jobNameForLogs } from "../lib/model/names.ts";
 import { composeParties, leaveInBackground, leaveUpdate } from "./composition.ts";
@@ -19,23 +21,43 @@ import { partiesOf, type Plan } from "./plans.ts";
 
 /** Beyond the composition's own time-out: what the two writes around it may take. */
 const COMPOSING_MARGIN_MS = 10_000;
+const LOOK_AGAIN_MS = 100;
 /** Other replicas' changes met in a row before giving up. */
 const MAX_ROUNDS = 10;
 
 /** Decides a job's plan again and makes it so. A job that is gone is left alone. Fails where it cannot be decided now. */
 export async function reconsiderJob(jobName: string, context: OrchestratorContext, signal: AbortSignal): Promise<void> {
   for (let round = 0; round < MAX_ROUNDS && !signal.aborted; round++) {
-    const current = await findPlan(jobName, context);
+    const current = await settledPlan(jobName, context, signal);
     if (current === undefined) return;
-    const busyUntilMs = current.document.state === "composing" ? (current.document.composingUntilMs ?? 0) : 0;
-    if (busyUntilMs > context.clock.now()) {
-      // Another replica, or this one for an earlier change, is at it; its outcome may not know this change.
-      await context.clock.sleep(Math.min(100, busyUntilMs - context.clock.now()), signal);
-      round--;
-      continue;
-    }
     const decision = await decidePlan(questionOf(current.document, signal), context);
     if (await follow(current, decision, context, signal)) return;
+  }
+}
+
+/** Whether the replica that composes this plan lives. */
+export function isComposerAlive({ composer }: Plan, { replicas }: OrchestratorContext): Promise<boolean> {
+  return composer === undefined ? Promise.resolve(false) : replicas.isAlive(composer);
+}
+
+/**
+ * The plan once nobody is at it: another replica, or this one for an earlier change, may be, and its outcome may not know this
+ * change. Undefined for a job that is gone.
+ */
+async function settledPlan(
+  jobName: string,
+  context: OrchestratorContext,
+  signal: AbortSignal,
+): Promise<Versioned<Plan> | undefined> {
+  const { clock, limits } = context;
+  let seen = { revision: 0, sinceMs: 0 };
+  for (;;) {
+    const current = await findPlan(jobName, context);
+    if (current?.document.state !== "composing") return current;
+    if (current.revision !== seen.revision) seen = { revision: current.revision, sinceMs: clock.now() };
+    const isOverdue = clock.now() - seen.sinceMs > limits.compositionTimeoutMs + COMPOSING_MARGIN_MS;
+    if (isOverdue || !(await isComposerAlive(current.document, context))) return current;
+    await clock.sleep(LOOK_AGAIN_MS, signal);
   }
 }
 
@@ -58,6 +80,7 @@ async function follow(
   const log = { job: jobNameForLogs(next.jobName), version: next.version };
   if (next.stopped !== undefined) {
     context.logger.info({ ...log, code: next.stopped.code }, "job stopped");
+    context.metrics.recompositions.add(1, { outcome: "stopped" });
     leaveInBackground(partiesOf(before), leaveUpdate(next, "stopped", next.stopped.detail, {}), context);
     return true;
   }
@@ -82,13 +105,26 @@ async function compose(
     if (error.code === "cancelled") throw error;
     const detail = `The job could not follow a changed agreement: ${error.message}`;
     const stopped: Plan = { ...withoutClaim(next), state: "stopped", stopped: { code: error.code, detail } };
-    await claim(stopped, claimed.revision, context);
+    if ((await claim(stopped, claimed.revision, context)) === undefined) return false;
+    context.metrics.recompositions.add(1, { outcome: "failed" });
+    const log = { error, job: jobNameForLogs(next.jobName), version: next.version };
+    if (isUnexpected(error)) context.logger.error(log, "a job could not be composed anew");
+    else context.logger.info(log, "job stopped: a party did not follow");
     leaveInBackground(leaversOf(before, next), leaveUpdate(next, "stopped", detail, {}), context);
     if (error.retryable) throw error;
     return true;
   }
   const ready = await claim({ ...withoutClaim(next), state: "ready" }, claimed.revision, context);
-  if (ready === undefined) return false;
+  if (ready === undefined) {
+    // Taken over meanwhile: whoever registered this plan, and is not in the newer one, would keep it until its lease ends.
+    leaveInBackground(
+      partiesOf(next),
+      leaveUpdate(next, "stopped", "Another plan took this one's place.", {}),
+      context,
+    );
+    return false;
+  }
+  context.metrics.recompositions.add(1, { outcome: "moved" });
   await moveOthers(before, next, context);
   return true;
 }
@@ -130,7 +166,7 @@ function questionOf(plan: Plan, signal: AbortSignal) {
 }
 
 function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorContext): Plan {
-  const { computeProvider: _thirdParty, stopped: _stopped, composingUntilMs: _until, ...kept } = before;
+  const { computeProvider: _thirdParty, stopped: _stopped, composer: _composer, ...kept } = before;
   const { outcomes, selection } = decision;
   const version = before.version + 1;
   const common = {
@@ -140,6 +176,7 @@ function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorCon
       ...new Set([...before.acceptedComputeProviders, ...decision.acceptedComputeProviders]),
     ].sort(),
     agreements: { ...decision.agreements },
+    archetypes: { ...decision.archetypes },
     refused: [...outcomes.refused],
     offline: [...outcomes.offline],
   };
@@ -150,7 +187,7 @@ function nextPlan(before: Plan, decision: PlanDecision, context: OrchestratorCon
   return {
     ...common,
     state: "composing",
-    composingUntilMs: context.clock.now() + context.limits.compositionTimeoutMs + COMPOSING_MARGIN_MS,
+    composer: context.replicas.instance,
     archetype: selection.plan.archetype,
     providers: [...selection.plan.providers],
     ...thirdParty(selection.plan.computeProvider),
@@ -172,7 +209,7 @@ function isSamePlan(before: Plan, next: Plan): boolean {
   );
 }
 
-function withoutClaim({ composingUntilMs: _until, ...plan }: Plan): Plan {
+function withoutClaim({ composer: _composer, ...plan }: Plan): Plan {
   return plan;
 }
 

@@ -69,6 +69,7 @@ export async function approveRequest(
             decision.agreements[party] ?? 0,
           ]),
         ),
+        archetypes: { ...decision.archetypes },
         refused: [...decision.outcomes.refused],
         offline: [...decision.outcomes.offline],
         lease: lease.id,
@@ -76,7 +77,7 @@ export async function approveRequest(
       try {
         await composeParties(plan, context, trace, question.signal);
         await context.plans.put(plan, 0);
-        // An agreement that changed meanwhile was seen by nobody: the plan was not there yet for the watchers to find.
+        // An agreement or archetype that changed meanwhile was seen by nobody: the plan was not there yet for the watchers to find.
         const current = await currentPlan(jobName, context, question.signal ?? NEVER);
         context.logger.info(
           {

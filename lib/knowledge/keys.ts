@@ -45,6 +45,9 @@ export const agentRequestKeys = keyPattern("/agents/requests/{party}/{userName}/
 /** State of one data request at the orchestrator. */
 export const orchestratorRequestKeys = keyPattern("/orchestrator/requests/{userName}/{requestId}");
 
+/** Which instance of the orchestrator keeps the answer of an asynchronous request. */
+export const answerOwnerKeys = keyPattern("/orchestrator/answers/{userName}/{requestId}");
+
 /** The orchestrator's plan for a job: who takes part, in which role. */
 export const planKeys = keyPattern("/orchestrator/jobs/{jobName}");
 

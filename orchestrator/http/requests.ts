@@ -3,7 +3,7 @@
  *
  * - `POST /api/v1/requestApproval`: an approval, with its tokens and endpoints; or, with `data_request`, the answer;
  * - `POST /api/v1/<requestType>`: a data request of an approved job, by token, under its plan as it is now;
- * - `GET` and `DELETE /api/v1/requests/<id>`: the answer of an asynchronous request, or its end;
+ * - `kept-answers.ts` has `GET` and `DELETE /api/v1/requests/<id>`, the answer of an asynchronous request, or its end;
  * - `tokens.ts` has the tokens' routes, `knowledge.ts` and `chains.ts` the documents'.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
@@ -20,7 +20,7 @@ import {
 import type { User } from "../../lib/model/names.ts";
 import type { VerifiedToken } from "../../lib/tokens.ts";
 import { currentPlan } from "../current-plan.ts";
-import { CancelledByCaller, type DataRequestOrder } from "../data-request-order.ts";
+import type { DataRequestOrder } from "../data-request-order.ts";
 import { answerDataRequest } from "../data-requests.ts";
 import { endpointsOf } from "../endpoints.ts";
 import type { PlanQuestion } from "../planning.ts";
@@ -28,6 +28,7 @@ import type { Plan } from "../plans.ts";
 import { approveRequest, type JobSeed } from "../request-approval.ts";
 import { approveOnce, noteRequest, type RequestName } from "../request-records.ts";
 import type { HttpContext } from "./context.ts";
+import { startAnswer } from "./kept-answers.ts";
 
 /** Adds the routes. */
 export function addRequestRoutes(server: FastifyInstance, context: HttpContext): void {
@@ -37,17 +38,6 @@ export function addRequestRoutes(server: FastifyInstance, context: HttpContext):
   server.post<{ Params: { requestType: string } }>("/api/v1/:requestType", (request, reply) =>
     dataRequest(request.params.requestType, request, reply, context),
   );
-  server.get<{ Params: { id: string } }>("/api/v1/requests/:id", (request, reply) =>
-    keptAnswer(request.params.id, request, reply, context),
-  );
-  server.delete<{ Params: { id: string } }>("/api/v1/requests/:id", async (request, reply) => {
-    const { sub } = await context.callers.ofToken(request);
-    const { requestId } = requestIdOf(request.params.id);
-    if (!(await context.answers.remove(sub, requestId, new CancelledByCaller()))) {
-      throw unknownRequest(request.params.id);
-    }
-    return reply.code(204).send();
-  });
 }
 
 async function requestApproval(
@@ -143,7 +133,10 @@ async function answer(
   void reply.header("x-dynamos-request", order.requestId);
   if (prefersAsync(request)) {
     const name = { userName: order.plan.user.userName, requestId: order.requestId, fingerprint };
-    await context.answers.start(name, (signal) => answerDataRequest({ ...order, signal }, context.orchestrator));
+    const produce = (signal: AbortSignal): AsyncIterable<string | Uint8Array> =>
+      answerDataRequest({ ...order, signal }, context.orchestrator);
+    const passedOn = await startAnswer(name, order.plan.jobName, produce, { request, reply }, context);
+    if (passedOn !== undefined) return passedOn;
     request.log.info(log, "data request accepted");
     return accepted(order, members, reply);
   }
@@ -167,37 +160,6 @@ function accepted(
     .header("preference-applied", "respond-async")
     .header("retry-after", "1")
     .send({ status: "running", requestId, location, jobId: plan.jobName, archetype: plan.archetype, ...members });
-}
-
-async function keptAnswer(
-  id: string,
-  request: FastifyRequest,
-  reply: FastifyReply,
-  context: HttpContext,
-): Promise<FastifyReply> {
-  const { sub } = await context.callers.ofToken(request);
-  const { requestId } = requestIdOf(id);
-  const found = await context.answers.find(sub, requestId);
-  switch (found?.state) {
-    case "running":
-      return reply.code(202).header("retry-after", "1").send({ status: "running", requestId });
-    case "failed":
-      throw found.error;
-    case "done":
-      return reply
-        .header("content-type", "application/json; charset=utf-8")
-        .header("content-length", found.bytes)
-        .send(found.body);
-    case undefined:
-      throw unknownRequest(id);
-  }
-}
-
-function unknownRequest(id: string): AppError {
-  return new AppError(
-    "not_found",
-    `There is no asynchronous request "${id}" of yours here, or its answer was kept no longer.`,
-  );
 }
 
 function questionOf(approval: RequestApproval, user: User, request: FastifyRequest): PlanQuestion {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import { test } from "node:test";
 import type { DataRequestOrder } from "../../orchestrator/data-request-order.ts";
 import { pipedAnswer } from "../../orchestrator/piped-answer.ts";
+import type { AppError } from "../../lib/errors.ts";
+import { createLogger } from "../../lib/telemetry/logger.ts";
 import { newTraceContext } from "../../lib/telemetry/trace-context.ts";
 
+const LOGGER = createLogger("test", {}, "silent");
 const ORDER: DataRequestOrder = {
   plan: {
     jobName: "ada-12345678",
@@ -20,6 +22,7 @@ const ORDER: DataRequestOrder = {
     providers: ["VU"],
     acceptedComputeProviders: [],
     agreements: {},
+    archetypes: {},
     refused: [],
     offline: [],
     lease: "l",
@@ -41,9 +44,10 @@ function* slowCell(count: number, piece: string): Generator<Buffer> {
 
 test("a large cell in many small pieces is not copied again for each of them", async (t) => {
   const concat = t.mock.method(Buffer, "concat");
-  const body = Readable.from(slowCell(2_000, "x".repeat(1024)), { objectMode: false }) as IncomingMessage;
+  const body = Readable.from(slowCell(2_000, "x".repeat(1024)), { objectMode: false });
+  const open = { body, destroy: () => void body.destroy(), askAgain: (cause: AppError) => Promise.reject(cause) };
   const pieces: Uint8Array[] = [];
-  for await (const piece of pipedAnswer(ORDER, [Promise.resolve({ party: "VU", body })])) {
+  for await (const piece of pipedAnswer(ORDER, [Promise.resolve({ party: "VU", answer: open })], LOGGER)) {
     pieces.push(typeof piece === "string" ? Buffer.from(piece) : piece);
   }
   const copiedBytes = concat.mock.calls.reduce((sum, { result }) => sum + (result?.length ?? 0), 0);

@@ -181,7 +181,7 @@ test("a composition that its replica left undone is completed by another", async
   assert.ok(stored);
   const plan = stored.value as Plan;
   const lease = await door.knowledge.store.attachLease(plan.lease);
-  await door.knowledge.store.put(key, { ...plan, version: 7, state: "composing", composingUntilMs: 1 }, { lease });
+  await door.knowledge.store.put(key, { ...plan, version: 7, state: "composing", composer: "dead" }, { lease });
   await door.replica();
   const after = await settled(door, jobId, ({ state }) => state === "ready");
   assert.equal(after.version, 8);

@@ -1,0 +1,79 @@
+/** A request about an asynchronous answer, passed on to the replica that has it; see `answer-owners.ts`. */
+import type { IncomingMessage } from "node:http";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import { AppError, toAppError } from "../../lib/errors.ts";
+import { callService, isUnreachable } from "../../lib/http/outgoing.ts";
+import type { OrchestratorOnlineRecord } from "../../lib/messages.ts";
+import { traceHeaders } from "../../lib/telemetry/trace-context.ts";
+import type { OrchestratorContext } from "../context.ts";
+
+/** Says who passed a request on; its receiver never does. */
+const FORWARDED_HEADER = "x-dynamos-forwarded";
+/** Of the caller. */
+const SENT_HEADERS = ["authorization", "accept", "prefer", "idempotency-key", "x-request-id"] as const;
+/** Of the owner. */
+const PASSED_HEADERS = [
+  "content-length",
+  "content-type",
+  "location",
+  "preference-applied",
+  "retry-after",
+  "www-authenticate",
+  "x-dynamos-request",
+] as const;
+
+/** Whether another replica passed this request on: then it is to be answered here. */
+export function isForwarded({ headers }: FastifyRequest): boolean {
+  return headers[FORWARDED_HEADER] !== undefined;
+}
+
+/**
+ * Answers as the owner does, its body streamed through under back-pressure. Undefined where the owner cannot be reached: nobody
+ * has seen anything of an answer then. An owner that dies in the middle breaks the answer off.
+ */
+export async function forwardTo(
+  owner: OrchestratorOnlineRecord,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { replicas, metrics }: OrchestratorContext,
+): Promise<FastifyReply | undefined> {
+  const answer = await callOwner(owner, request, replicas.instance);
+  if (answer === undefined) return undefined;
+  metrics.forwarded.add(1);
+  return reply
+    .code(answer.statusCode ?? 502)
+    .headers(chosen(answer.headers, PASSED_HEADERS))
+    .send(answer);
+}
+
+async function callOwner(
+  owner: OrchestratorOnlineRecord,
+  request: FastifyRequest,
+  instance: string,
+): Promise<IncomingMessage | undefined> {
+  try {
+    return await callService(new URL(request.url, owner.url), {
+      method: request.method as "GET" | "POST" | "DELETE",
+      headers: {
+        ...chosen(request.headers, SENT_HEADERS),
+        ...traceHeaders(request.traceContext),
+        [FORWARDED_HEADER]: instance,
+      },
+      ...(request.method === "POST" ? { body: request.body } : {}),
+      signal: request.callerGone,
+    });
+  } catch (thrown) {
+    if (request.callerGone.aborted) throw toAppError(request.callerGone.reason);
+    if (isUnreachable(thrown)) return undefined;
+    throw new AppError("unavailable", "The replica that has this request could not be asked.", { cause: thrown });
+  }
+}
+
+function chosen(headers: Readonly<Record<string, unknown>>, names: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = headers[name];
+      return typeof value === "string" ? [[name, value] as const] : [];
+    }),
+  );
+}

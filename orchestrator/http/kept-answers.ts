@@ -1,0 +1,149 @@
+/**
+ * Asynchronous requests: `GET` and `DELETE /api/v1/requests/<id>` at any replica, whichever runs the request or keeps its
+ * answer (`answer-owners.ts`). What this process has, or its state folder, is looked at first.
+ */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { AppError, toAppError } from "../../lib/errors.ts";
+import { requestIdOf } from "../../lib/http/idempotency.ts";
+import { findAnswer, forgetAnswer, takeAnswer } from "../answer-owners.ts";
+import type { OrchestratorContext } from "../context.ts";
+import { CancelledByCaller } from "../data-request-order.ts";
+import { cancelAtParties } from "../data-requests.ts";
+import type { RequestName } from "../request-records.ts";
+import type { HttpContext } from "./context.ts";
+import { forwardTo, isForwarded } from "./forwarding.ts";
+
+type OneRequest = FastifyRequest<{ Params: { id: string } }>;
+
+/** Adds the routes. */
+export function addKeptAnswerRoutes(server: FastifyInstance, context: HttpContext): void {
+  server.get("/api/v1/requests/:id", (request: OneRequest, reply) => keptAnswer(request, reply, context));
+  server.delete("/api/v1/requests/:id", (request: OneRequest, reply) => removeAnswer(request, reply, context));
+}
+
+/**
+ * Runs an asynchronous request here, unless it belongs to another replica that lives: then that one's answer to the same call.
+ * Fails as `KeptAnswers.start` does.
+ */
+export async function startAnswer(
+  name: RequestName,
+  jobName: string,
+  produce: (signal: AbortSignal) => AsyncIterable<string | Uint8Array>,
+  { request, reply }: { readonly request: FastifyRequest; readonly reply: FastifyReply },
+  { answers, orchestrator }: HttpContext,
+): Promise<FastifyReply | undefined> {
+  const other = await askOwner(name, jobName, request, reply, orchestrator);
+  if (other !== undefined) return other;
+  try {
+    await answers.start(name, produce);
+    return undefined;
+  } catch (thrown) {
+    // Another replica may have room.
+    if (toAppError(thrown).code === "rate_limited") await forgetAnswer(name.userName, name.requestId, orchestrator);
+    throw thrown;
+  }
+}
+
+async function askOwner(
+  name: RequestName,
+  jobName: string,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  orchestrator: OrchestratorContext,
+): Promise<FastifyReply | undefined> {
+  let unreachable: string | undefined;
+  for (;;) {
+    const place = await takeAnswer(name, jobName, orchestrator, unreachable);
+    if (place.kind === "here") return undefined;
+    if (isForwarded(request)) {
+      throw new AppError("unavailable", "This request belongs to another replica by now. Try again.");
+    }
+    const answer = await forwardTo(place.replica, request, reply, orchestrator);
+    if (answer !== undefined) return answer;
+    unreachable = place.replica.instance;
+  }
+}
+
+async function keptAnswer(request: OneRequest, reply: FastifyReply, context: HttpContext): Promise<FastifyReply> {
+  const { sub } = await context.callers.ofToken(request);
+  const { requestId } = requestIdOf(request.params.id);
+  const found = await context.answers.find(sub, requestId);
+  switch (found?.state) {
+    case "running":
+      return reply.code(202).header("retry-after", "1").send({ status: "running", requestId });
+    case "failed":
+      throw found.error;
+    case "done":
+      return reply
+        .header("content-type", "application/json; charset=utf-8")
+        .header("content-length", found.bytes)
+        .send(found.body);
+    case undefined:
+      return answerFromElsewhere(sub, requestId, request, reply, context);
+  }
+}
+
+async function answerFromElsewhere(
+  userName: string,
+  requestId: string,
+  request: OneRequest,
+  reply: FastifyReply,
+  { orchestrator }: HttpContext,
+): Promise<FastifyReply> {
+  const place = await findAnswer(userName, requestId, orchestrator);
+  const { id } = request.params;
+  switch (place.kind) {
+    case "here":
+    case "unknown":
+      throw unknownRequest(id);
+    case "lost":
+      throw lostAnswer(id);
+    case "elsewhere": {
+      const answer = isForwarded(request) ? undefined : await forwardTo(place.replica, request, reply, orchestrator);
+      if (answer === undefined) throw lostAnswer(id);
+      return answer;
+    }
+  }
+}
+
+async function removeAnswer(request: OneRequest, reply: FastifyReply, context: HttpContext): Promise<FastifyReply> {
+  const { orchestrator } = context;
+  const { sub } = await context.callers.ofToken(request);
+  const { requestId } = requestIdOf(request.params.id);
+  const wasHere = await context.answers.remove(sub, requestId, new CancelledByCaller());
+  const place = await findAnswer(sub, requestId, orchestrator);
+  if (!wasHere) {
+    if (place.kind === "here" || place.kind === "unknown") throw unknownRequest(request.params.id);
+    if (place.kind === "elsewhere" && !isForwarded(request)) {
+      const answer = await forwardTo(place.replica, request, reply, orchestrator);
+      if (answer !== undefined) return answer;
+    }
+    await cancelLost(place.jobName, requestId, orchestrator);
+  }
+  await forgetAnswer(sub, requestId, orchestrator);
+  return reply.code(204).send();
+}
+
+/** The parties may be at work yet for a replica that died. */
+async function cancelLost(jobName: string, requestId: string, orchestrator: OrchestratorContext): Promise<void> {
+  try {
+    cancelAtParties((await orchestrator.plans.get(jobName)).document, requestId, orchestrator);
+  } catch (thrown) {
+    if (toAppError(thrown).code !== "job_unknown") throw thrown;
+  }
+}
+
+function unknownRequest(id: string): AppError {
+  return new AppError(
+    "not_found",
+    `There is no asynchronous request "${id}" of yours, or its answer was kept no longer.`,
+  );
+}
+
+function lostAnswer(id: string): AppError {
+  return new AppError(
+    "unavailable",
+    `The replica that ran request "${id}" is gone, and its answer with it. Post the request again under the same Idempotency-Key (${id}).`,
+    { party: "orchestrator" },
+  );
+}
