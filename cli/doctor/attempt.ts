@@ -33,5 +33,5 @@ export async function attempt<Result>(
 
 /** A text whose URLs have no user and password. */
 export function withoutCredentials(text: string): string {
-  return text.replace(/([a-z][a-z0-9+.-]*:\/\/)[^\s/@]*@/gi, "$1");
+  return text.replace(/([a-z][a-z0-9+.-]*:\/\/)\S*@/gi, "$1");
 }
