@@ -7,8 +7,6 @@ import { ORCHESTRATOR, type CertificateFacts, type ReportedDependency, type Serv
 import type { StoreFacts } from "./store.ts";
 
 const ANSWER_LIMIT_MS = 5_000;
-/** The `Date` header tells whole seconds, cut off: on average half a second more has passed. */
-const DATE_MIDDLE_MS = 500;
 
 /** Asks all that are online, and the orchestrator at this URL. */
 export async function probeServices(
@@ -35,6 +33,7 @@ async function probeOrchestrator(url: string, clock: Clock): Promise<ServiceFact
 
 interface ReadyBody {
   readonly version?: string;
+  readonly time?: string;
   readonly dependencies?: readonly ReportedDependency[];
 }
 
@@ -44,14 +43,14 @@ async function probeService(name: string, url: string, clock: Clock): Promise<Se
   const tookMs = clock.now() - begunMs;
   const answer = asked.result;
   if (answer === undefined) return { name, url, reached: asked.outcome };
-  const { version, dependencies } = (answer.body ?? {}) as ReadyBody;
-  const dateMs = Date.parse(answer.date ?? "");
+  const { version, time, dependencies } = (answer.body ?? {}) as ReadyBody;
+  const timeMs = Date.parse(time ?? "");
   return {
     name,
     url,
     reached: asked.outcome,
     isReady: answer.status === 200,
-    ...(Number.isNaN(dateMs) ? {} : { clockOffsetMs: dateMs + DATE_MIDDLE_MS - (begunMs + tookMs / 2) }),
+    ...(Number.isNaN(timeMs) ? {} : { clockOffsetMs: timeMs - (begunMs + tookMs / 2) }),
     ...(version === undefined ? {} : { version }),
     ...(Array.isArray(dependencies) ? { dependencies } : {}),
   };
@@ -59,7 +58,6 @@ async function probeService(name: string, url: string, clock: Clock): Promise<Se
 
 interface JsonAnswer {
   readonly status: number;
-  readonly date: string | null;
   readonly body: unknown;
 }
 
@@ -72,7 +70,7 @@ async function getJson(url: string): Promise<JsonAnswer> {
   }
   const text = await response.text();
   try {
-    return { status: response.status, date: response.headers.get("date"), body: JSON.parse(text) };
+    return { status: response.status, body: JSON.parse(text) };
   } catch (cause) {
     throw new AppError("unavailable", `${url} answers, and not as a part of this system would.`, { cause });
   }
@@ -88,13 +86,11 @@ function reasonOf(thrown: unknown): string {
 
 /** The certificates at those of these URLs that are TLS; one that cannot be reached has been named already. */
 export async function probeCertificates(urls: readonly string[]): Promise<readonly CertificateFacts[]> {
-  const hosts = new Map<string, { readonly host: string; readonly port: number }>();
-  for (const url of urls) {
-    const address = tlsAddress(url);
-    if (address !== undefined) hosts.set(`${address.host}:${String(address.port)}`, address);
-  }
+  const addresses = new Map(
+    urls.flatMap(tlsAddresses).map((address) => [`${address.host}:${String(address.port)}`, address]),
+  );
   const found = await Promise.all(
-    [...hosts].map(async ([name, address]) => {
+    [...addresses].map(async ([name, address]) => {
       const { result } = await attempt(() => certificateEnd(address));
       return result === undefined ? [] : [{ host: name, validUntil: result }];
     }),
@@ -102,17 +98,25 @@ export async function probeCertificates(urls: readonly string[]): Promise<readon
   return found.flat();
 }
 
-const TLS_PORTS: Readonly<Record<string, number>> = { "https:": 443, "amqps:": 5671, "etcds:": 2379 };
-
-function tlsAddress(url: string): { readonly host: string; readonly port: number } | undefined {
-  if (!URL.canParse(url)) return undefined;
-  const { protocol, hostname, port } = new URL(url);
-  const usual = TLS_PORTS[protocol];
-  if (usual === undefined || hostname === "") return undefined;
-  return { host: hostname.replace(/^\[|\]$/g, ""), port: port === "" ? usual : Number(port) };
+interface TlsAddress {
+  readonly host: string;
+  readonly port: number;
 }
 
-function certificateEnd({ host, port }: { readonly host: string; readonly port: number }): Promise<Date> {
+const TLS_PORTS: Readonly<Record<string, number>> = { https: 443, amqps: 5671, etcds: 2379 };
+
+/** Of etcd's URLs there may be several. */
+function tlsAddresses(url: string): readonly TlsAddress[] {
+  const [, scheme = "", hosts = ""] = /^([a-z]+):\/\/(?:[^/?#]*@)?([^/?#@]+)/.exec(url) ?? [];
+  const usual = TLS_PORTS[scheme];
+  if (usual === undefined) return [];
+  return hosts.split(",").map((each) => {
+    const [, host = "", port] = /^(.*?)(?::(\d+))?$/.exec(each) ?? [];
+    return { host: host.replace(/^\[|\]$/g, ""), port: port === undefined ? usual : Number(port) };
+  });
+}
+
+function certificateEnd({ host, port }: TlsAddress): Promise<Date> {
   return new Promise((resolve, reject) => {
     // Only its dates are read, so it is not judged here: nothing is sent.
     const socket = connect(

@@ -18,7 +18,7 @@ export interface ServiceFacts {
   readonly name: string;
   readonly url: string;
   readonly reached: Outcome;
-  /** Its clock minus this machine's, in milliseconds; accurate to half a second and half the round trip. */
+  /** Its clock minus this machine's, in milliseconds; accurate to half the round trip. */
   readonly clockOffsetMs?: number;
   readonly version?: string;
   readonly isReady?: boolean;

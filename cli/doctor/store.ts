@@ -31,8 +31,8 @@ export interface StoreFacts {
 
 /** Codes of a server that is there, and does not let us in. */
 const REFUSED: ReadonlySet<string> = new Set(["unauthenticated", "forbidden"]);
-/** A store that takes longer than this for a write is not well. */
-const SLOW_MS = 500;
+/** A store that takes longer than this for a few small calls is not well. */
+const SLOW_MS = 2_000;
 
 /** Judges the store. */
 export function judgeStore(facts: StoreFacts): readonly Finding[] {

@@ -14,6 +14,7 @@ import {
   type FastifyReply,
   type FastifyRequest,
 } from "fastify";
+import { systemClock, type Clock } from "../clock.ts";
 import { jsonFaultPlace } from "../config/json-fault.ts";
 import { AppError, isErrorCode, toAppError, toProblem } from "../errors.ts";
 import { packageVersion } from "../package-root.ts";
@@ -43,6 +44,8 @@ export interface HttpServerOptions {
   readonly service?: string;
   /** Answers `/ready`: 200 when all that are required are ok, else 503. */
   readonly readiness: Readiness;
+  /** Whose time `/ready` tells. Default: the machine's. */
+  readonly clock?: Clock;
   /** Answers `/metrics`; absent: there is nothing. */
   readonly metrics?: RunningMetrics | undefined;
 }
@@ -139,7 +142,10 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   return server;
 }
 
-function addOperatorRoutes(server: FastifyInstance, { service, readiness, metrics }: HttpServerOptions): void {
+function addOperatorRoutes(
+  server: FastifyInstance,
+  { service, readiness, metrics, clock = systemClock }: HttpServerOptions,
+): void {
   server.get("/health", async () => ({ status: "ok" }));
   server.get("/ready", async (_request, reply) => {
     const dependencies = await readiness();
@@ -148,6 +154,8 @@ function addOperatorRoutes(server: FastifyInstance, { service, readiness, metric
       status: isReady ? "ready" : "not ready",
       ...(service === undefined ? {} : { service }),
       version: packageVersion,
+      // By this clock tokens and deadlines are judged here; a `Date` header has whole seconds only.
+      time: new Date(clock.now()).toISOString(),
       dependencies,
     });
   });

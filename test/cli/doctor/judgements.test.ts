@@ -153,7 +153,7 @@ describe("the knowledge store", () => {
 
   test("that takes no writes, is slow, or has no leases is named", () => {
     assert.deepEqual(faults(store({ written: failed("unavailable") })), ["store.writable: fail"]);
-    assert.deepEqual(faults(store({ written: { ok: true, ms: 2000 } })), ["store.writable: warn"]);
+    assert.deepEqual(faults(store({ written: { ok: true, ms: 2001 } })), ["store.writable: warn"]);
     assert.deepEqual(faults(store({ leased: failed("internal") })), ["store.lease: fail"]);
   });
 
