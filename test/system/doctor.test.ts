@@ -147,8 +147,8 @@ describe("what is stored", () => {
     other.exec("ROLLBACK");
     other.close();
     assert.equal(code, 1);
-    const writable = faults.find(({ id }) => id === "store.writable");
-    assert.match(writable?.fix ?? "", /locked it/);
+    assert.match(faults[0]?.found ?? "", /locked by another process/);
+    assert.match(faults[0]?.fix ?? "", /If another program holds the file/);
     await doctorFinds([]);
   });
 
