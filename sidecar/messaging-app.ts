@@ -2,9 +2,11 @@
 import { openMessageBus } from "../lib/bus/open.ts";
 import { systemClock } from "../lib/clock.ts";
 import { AppError } from "../lib/errors.ts";
+import { serveMetrics } from "../lib/http/metrics-server.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
 import { formatRpcAddress, parseRpcAddress } from "../lib/rpc/address.ts";
 import { startRpcServer } from "../lib/rpc/server.ts";
+import { startMetrics } from "../lib/telemetry/metrics.ts";
 import type { MessagingSettings } from "./messaging-config.ts";
 import { MessagingService } from "./messaging-service.ts";
 
@@ -21,6 +23,7 @@ export async function startMessagingSidecar(settings: MessagingSettings, program
   if (settings.DYNAMOS_BUS.startsWith("sidecar:")) {
     throw new AppError("configuration_invalid", "DYNAMOS_BUS names a sidecar; a sidecar's own bus is the real one.");
   }
+  const metricsUrl = await offerMetrics(settings, program);
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
   releases.push("message bus", () => bus.close());
   let isBusLost = false;
@@ -54,5 +57,16 @@ export async function startMessagingSidecar(settings: MessagingSettings, program
   };
   releases.push("clients", drain, drainMs + 1000);
   signal.addEventListener("abort", () => server.stopServing(), { once: true });
-  logger.info({ url: `sidecar:${formatRpcAddress(server.address)}` }, "messaging sidecar is ready");
+  const url = `sidecar:${formatRpcAddress(server.address)}`;
+  logger.info({ url, ...(metricsUrl === undefined ? {} : { metricsUrl }) }, "messaging sidecar is ready");
+}
+
+async function offerMetrics(
+  settings: MessagingSettings,
+  { releases, logger }: ProgramContext,
+): Promise<string | undefined> {
+  const { DYNAMOS_HOST: host, DYNAMOS_METRICS_PORT: port } = settings;
+  if (port === undefined) return undefined;
+  const metrics = startMetrics({ DYNAMOS_METRICS: "on" }, releases);
+  return metrics && serveMetrics(metrics, { host, port, logger, releases });
 }

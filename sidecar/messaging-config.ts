@@ -13,6 +13,14 @@ export const MessagingSettings = Type.Object({
     minimum: 0,
     description: "how long clients may go on after the sidecar was told to stop",
   }),
+  DYNAMOS_METRICS_PORT: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      maximum: 65535,
+      description: "port to offer metrics on, at /metrics; 0: any free one; absent: no metrics",
+    }),
+  ),
+  DYNAMOS_HOST: Type.String({ default: "127.0.0.1", description: "address to offer metrics on" }),
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info", description: "fatal, error, warn, info, debug or trace" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false, description: "stop when standard input closes" }),
 });
