@@ -7,6 +7,7 @@ import type { DataRequest, RequestApproval } from "../../lib/model/data-request.
 import { ExchangeClient, type AnswerRow, type GatheredAnswer } from "../client.ts";
 import { averageSalaryBySex, type AverageBySex } from "../demo/known-answer.ts";
 import { tableText } from "../demo/table-text.ts";
+import { storeOfItsOwn } from "../exchange/backends.ts";
 import { startExchange } from "../exchange/exchange.ts";
 import { exchangeSettings, type ExchangeFlags } from "../exchange/settings.ts";
 import { prepareSample } from "./up.ts";
@@ -51,8 +52,11 @@ export async function demo(options: DemoOptions): Promise<number> {
   const configuration = await prepareSample(write);
   const known = await averageSalaryBySex(join(configuration, "data"), ["VU", "UVA"]);
   const failures: string[] = [];
+  const settings = await exchangeSettings(options.flags, configuration);
+  const store = storeOfItsOwn(settings.storeUrl, `demo-${String(process.pid)}`);
   const exchange = await startExchange({
-    ...(await exchangeSettings(options.flags, configuration)),
+    ...settings,
+    ...(store === undefined ? {} : { storeUrl: store.url }),
     configuration,
     stateFolder,
     port: 0,
@@ -73,6 +77,7 @@ export async function demo(options: DemoOptions): Promise<number> {
     await playStory(story);
   } finally {
     await exchange.stop();
+    await store?.remove();
     if (!options.keep) await rm(stateFolder, { recursive: true, force: true });
   }
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
@@ -181,6 +186,8 @@ async function switchArchetype(story: Story): Promise<void> {
   const agreement = (await story.client.get("policyEnforcer/VU", { token: story.adminKey })) as Agreement;
   await story.client.put("policyEnforcer", { ...agreement, archetypes: ["dataThroughTtp"] }, { token: story.adminKey });
   const after = await askUntilSwitched(story, approval.auth.accessToken);
+  // A store that is kept tells the same story next time.
+  await story.client.put("policyEnforcer", agreement, { token: story.adminKey });
   story.write(`  before: ${before.archetype}; after: ${after.archetype}`);
   story.check(
     "the archetype switched under the same token",

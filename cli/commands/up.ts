@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "../../lib/package-root.ts";
 import { startExchange } from "../exchange/exchange.ts";
+import { supervise } from "../exchange/supervise.ts";
 import { exchangeSettings, type ExchangeFlags } from "../exchange/settings.ts";
 import { SAMPLE_STEWARDS, writeSampleData, type SampleStewardName } from "../generate-sample-data.ts";
 
@@ -30,10 +31,12 @@ export async function up(options: UpOptions): Promise<void> {
     port: options.port,
     onProgress: (message) => options.write(`  ${message}`),
   });
+  const stopping = new AbortController();
   try {
     options.write(await instructions(exchange.url, exchange.adminKeyFile, options.configuration === undefined));
-    await Promise.race([options.untilStopped, anyEnd(exchange.services)]);
+    await Promise.race([options.untilStopped, supervise(exchange, options.write, stopping.signal)]);
   } finally {
+    stopping.abort();
     options.write("Stopping …");
     await exchange.stop();
   }
@@ -49,12 +52,6 @@ export async function prepareSample(write: (line: string) => void): Promise<stri
     await writeSampleData(folder, steward);
   }
   return configuration;
-}
-
-/** Fails when a part ends by itself: half an exchange would answer with riddles. */
-async function anyEnd(services: ReadonlyMap<string, { readonly exited: Promise<unknown> }>): Promise<never> {
-  const name = await Promise.race([...services].map(([service, { exited }]) => exited.then(() => service)));
-  throw new Error(`${name} has ended; see its log.`);
 }
 
 async function instructions(url: string, adminKeyFile: string, isSample: boolean): Promise<string> {

@@ -25,6 +25,30 @@ export function shownUrl(url: string): string {
   return scheme + rest.slice(rest.lastIndexOf("@") + 1);
 }
 
+/**
+ * A place in an etcd that is nobody else's: below a key prefix. Undefined for other stores, which a URL names whole. Its keys are
+ * to be removed in the end.
+ */
+export function storeOfItsOwn(
+  storeUrl: string | undefined,
+  name: string,
+): { readonly url: string; remove(): Promise<void> } | undefined {
+  if (storeUrl === undefined || parseKnowledgeStoreUrl(storeUrl).kind !== "etcd") return undefined;
+  const [place = "", query] = storeUrl.split("?");
+  const url = [`${place.replace(/\/+$/, "")}/${name}`, ...(query === undefined ? [] : [query])].join("?");
+  return { url, remove: () => removeAllKeys(url) };
+}
+
+async function removeAllKeys(url: string): Promise<void> {
+  const store = await openKnowledgeStore(url);
+  try {
+    const { documents } = await store.list("/");
+    await Promise.all(documents.map(({ key }) => store.delete(key)));
+  } finally {
+    await store.close();
+  }
+}
+
 async function requireAnswer(
   what: string,
   url: string,

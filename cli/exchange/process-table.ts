@@ -51,6 +51,8 @@ export class ProcessTable {
   readonly #options: ProcessTableOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #running = new Map<string, RunningService>();
+  readonly #starting = new Map<string, Promise<RunningService>>();
+  #isStopping = false;
 
   constructor(options: ProcessTableOptions) {
     this.#options = options;
@@ -101,8 +103,29 @@ export class ProcessTable {
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   }
 
-  /** Starts one that does not run; its sidecar first, where that does not run either. */
-  async start(name: string): Promise<RunningService> {
+  /** Starts one that does not run; its sidecar first, where that does not run either. Two who ask at once get the same process. */
+  start(name: string): Promise<RunningService> {
+    const starting = this.#starting.get(name) ?? this.#start(name).finally(() => this.#starting.delete(name));
+    this.#starting.set(name, starting);
+    return starting;
+  }
+
+  /** Stops all: agents, then orchestrators and policy enforcers, and sidecars when nobody needs them any more. Nothing starts after. */
+  async stopAll(): Promise<void> {
+    this.#isStopping = true;
+    const programs = [...new Set([...this.#entries.values()].map(({ program }) => program))].reverse();
+    for (const program of [...programs.filter((each) => each !== SIDECAR_PROGRAM), SIDECAR_PROGRAM]) {
+      const ending = [...this.#entries.values()].flatMap((entry) => {
+        const service = entry.program === program ? this.#running.get(entry.name) : undefined;
+        return service === undefined ? [] : [service.stop(STOP_LIMIT_MS)];
+      });
+      await Promise.all(ending);
+    }
+    // What was being started meanwhile ends itself.
+    await Promise.allSettled(this.#starting.values());
+  }
+
+  async #start(name: string): Promise<RunningService> {
     const entry = this.#entries.get(name);
     if (entry === undefined) {
       const known = [...this.#entries.keys()].join(", ");
@@ -112,18 +135,6 @@ export class ProcessTable {
     const beside = this.#running.get(entry.sidecar);
     const sidecar = beside === undefined || beside.hasEnded() ? await this.start(entry.sidecar) : beside;
     return this.#startAtItsPlace(entry, { DYNAMOS_BUS: sidecar.url });
-  }
-
-  /** Stops all: agents, then orchestrators and policy enforcers, and sidecars when nobody needs them any more. */
-  async stopAll(): Promise<void> {
-    const programs = [...new Set([...this.#entries.values()].map(({ program }) => program))].reverse();
-    for (const program of [...programs.filter((each) => each !== SIDECAR_PROGRAM), SIDECAR_PROGRAM]) {
-      const ending = [...this.#entries.values()].flatMap((entry) => {
-        const service = entry.program === program ? this.#running.get(entry.name) : undefined;
-        return service === undefined ? [] : [service.stop(STOP_LIMIT_MS)];
-      });
-      await Promise.all(ending);
-    }
   }
 
   async #startAtItsPlace(entry: Entry, environment: Readonly<Record<string, string>>): Promise<RunningService> {
@@ -157,6 +168,10 @@ export class ProcessTable {
       logFile: join(this.#options.logFolder, `${entry.name}.log`),
       readyMs: this.#options.readyMs,
     });
+    if (this.#isStopping) {
+      await service.stop(STOP_LIMIT_MS);
+      throw new AppError("cancelled", `${entry.name} was started while the exchange was being stopped.`);
+    }
     this.#running.set(entry.name, service);
     this.#options.onReady(entry.name, service.url);
     return service;

@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { packageRoot } from "../../lib/package-root.ts";
+import { chosenBackends, describeBackends, openTestBackends, type TestBackends } from "../support/backends.ts";
 import { assertNoProcessLeft } from "../support/leaks.ts";
 import { familyMemory } from "../support/process-memory.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -14,27 +15,62 @@ const MEMORY_LIMIT_BYTES = 1.5e9;
 /** Often enough to see each chain: they live for a second. */
 const SAMPLE_EVERY_MS = 250;
 
-describe("the demo", () => {
-  const outcome = { code: null as number | null, output: "", peakBytes: 0, folder: "" };
+interface Outcome {
+  readonly code: number | null;
+  readonly output: string;
+  readonly peakBytes: number;
+  /** Where it ran. */
+  readonly folder: string;
+}
+
+const choice = chosenBackends();
+const isEmbedded = choice.store === "sqlite" && choice.bus === "embedded";
+
+/** Plays it in a folder of its own. */
+async function playDemo(environment: Readonly<Record<string, string>> = {}): Promise<Outcome> {
+  const folder = await temporaryFolder();
+  const child = spawn(process.execPath, [join(packageRoot, "dist", "cli", "main.js"), "demo"], {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...environment },
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text: string) => (output += text));
+  }
+  const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const isOver = new AbortController();
+  void exited.then(() => isOver.abort());
+  let peakBytes = 0;
+  while (!isOver.signal.aborted && process.platform === "linux") {
+    peakBytes = Math.max(peakBytes, familyMemory(child.pid ?? 0));
+    await sleep(SAMPLE_EVERY_MS, undefined, { signal: isOver.signal }).catch(() => undefined);
+  }
+  return { code: await exited, output, peakBytes, folder };
+}
+
+/** What it said and found, from its first question on: without what is another each time. */
+function storyOf({ output, folder }: Outcome): string {
+  return output
+    .slice(output.indexOf("\n1. "))
+    .replaceAll(folder, "FOLDER")
+    .replace(/\b[0-9a-f]{32}\b/g, "PSEUDONYM")
+    .replace(/[\d.]+ s\.$/m, "SECONDS");
+}
+
+describe(`the demo on ${describeBackends(choice)}`, () => {
+  let outcome: Outcome;
+  let backends: TestBackends;
 
   before(async () => {
-    outcome.folder = await temporaryFolder();
-    const child = spawn(process.execPath, [join(packageRoot, "dist", "cli", "main.js"), "demo"], {
-      cwd: outcome.folder,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text: string) => (outcome.output += text));
-    }
-    const exited = new Promise<number | null>((resolve) => child.once("exit", resolve));
-    const isOver = new AbortController();
-    void exited.then(() => isOver.abort());
-    while (!isOver.signal.aborted && process.platform === "linux") {
-      outcome.peakBytes = Math.max(outcome.peakBytes, familyMemory(child.pid ?? 0));
-      await sleep(SAMPLE_EVERY_MS, undefined, { signal: isOver.signal }).catch(() => undefined);
-    }
-    outcome.code = await exited;
+    backends = await openTestBackends(await temporaryFolder());
+    outcome = await playDemo(
+      isEmbedded
+        ? { DYNAMOS_SIDECAR: choice.sidecar }
+        : { DYNAMOS_STORE: backends.storeUrl, DYNAMOS_BUS: backends.busUrl, DYNAMOS_SIDECAR: choice.sidecar },
+    );
   });
+  after(() => backends.close());
 
   test("exits with 0", () => {
     assert.equal(outcome.code, 0, outcome.output);
@@ -63,6 +99,24 @@ describe("the demo", () => {
     assert.equal((await readFile(path)).subarray(1, 4).toString(), "PNG");
     assert.match(await readFile(path.replace(/png$/, "svg"), "utf8"), /^<svg/);
   });
+
+  if (!isEmbedded) {
+    test("tells the same story, with the same answers, as on embedded store and bus", async () => {
+      const embedded = await playDemo();
+      assert.equal(embedded.code, 0, embedded.output);
+      assert.ok(storyOf(outcome).includes("SECONDS"), storyOf(outcome));
+      assert.equal(storyOf(outcome), storyOf(embedded));
+      const chart = (of: Outcome): Promise<string> =>
+        readFile(join(of.folder, ".dynamos", "demo-output", "average-salary.svg"), "utf8");
+      assert.equal(await chart(outcome), await chart(embedded));
+    });
+  }
+
+  if (choice.store === "etcd") {
+    test("leaves no key in etcd", async () => {
+      assert.deepEqual(await backends.storedKeys(), []);
+    });
+  }
 
   test(
     "takes less than 1.5 GB with all its processes",
