@@ -53,7 +53,8 @@ async function* pipeAnswer(
   first: OpenAnswer,
   logger: Logger,
 ): AsyncGenerator<Uint8Array | string, boolean, undefined> {
-  for (let answer = first; ;) {
+  for (let next = first; ;) {
+    const answer = next;
     const scanner = new AnswerScanner();
     let isHandedOn = false;
     try {
@@ -65,12 +66,12 @@ async function* pipeAnswer(
     } catch (thrown) {
       const error = toAppError(thrown).withParty(party);
       if (isUnexpected(error)) logger.error({ error, party }, "an answer could not be passed on");
-      const next = isHandedOn ? error : await askAgain(answer, error);
-      if (next instanceof AppError) {
-        yield closeBroken(party, scanner, next);
+      const other = isHandedOn ? error : await askAgain(answer, error);
+      if (other instanceof AppError) {
+        yield closeBroken(party, scanner, other);
         return false;
       }
-      answer = next;
+      next = other;
     } finally {
       answer.destroy();
     }

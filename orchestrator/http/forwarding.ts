@@ -28,22 +28,24 @@ export function isForwarded({ headers }: FastifyRequest): boolean {
 }
 
 /**
- * Answers as the owner does, its body streamed through under back-pressure. Undefined where the owner cannot be reached: nobody
- * has seen anything of an answer then. An owner that dies in the middle breaks the answer off.
+ * Answers as the owner does, its body streamed through under back-pressure. False where the owner cannot be reached: nobody has
+ * seen anything of an answer then. An owner that dies in the middle breaks the answer off.
  */
 export async function forwardTo(
   owner: OrchestratorOnlineRecord,
   request: FastifyRequest,
   reply: FastifyReply,
   { replicas, metrics }: OrchestratorContext,
-): Promise<FastifyReply | undefined> {
+): Promise<boolean> {
   const answer = await callOwner(owner, request, replicas.instance);
-  if (answer === undefined) return undefined;
+  if (answer === undefined) return false;
   metrics.forwarded.add(1);
-  return reply
+  // Not the reply itself, which is a promise of its own end.
+  void reply
     .code(answer.statusCode ?? 502)
     .headers(chosen(answer.headers, PASSED_HEADERS))
     .send(answer);
+  return true;
 }
 
 async function callOwner(

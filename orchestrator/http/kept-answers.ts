@@ -22,8 +22,8 @@ export function addKeptAnswerRoutes(server: FastifyInstance, context: HttpContex
 }
 
 /**
- * Runs an asynchronous request here, unless it belongs to another replica that lives: then that one's answer to the same call.
- * Fails as `KeptAnswers.start` does.
+ * Runs an asynchronous request here, unless it belongs to another replica that lives: then that one answers the same call.
+ * Whether it runs here. Fails as `KeptAnswers.start` does.
  */
 export async function startAnswer(
   name: RequestName,
@@ -31,12 +31,11 @@ export async function startAnswer(
   produce: (signal: AbortSignal) => AsyncIterable<string | Uint8Array>,
   { request, reply }: { readonly request: FastifyRequest; readonly reply: FastifyReply },
   { answers, orchestrator }: HttpContext,
-): Promise<FastifyReply | undefined> {
-  const other = await askOwner(name, jobName, request, reply, orchestrator);
-  if (other !== undefined) return other;
+): Promise<boolean> {
+  if (await isAnsweredByOwner(name, jobName, request, reply, orchestrator)) return false;
   try {
     await answers.start(name, produce);
-    return undefined;
+    return true;
   } catch (thrown) {
     // Another replica may have room.
     if (toAppError(thrown).code === "rate_limited") await forgetAnswer(name.userName, name.requestId, orchestrator);
@@ -44,22 +43,21 @@ export async function startAnswer(
   }
 }
 
-async function askOwner(
+async function isAnsweredByOwner(
   name: RequestName,
   jobName: string,
   request: FastifyRequest,
   reply: FastifyReply,
   orchestrator: OrchestratorContext,
-): Promise<FastifyReply | undefined> {
+): Promise<boolean> {
   let unreachable: string | undefined;
   for (;;) {
     const place = await takeAnswer(name, jobName, orchestrator, unreachable);
-    if (place.kind === "here") return undefined;
+    if (place.kind === "here") return false;
     if (isForwarded(request)) {
       throw new AppError("unavailable", "This request belongs to another replica by now. Try again.");
     }
-    const answer = await forwardTo(place.replica, request, reply, orchestrator);
-    if (answer !== undefined) return answer;
+    if (await forwardTo(place.replica, request, reply, orchestrator)) return true;
     unreachable = place.replica.instance;
   }
 }
@@ -98,11 +96,11 @@ async function answerFromElsewhere(
       throw unknownRequest(id);
     case "lost":
       throw lostAnswer(id);
-    case "elsewhere": {
-      const answer = isForwarded(request) ? undefined : await forwardTo(place.replica, request, reply, orchestrator);
-      if (answer === undefined) throw lostAnswer(id);
-      return answer;
-    }
+    case "elsewhere":
+      // Another process may be at the owner's address by now.
+      if (isForwarded(request)) throw lostAnswer(id);
+      if (!(await forwardTo(place.replica, request, reply, orchestrator))) throw lostAnswer(id);
+      return reply;
   }
 }
 
@@ -115,8 +113,7 @@ async function removeAnswer(request: OneRequest, reply: FastifyReply, context: H
   if (!wasHere) {
     if (place.kind === "here" || place.kind === "unknown") throw unknownRequest(request.params.id);
     if (place.kind === "elsewhere" && !isForwarded(request)) {
-      const answer = await forwardTo(place.replica, request, reply, orchestrator);
-      if (answer !== undefined) return answer;
+      if (await forwardTo(place.replica, request, reply, orchestrator)) return reply;
     }
     await cancelLost(place.jobName, requestId, orchestrator);
   }

@@ -135,8 +135,7 @@ async function answer(
     const name = { userName: order.plan.user.userName, requestId: order.requestId, fingerprint };
     const produce = (signal: AbortSignal): AsyncIterable<string | Uint8Array> =>
       answerDataRequest({ ...order, signal }, context.orchestrator);
-    const passedOn = await startAnswer(name, order.plan.jobName, produce, { request, reply }, context);
-    if (passedOn !== undefined) return passedOn;
+    if (!(await startAnswer(name, order.plan.jobName, produce, { request, reply }, context))) return reply;
     request.log.info(log, "data request accepted");
     return accepted(order, members, reply);
   }

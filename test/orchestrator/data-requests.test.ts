@@ -1,13 +1,10 @@
 import assert from "node:assert/strict";
 import { request as httpRequest, type ServerResponse } from "node:http";
-import { once } from "node:events";
-import { createServer, type AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { groupedToJson } from "../../lib/algorithms/grouped-json.ts";
 import { GroupedSummary } from "../../lib/algorithms/grouped.ts";
 import { planGroupings } from "../../lib/algorithms/grouping-plan.ts";
 import { ERROR_KINDS, toProblem, AppError, type ErrorCode } from "../../lib/errors.ts";
-import { onlineKeys } from "../../lib/knowledge/keys.ts";
 import { eventually } from "../support/eventually.ts";
 import {
   agentAnswer,
@@ -172,22 +169,6 @@ test("a steward that cannot be reached, or does not answer in time, has given no
   };
   await uva.stopServing();
   assert.deepEqual(await outcomeOfUva(), ["partial", "no_answer", "agent_offline"]);
-});
-
-test("an instance that takes no connections is left for the next one", async (t) => {
-  const { door, vu } = await twoStewards(t);
-  // Accepts, and never says a word of TLS: a machine that has gone looks the same to its caller.
-  const mute = createServer().listen(0, "127.0.0.1");
-  await once(mute, "listening");
-  t.after(() => mute.close());
-  mute.on("connection", (socket) => t.after(() => socket.destroy()));
-  const { port } = mute.address() as AddressInfo;
-  const key = onlineKeys.key({ party: "VU", instanceId: "0" });
-  const record = (await door.knowledge.onlineInstances("VU"))[0];
-  await door.knowledge.store.put(key, { ...record, instance: "0", dns: `https://127.0.0.1:${String(port)}` });
-  const { body } = await ask(door);
-  assert.equal(body.status, "ok");
-  assert.equal(vu.requests.length, 1);
 });
 
 test("an agent that is silent past the deadline is given up, named, and told to cancel", async (t) => {

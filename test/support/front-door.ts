@@ -54,14 +54,16 @@ export interface FrontDoor {
   /** What the services have logged, one JSON line each. */
   readonly logLines: readonly string[];
   agent(name: string, options?: FakeAgentOptions): Promise<FakeAgent>;
-  /** Another replica of the orchestrator on the same store, bus and state folder; its URL. */
-  replica(): Promise<string>;
+  /** Another replica of the orchestrator on the same store and bus, and on the same state folder unless it is named; its URL. */
+  replica(stateFolder?: string): Promise<string>;
 }
 
 /** What a fake agent does. */
 export interface FakeAgentOptions {
   /** Answers a data request; default: one row. */
   readonly answer?: (request: ReceivedRequest, response: ServerResponse) => void | Promise<void>;
+  /** Name of this instance of the agent; default `a`. */
+  readonly instance?: string;
   /** Takes messages and acknowledges nothing. */
   readonly isSilent?: boolean;
   /** Before each acknowledgement. */
@@ -127,14 +129,17 @@ export async function startFrontDoor(t: TestContext, options: FrontDoorOptions =
     bus,
     logLines,
     agent: (name, agentOptions) => startFakeAgent(name, { knowledge, bus, releases }, agentOptions),
-    replica: async () => (await startOrchestrator(settings, program)).url,
+    replica: async (name = "orchestrator") => {
+      const own = { ...settings, DYNAMOS_STATE_FOLDER: join(folder, name) };
+      return (await startOrchestrator(own, program)).url;
+    },
   };
 }
 
 async function startFakeAgent(
   name: string,
   { knowledge, bus, releases }: { knowledge: KnowledgeBase; bus: MessageBus; releases: ReleaseStack },
-  { answer = oneRow, isSilent = false, beforeAcknowledging }: FakeAgentOptions = {},
+  { answer = oneRow, instance = "a", isSilent = false, beforeAcknowledging }: FakeAgentOptions = {},
 ): Promise<FakeAgent> {
   const requests: ReceivedRequest[] = [];
   const server = createServer((message, response) => {
@@ -173,10 +178,10 @@ async function startFakeAgent(
       routingKey: agentQueue(name),
       dns: url,
       instanceUrl: url,
-      instance: "a",
+      instance,
       grantKeys: [],
     };
-    await knowledge.store.put(onlineKeys.key({ party: name, instanceId: "a" }), record, { lease });
+    await knowledge.store.put(onlineKeys.key({ party: name, instanceId: instance }), record, { lease });
   };
   const goOffline = async (): Promise<void> => {
     await lease?.release();
