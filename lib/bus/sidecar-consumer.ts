@@ -136,20 +136,23 @@ export class SidecarConsumer implements Consumer {
 
   async #open(limitMs: number): Promise<Session> {
     const { queue, prefetch } = this.#consumption;
-    const stream = await this.#connection.client.duplex(MessagingService.method.consume, { connectLimitMs: limitMs });
-    void stream.write(create(ConsumeRequestSchema, { body: { case: "start", value: { queue, prefetch } } }));
-    const responses = stream.responses[Symbol.asyncIterator]();
-    const cancel = (): void => stream.cancel();
-    this.#closing.signal.addEventListener("abort", cancel);
-    const timer = setTimeout(cancel, limitMs);
+    const giveUp = new AbortController();
+    const onClosing = (): void => giveUp.abort(this.#closing.signal.reason);
+    const onLate = (): void => giveUp.abort(new AppError("deadline_exceeded", "Consuming had not begun in time."));
+    this.#closing.signal.addEventListener("abort", onClosing);
+    const timer = setTimeout(onLate, limitMs);
     try {
+      const times = { connectLimitMs: limitMs, signal: giveUp.signal };
+      const stream = await this.#connection.client.duplex(MessagingService.method.consume, times);
+      void stream.write(create(ConsumeRequestSchema, { body: { case: "start", value: { queue, prefetch } } }));
+      const responses = stream.responses[Symbol.asyncIterator]();
       const first = await responses.next();
       if (first.done !== true && first.value.body.case === "started") return { stream, responses };
       stream.cancel();
       throw new AppError("internal", `${this.#connection.name} did not say that consuming has begun.`);
     } finally {
       clearTimeout(timer);
-      this.#closing.signal.removeEventListener("abort", cancel);
+      this.#closing.signal.removeEventListener("abort", onClosing);
     }
   }
 

@@ -6,7 +6,14 @@
  * has begun is never repeated.
  */
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
-import { Client, credentials, Metadata, type ClientWritableStream, type ServiceError } from "@grpc/grpc-js";
+import {
+  Client,
+  connectivityState,
+  credentials,
+  Metadata,
+  type ClientWritableStream,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import { systemClock, type Clock } from "../clock.ts";
 import { AppError, toAppError } from "../errors.ts";
 import { traceHeaders, type TraceContext } from "../telemetry/trace-context.ts";
@@ -60,6 +67,7 @@ export class RpcClient {
   readonly #peer: string;
   readonly #connectLimitMs: number;
   readonly #clock: Clock;
+  #isClosed = false;
 
   constructor(options: RpcClientOptions) {
     const place = "port" in options ? `port ${options.port}` : options.socketPath;
@@ -194,6 +202,7 @@ export class RpcClient {
 
   /** Ends the connection; calls under way fail. */
   close(): void {
+    this.#isClosed = true;
     this.#client.close();
   }
 
@@ -217,13 +226,27 @@ export class RpcClient {
     const limit = Math.min(this.#clock.now() + connectLimitMs, deadlineMs);
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(toAppError(signal.reason));
-      const onAbort = (): void => reject(toAppError(signal?.reason));
-      signal?.addEventListener("abort", onAbort, { once: true });
-      this.#client.waitForReady(limit, (error) => {
+      let isOver = false;
+      const end = (settle: () => void): void => {
+        isOver = true;
         signal?.removeEventListener("abort", onAbort);
-        if (error === undefined) resolve();
-        else reject(this.#unreachable(error, limit === deadlineMs, connectLimitMs));
-      });
+        settle();
+      };
+      const onAbort = (): void => end(() => reject(toAppError(signal?.reason)));
+      signal?.addEventListener("abort", onAbort, { once: true });
+      // Not grpc-js's waitForReady: that asks a closed channel to connect again, which then lives on until the deadline.
+      const check = (error?: Error): void => {
+        if (isOver) return;
+        if (this.#isClosed) return end(() => reject(new AppError("cancelled", "This connection was closed.")));
+        if (error !== undefined) {
+          return end(() => reject(this.#unreachable(error, limit === deadlineMs, connectLimitMs)));
+        }
+        const channel = this.#client.getChannel();
+        const state = channel.getConnectivityState(true);
+        if (state === connectivityState.READY) return end(resolve);
+        channel.watchConnectivityState(state, limit, check);
+      };
+      check();
     });
   }
 
