@@ -14,7 +14,11 @@ export interface MessagingSidecar {
   /** All that it has logged. */
   log(): string;
   signal(signal: NodeJS.Signals): void;
-  /** Sends the signal, and resolves with its exit code (null after a signal) when it has ended. */
+  /** As the death of its parent does. */
+  closeInput(): void;
+  /** Its exit code (null after a signal), when it has ended. */
+  readonly ended: Promise<number | null>;
+  /** Sends the signal (default SIGTERM), and resolves as {@link ended} does. */
   end(signal?: NodeJS.Signals): Promise<number | null>;
 }
 
@@ -34,10 +38,10 @@ export async function startMessagingSidecar(
     },
     stdio: ["pipe", "pipe", "inherit"],
   });
-  const exited = once(child, "exit") as Promise<[number | null]>;
+  const ended = once(child, "exit").then(([code]) => code as number | null);
   let log = "";
   const url = await new Promise<string>((resolve, reject) => {
-    void exited.then(() => reject(new Error(`The messaging sidecar ended before it was ready:\n${log}`)));
+    void ended.then(() => reject(new Error(`The messaging sidecar ended before it was ready:\n${log}`)));
     createInterface({ input: child.stdout! }).on("line", (line) => {
       log += `${line}\n`;
       if (line.includes("is ready")) resolve((JSON.parse(line) as { url: string }).url);
@@ -48,9 +52,11 @@ export async function startMessagingSidecar(
     pid: child.pid!,
     log: () => log,
     signal: (signal) => void child.kill(signal),
-    end: async (signal = "SIGTERM") => {
+    closeInput: () => void child.stdin?.end(),
+    ended,
+    end: (signal = "SIGTERM") => {
       child.kill(signal);
-      return (await exited)[0];
+      return ended;
     },
   };
 }

@@ -93,7 +93,7 @@ test("a request's deadline and its caller's cancel end it at both sides", async 
   await eventually(() => reasons.length === 2);
   assert.ok(reasons.every((reason) => reason instanceof AppError));
   assert.deepEqual(
-    reasons.map((reason) => (reason as AppError).code),
+    reasons.map((reason) => reason.code),
     ["deadline_exceeded", "cancelled"],
   );
 });
@@ -153,9 +153,10 @@ test("two directions are independent: answers may come before, between and after
   const call = await client.duplex(method.consume);
   const answers = call.responses[Symbol.asyncIterator]();
   const next = async (): Promise<unknown> => {
-    const { value, done } = await answers.next();
-    if (done === true) return "end";
-    return value.body.case === "delivery" ? value.body.value.number : value.body.case;
+    const answer = await answers.next();
+    if (answer.done === true) return "end";
+    const { body } = answer.value;
+    return body.case === "delivery" ? body.value.number : body.case;
   };
   assert.equal(await next(), "started");
   for (const number of [1n, 2n]) {

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { credentials, makeGenericClientConstructor, Metadata, type Client } from "@grpc/grpc-js";
 import { AppError } from "../../../lib/errors.ts";
 import { RpcClient } from "../../../lib/rpc/client.ts";
 import { MicroserviceService } from "../../../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
@@ -10,6 +9,7 @@ import { FrameSchema, type Frame } from "../../../lib/rpc/gen/dynamos/v1/stream_
 import { startRpcServer, type RpcServer } from "../../../lib/rpc/server.ts";
 import { implement, type CallContext } from "../../../lib/rpc/service.ts";
 import { eventually } from "../../support/eventually.ts";
+import { healthClient } from "../../support/health-client.ts";
 
 type Process = (frames: AsyncIterable<Frame>, call: CallContext) => Promise<{ rows?: bigint }>;
 const METHOD = MicroserviceService.method.process;
@@ -246,50 +246,6 @@ test("the standard health service answers Check and Watch, and says when the ser
   await server.close();
   assert.deepEqual(statuses, [1, 2]);
 });
-
-/** A client of grpc.health.v1 whose messages are coded by hand, from the specification. */
-function healthClient(port: number): {
-  client: Client;
-  check: (service: string) => Promise<number>;
-  watch: (service: string) => number[];
-} {
-  const method = (name: string, responseStream: boolean) => ({
-    path: `/grpc.health.v1.Health/${name}`,
-    requestStream: false,
-    responseStream,
-    requestSerialize: (service: string) =>
-      service === "" ? Buffer.alloc(0) : Buffer.concat([Buffer.of(0x0a, service.length), Buffer.from(service)]),
-    requestDeserialize: (bytes: Buffer) => bytes.toString(),
-    responseSerialize: (status: number) => Buffer.of(8, status),
-    responseDeserialize: (bytes: Buffer) => bytes[1] ?? 0,
-  });
-  const check = method("Check", false);
-  const watch = method("Watch", true);
-  const Health = makeGenericClientConstructor({ check, watch }, "grpc.health.v1.Health");
-  const client = new Health(`127.0.0.1:${port}`, credentials.createInsecure());
-  return {
-    client,
-    check: (service) =>
-      new Promise((resolve, reject) => {
-        client.makeUnaryRequest(
-          check.path,
-          check.requestSerialize,
-          check.responseDeserialize,
-          service,
-          new Metadata(),
-          (error, status) => (error ? reject(error) : resolve(status ?? 0)),
-        );
-      }),
-    watch: (service) => {
-      const statuses: number[] = [];
-      client
-        .makeServerStreamRequest(watch.path, watch.requestSerialize, watch.responseDeserialize, service)
-        .on("data", (status: number) => statuses.push(status))
-        .on("error", () => undefined);
-      return statuses;
-    },
-  };
-}
 
 /** Resolves when a number has not changed over twenty looks. */
 async function isSteady(look: () => number): Promise<void> {
