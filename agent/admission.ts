@@ -25,13 +25,16 @@ interface Waiting {
 /** Slots with a fair queue: users take turns, each user's requests in their order. */
 export class Admission {
   readonly #limits: AdmissionLimits;
+  readonly #onRefused: () => void;
   /** Users in turn order: the first is served next and then goes to the end. */
   readonly #queues = new Map<string, Waiting[]>();
   #running = 0;
   #queued = 0;
 
-  constructor(limits: AdmissionLimits) {
+  /** @param onRefused hears of each refusal. */
+  constructor(limits: AdmissionLimits, onRefused: () => void = () => undefined) {
     this.#limits = limits;
+    this.#onRefused = onRefused;
   }
 
   /** Requests that run and that wait now. */
@@ -50,6 +53,7 @@ export class Admission {
     signal.throwIfAborted();
     if (this.#running < this.#limits.maxRunning && this.#queued === 0) return this.#occupy();
     if (this.#queued >= this.#limits.maxQueued) {
+      this.#onRefused();
       throw new AppError(
         "rate_limited",
         `${String(this.#running)} chains run and ${String(this.#queued)} requests wait, which is the limit ` +

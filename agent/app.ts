@@ -3,16 +3,14 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
-import type { MessageBus } from "../lib/bus/message-bus.ts";
 import { openMessageBus } from "../lib/bus/open.ts";
-import { agentQueue, instanceReplyQueue, runQueue, runReplyQueue } from "../lib/bus/queues.ts";
+import { agentQueue, instanceControlQueue, instanceReplyQueue } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { baseEnvironment, telemetryEnvironment } from "../lib/config/env.ts";
 import { AppError } from "../lib/errors.ts";
 import { portDependencies, readinessOf, requireAnswer, type Dependency } from "../lib/http/readiness.ts";
 import { createHttpServer } from "../lib/http/server.ts";
-import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
 import { agentInstanceKeys, onlineKeys } from "../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
@@ -29,15 +27,23 @@ import { AnswersFolder } from "./answers-folder.ts";
 import type { AgentSettings } from "./config.ts";
 import type { AgentContext } from "./context.ts";
 import { DataSources } from "./data-sources.ts";
+import { followAgreement } from "./grant-guard.ts";
 import { addDataRequestRoutes } from "./http/data-requests.ts";
 import { loadStewardKeys } from "./identity.ts";
 import { JobRegistry } from "./jobs.ts";
+import { agentMetrics } from "./metrics.ts";
+import { hearEndRuns } from "./replicas/end-runs.ts";
+import { removeInstanceQueues, removeLeftOvers, type LeftOversOptions } from "./replicas/left-overs.ts";
+import { RequestClaims } from "./replicas/request-claims.ts";
+import { Siblings, type SiblingsOptions } from "./replicas/siblings.ts";
 import { Requests } from "./requests.ts";
 import { LiveRuns } from "./runs/live-runs.ts";
 import { handleServiceMessage } from "./service-messages.ts";
 
 /** Messages of the service queue in hand beyond those that hold a provided stream: compositions, policy updates, cancels. */
 const CONTROL_PREFETCH = 64;
+/** How many leases long a vanished instance may come back, before what it left is removed. */
+const BACK_IN_LEASES = 2;
 /** After the runs have been ended, answers under way have this long to say so. */
 const DRAIN_REST_MS = 5_000;
 
@@ -64,15 +70,34 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     report: (error) => logger.error({ error }, "the job runner could not clean up"),
   });
   releases.push("job runner", () => runner.close());
-  await removeDeadRuns(runner, bus);
   const rpc = new RpcClient(bus, { replyQueue: instanceReplyQueue(steward, instance) });
   releases.push("bus calls", () => rpc.close());
 
+  const siblings = await watchSiblings(settings, instance, { store, bus, runner, clock, logger });
+  releases.push("watch for other instances", () => siblings.close());
+
   const limits = { maxRunning: settings.DYNAMOS_MAX_RUNS, maxQueued: settings.DYNAMOS_MAX_QUEUED_RUNS };
+  const admissionOf = (role: string): Admission =>
+    new Admission(limits, () => counters.admissionRefused.add(1, { role }));
   const live = new LiveRuns();
+  const lost = (what: string) => (error: Error) => {
+    logger.fatal({ error }, `${what} was lost`);
+    program.stop(1);
+  };
+  const control = instanceControlQueue(steward, instance);
+  const hearing = await hearEndRuns(bus, control, { live, logger, onLost: lost("this instance's queue") });
+  releases.push("queue of this instance", async () => {
+    await hearing.close();
+    await bus.deleteQueue(control);
+  });
+  const online: { registration?: Registration; instanceUrl: string } = { instanceUrl: "" };
+  const admission = { reading: admissionOf("reading"), computing: admissionOf("computing") };
+  const counters = agentMetrics(admission);
   const keys = await loadStewardKeys(join(folder, "keys"));
+  const report = (error: AppError): void => logger.error({ error }, "something kept could not be deleted");
   const context: AgentContext = {
     steward,
+    instance,
     settings,
     telemetryEnvironment: telemetryEnvironment(),
     clock,
@@ -85,7 +110,18 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     tokenKeys: remoteJwks(`${settings.DYNAMOS_ORCHESTRATOR_URL}/.well-known/jwks.json`, { clock }),
     jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS),
     live,
-    admission: { reading: new Admission(limits), computing: new Admission(limits) },
+    siblings,
+    claims: new RequestClaims({
+      store,
+      party: steward,
+      instance,
+      instanceUrl: () => online.instanceUrl,
+      lease: () => online.registration?.lease(),
+      isKept: (request) => requests.has(request),
+      report,
+    }),
+    metrics: counters,
+    admission,
     data: new DataSources({
       dataFile: settings.DYNAMOS_DATA_FILE,
       folder: join(folder, "data"),
@@ -94,7 +130,6 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       logger,
     }),
   };
-  const report = (error: AppError): void => logger.error({ error }, "a kept answer could not be deleted");
   const answers = await AnswersFolder.open({ shared: join(folder, "answers"), instance, clock, report });
   releases.push("folder of answers", () => answers.close());
   const requests = new Requests({
@@ -105,11 +140,11 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     lingerMs: settings.DYNAMOS_ANSWER_LINGER_MS,
     maxKept: settings.DYNAMOS_MAX_KEPT_ANSWERS,
     stallMs: settings.DYNAMOS_STALL_TIMEOUT_MS,
+    onForgotten: (request) => context.claims.release(request),
     report,
   });
   releases.push("answers", () => requests.close());
 
-  const online: { registration?: Registration } = {};
   const server = createHttpServer({
     logger,
     maxBodyBytes: 1024 * 1024,
@@ -123,20 +158,52 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   addDataRequestRoutes(server, context, requests);
   await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   const { port } = server.server.address() as AddressInfo;
-  const instanceUrl = settings.DYNAMOS_INSTANCE_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
-  const url = settings.DYNAMOS_ADVERTISED_URL ?? instanceUrl;
+  online.instanceUrl = settings.DYNAMOS_INSTANCE_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
+  const url = settings.DYNAMOS_ADVERTISED_URL ?? online.instanceUrl;
 
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
   observeServiceQueue(bus, agentQueue(steward));
+  const record: OnlineRecord = {
+    name: steward,
+    activeSince: new Date(clock.now()).toISOString(),
+    routingKey: agentQueue(steward),
+    dns: url,
+    instanceUrl: online.instanceUrl,
+    instance,
+    grantKeys: [{ ...keys.publicGrantKey }],
+  };
+  const parts = { party: steward, instanceId: instance };
+  // Before any work is taken: what an unknown instance runs would count as a dead one's.
+  const registration = await keepRegistered(
+    store,
+    {
+      records: [
+        { key: agentInstanceKeys.key(parts), value: { instance, instanceUrl: online.instanceUrl } },
+        { key: onlineKeys.key(parts), value: record },
+      ],
+      leaseMs: settings.DYNAMOS_ONLINE_LEASE_MS,
+      onRegisteredAgain: async (lease) => {
+        await context.claims.restore(lease);
+        // While nobody knew of this instance, nobody told it what to end.
+        await live.recheckAll();
+      },
+    },
+    { clock, logger },
+  );
+  online.registration = registration;
+  releases.push("registration", () => registration.close());
+  const guarding = new AbortController();
+  const guarded = followAgreement(context, live, guarding.signal);
+  releases.push("watch for the agreement", async () => {
+    guarding.abort();
+    await guarded;
+  });
   const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
     // A provided stream holds its message as long as it runs or waits: those that follow must find room.
     prefetch: settings.DYNAMOS_MAX_RUNS + settings.DYNAMOS_MAX_QUEUED_RUNS + CONTROL_PREFETCH,
     onHandlerError: (error, delivery) =>
       logger.error({ error, messageType: delivery.type }, "a message failed; it will be tried again"),
-    onLost: (error) => {
-      logger.fatal({ error }, "the service queue was lost");
-      program.stop(1);
-    },
+    onLost: lost("the service queue"),
   });
   const drainMs = settings.DYNAMOS_DRAIN_MS;
   releases.push(
@@ -145,40 +212,36 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       // Nothing new comes in from here on; what runs may end by itself, and is ended when the time is up.
       const closed = Promise.all([server.close(), consumer.close()]);
       await live.idle(drainMs);
-      live.cancelAll(new AppError("unavailable", `The agent of ${steward} is stopping.`));
+      live.stop(new AppError("unavailable", `The agent of ${steward} is stopping.`));
       await closed;
     },
     drainMs + DRAIN_REST_MS,
   );
-  const record: OnlineRecord = {
-    name: steward,
-    activeSince: new Date(clock.now()).toISOString(),
-    routingKey: agentQueue(steward),
-    dns: url,
-    instanceUrl,
-    instance,
-    grantKeys: [{ ...keys.publicGrantKey }],
-  };
-  const parts = { party: steward, instanceId: instance };
-  const records = [
-    { key: agentInstanceKeys.key(parts), value: { instance, instanceUrl } },
-    { key: onlineKeys.key(parts), value: record },
-  ];
-  const leaseMs = settings.DYNAMOS_ONLINE_LEASE_MS;
-  const registration = await keepRegistered(store, { records, leaseMs }, { clock, logger });
-  online.registration = registration;
-  releases.push("registration", () => registration.close());
+  // First of all, nobody brings new work; to its siblings this instance lives until its runs have ended.
+  releases.push("online record", () => registration.withdraw(onlineKeys.key(parts)));
   logger.info({ url }, "agent is ready");
   return { url };
 }
 
-/** The queues of runs that ended with an earlier life of an agent of this party: nobody reads them any more. */
-async function removeDeadRuns(runner: JobRunner, bus: MessageBus): Promise<void> {
-  for (const { name, phase } of await runner.list()) {
-    if (phase !== "failed" && phase !== "succeeded") continue;
-    await bus.deleteQueue(runQueue(name));
-    await bus.deleteQueue(runReplyQueue(name));
-  }
+/** Watches the other instances; what dead ones left is removed now, and whenever one has died. */
+async function watchSiblings(
+  { DYNAMOS_STEWARD: party, DYNAMOS_ONLINE_LEASE_MS: leaseMs }: AgentSettings,
+  instance: string,
+  ports: Pick<LeftOversOptions, "runner" | "bus"> & Pick<SiblingsOptions, "store" | "clock" | "logger">,
+): Promise<Siblings> {
+  const siblings = await Siblings.open({
+    ...ports,
+    party,
+    instance,
+    onGone: async (gone, closing) => {
+      // One that was cut off from the store comes back in this time, its runs unharmed.
+      await ports.clock.sleep(BACK_IN_LEASES * leaseMs, closing);
+      await removeLeftOvers(ports, siblings);
+      if (!(await siblings.isLiving(gone))) await removeInstanceQueues(ports.bus, party, gone);
+    },
+  });
+  await removeLeftOvers(ports, siblings);
+  return siblings;
 }
 
 function dependenciesOf(

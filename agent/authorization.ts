@@ -55,6 +55,13 @@ export async function findJob(context: AgentContext, { claims }: Caller, request
   return job;
 }
 
+/** What an agreement allows at a moment. */
+export interface Evaluation {
+  readonly grant: Grant;
+  /** Until when, in milliseconds since the epoch; absent: the agreement sets no end. */
+  readonly validUntilMs?: number;
+}
+
 /** What a grant is made for. */
 export interface GrantPurpose {
   readonly requestId: string;
@@ -76,7 +83,7 @@ export async function evaluateGrant(
   caller: Caller,
   job: RegisteredJob,
   purpose: GrantPurpose,
-): Promise<Grant> {
+): Promise<Evaluation> {
   const { composition } = job;
   const base = {
     steward: context.steward,
@@ -88,7 +95,9 @@ export async function evaluateGrant(
   const isThirdParty = composition.role === "computeProvider";
   const agreement = await context.knowledge.get("agreements", context.steward);
   // As the planning has it: a third party without an agreement of its own objects to nothing.
-  if (isThirdParty && agreement === undefined) return { ...base, ...thirdPartyScope(undefined, 0) };
+  if (isThirdParty && agreement === undefined) {
+    return { grant: { ...base, ...thirdPartyScope(undefined, 0) } };
+  }
   const validation = evaluateAgreement(
     agreement?.document,
     agreement?.revision ?? 0,
@@ -104,12 +113,13 @@ export async function evaluateGrant(
   requireAllowed(context, validation, composition);
   const relation = agreement === undefined ? undefined : findRelation(agreement.document, caller.claims.sub);
   if (agreement === undefined || relation === undefined) throw gone(context, "There is no agreement.", "no_relation");
-  if (isThirdParty) return { ...base, ...thirdPartyScope(relation, agreement.revision) };
+  const validity = relation.validUntil === undefined ? {} : { validUntilMs: Date.parse(relation.validUntil) };
+  if (isThirdParty) return { grant: { ...base, ...thirdPartyScope(relation, agreement.revision) }, ...validity };
   const dataSets = await context.knowledge.list("datasets");
   const documents = dataSets.documents.map(({ document }) => document);
   const scope = grantFor(relation, agreement.revision, validation.dataSets, documents);
   if (purpose.algorithms.length === 0 && !scope.rawRows) throw noRawRows(context, 'name one in "algorithm"');
-  return { ...base, ...scope };
+  return { grant: { ...base, ...scope }, ...validity };
 }
 
 /** Fails unless the agreement allows what the job's plan has this party do. */

@@ -88,6 +88,7 @@ async function* runAttempts(
       const spec = makeJobSpec({
         runName,
         steward: context.steward,
+        instance: context.instance,
         composition: job.composition,
         chain,
         deadlineMs: allowed.grant.deadlineMs,
@@ -112,11 +113,13 @@ async function* runAttempts(
       );
     },
     signal,
-    (failed, nextAttempt) =>
+    (failed, nextAttempt) => {
+      context.metrics.chainRetries.add(1, { code: failed.code });
       context.logger.warn(
         { dataRequest: requestId, code: failed.code, nextAttempt, container: failed.details["container"] },
         "trying again",
-      ),
+      );
+    },
   );
 }
 

@@ -11,11 +11,16 @@ import type { AgentSettings } from "./config.ts";
 import type { DataSources } from "./data-sources.ts";
 import type { StewardKeys } from "./identity.ts";
 import type { JobRegistry } from "./jobs.ts";
+import type { AgentMetrics } from "./metrics.ts";
+import type { RequestClaims } from "./replicas/request-claims.ts";
+import type { Siblings } from "./replicas/siblings.ts";
 import type { LiveRuns } from "./runs/live-runs.ts";
 
 /** See the file comment. */
 export interface AgentContext {
   readonly steward: string;
+  /** Of this process among those of the same party; new at each start. */
+  readonly instance: string;
   readonly settings: AgentSettings;
   /** The standard OpenTelemetry variables, which chains get too. */
   readonly telemetryEnvironment: Readonly<Record<string, string>>;
@@ -30,6 +35,9 @@ export interface AgentContext {
   readonly tokenKeys: KeyGetter;
   readonly jobs: JobRegistry;
   readonly live: LiveRuns;
+  readonly siblings: Siblings;
+  readonly claims: RequestClaims;
+  readonly metrics: AgentMetrics;
   /** Slots for runs that read data, and for runs that compute over others' streams. */
   readonly admission: { readonly reading: Admission; readonly computing: Admission };
   readonly data: DataSources;

@@ -9,18 +9,28 @@ import { agentQueue } from "../lib/bus/queues.ts";
 import { AppError, fromFailure, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { CompositionAcknowledgement, type ProviderDataRequest } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
-import type { Grant } from "../lib/model/grant.ts";
+import { jobNameForLogs } from "../lib/model/names.ts";
 import { toFailureMessage } from "../lib/rpc/frames.ts";
 import { FrameSchema, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import type { AdmissionSlot } from "./admission.ts";
-import { decisionBehind, evaluateGrant, findJob, providerKeys, type Caller } from "./authorization.ts";
+import {
+  decisionBehind,
+  evaluateGrant,
+  findJob,
+  providerKeys,
+  type Caller,
+  type Evaluation,
+  type GrantPurpose,
+} from "./authorization.ts";
 import { algorithmsOf, runChain, type AllowedRequest } from "./chain-run.ts";
 import type { AgentContext } from "./context.ts";
 import { withDeadline } from "./deadline.ts";
+import { guardGrant } from "./grant-guard.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import type { ExecutionEvent } from "./runs/execution.ts";
+import type { LiveRun } from "./runs/live-runs.ts";
 
 const UNEXPECTED = "a data request met an error that its answer does not tell";
 /** How often a third party looks whether its data providers are online. */
@@ -39,9 +49,10 @@ export interface CallerRequest {
 }
 
 /** A caller's question that this party answers now. */
-export interface AllowedQuestion {
+export interface AllowedQuestion extends Evaluation {
   readonly job: RegisteredJob;
-  readonly grant: Grant;
+  /** What the grant was made for. */
+  readonly purpose: GrantPurpose;
   /** What allowed it; see `decisionBehind`. */
   readonly decision: string;
 }
@@ -55,8 +66,9 @@ export async function allowRequest(context: AgentContext, asked: CallerRequest):
   const job = await findAnsweredJob(context, asked);
   const { requestId, deadlineMs } = asked;
   const algorithms = algorithmsOf(asked.request);
-  const grant = await evaluateGrant(context, asked.caller, job, { requestId, deadlineMs, algorithms });
-  return { job, grant, decision: await decisionBehind(context, job, grant) };
+  const purpose = { requestId, deadlineMs, algorithms };
+  const evaluation = await evaluateGrant(context, asked.caller, job, purpose);
+  return { job, ...evaluation, purpose, decision: await decisionBehind(context, job, evaluation.grant) };
 }
 
 /**
@@ -92,15 +104,18 @@ async function findAnsweredJob(context: AgentContext, { caller, request }: Calle
  */
 export async function* answerRequest(
   context: AgentContext,
-  { job, grant }: AllowedQuestion,
+  question: AllowedQuestion,
   asked: CallerRequest,
   signal: AbortSignal,
 ): AsyncGenerator<Frame, void, undefined> {
+  const { job, grant } = question;
   const { caller, request, requestId, deadlineMs } = asked;
   const isThirdParty = job.composition.role === "computeProvider";
   const { job_name: jobName } = job.composition;
   const deadline = withDeadline(signal, deadlineMs, context.clock);
   const run = context.live.enter({ requestId, jobName }, deadline.signal);
+  guardGrant(context, run, { ...question, caller });
+  keepJob(context, job, run);
   let slot: AdmissionSlot | undefined;
   try {
     slot = await context.admission[isThirdParty ? "computing" : "reading"].enter(caller.claims.sub, run.signal);
@@ -120,6 +135,13 @@ export async function* answerRequest(
     run.close();
     deadline.clear();
   }
+}
+
+/** A run may take longer than its job's lease. */
+export function keepJob({ jobs, clock, logger }: AgentContext, job: RegisteredJob, run: LiveRun): void {
+  jobs.keep(job, clock, run.closed).catch((error: unknown) => {
+    logger.error({ error: toAppError(error), job: jobNameForLogs(job.composition.job_name) }, "a job was not renewed");
+  });
 }
 
 /** A third party's question to the data providers of its plan. */

@@ -5,10 +5,15 @@ import type { ContainerSpec, JobSpec } from "../lib/jobs/job-runner.ts";
 import type { CompositionRequest } from "../lib/model/composition.ts";
 import type { Microservice } from "../lib/model/microservice.ts";
 
+/** Which instance of the agent started a job. */
+export const INSTANCE_LABEL = "dynamos.instance";
+
 /** What a job is made from. */
 export interface JobSpecInput {
   readonly runName: string;
   readonly steward: string;
+  /** Of the agent. */
+  readonly instance: string;
   readonly composition: CompositionRequest;
   /** The chain in order. */
   readonly chain: readonly Microservice[];
@@ -45,6 +50,7 @@ export function makeJobSpec(input: JobSpecInput): JobSpec {
     deadlineMs: input.deadlineMs,
     labels: {
       "dynamos.steward": input.steward,
+      [INSTANCE_LABEL]: input.instance,
       "dynamos.role": composition.role,
       "dynamos.archetype": composition.archetype_id,
       "dynamos.requestType": composition.request_type,

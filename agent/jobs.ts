@@ -4,6 +4,7 @@
  */
 import { Type, type Static } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
+import type { Clock } from "../lib/clock.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { jobKeys, queueInfoKeys } from "../lib/knowledge/keys.ts";
 import type { KnowledgeStore, Lease, StoredDocument } from "../lib/knowledge/knowledge-store.ts";
@@ -19,6 +20,8 @@ const Superseded = Type.Object({
   authorizedProviders: Type.Record(StewardName, Type.String()),
 });
 
+/** Two may fail before a lease is in danger. */
+const RENEWALS_PER_LEASE = 3;
 /** Messages about one job that are handled at once are few. */
 const MAX_ROUNDS = 10;
 
@@ -115,6 +118,26 @@ export class JobRegistry {
       const known = toAppError(error);
       if (known.code !== "not_found") throw known;
       throw new AppError("job_unknown", "The job's lease has ended; ask for a new approval.", { cause: error });
+    }
+  }
+
+  /**
+   * Renews the job's lease as long as a run uses it: until the signal, or until somebody ended it, which is not for the run to
+   * undo. A store that is away is asked again.
+   */
+  async keep(job: RegisteredJob, clock: Clock, signal: AbortSignal): Promise<void> {
+    const waited = (): Promise<boolean> =>
+      clock.sleep(this.#leaseMs / RENEWALS_PER_LEASE, signal).then(
+        () => true,
+        () => false,
+      );
+    while (await waited()) {
+      try {
+        await this.renew(job);
+      } catch (error) {
+        if (toAppError(error).code === "job_unknown") return;
+        if (!toAppError(error).retryable) throw error;
+      }
     }
   }
 

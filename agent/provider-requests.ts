@@ -9,14 +9,13 @@ import { reply } from "../lib/bus/rpc.ts";
 import { AppError, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { ProviderDataRequest, type CompositionAcknowledgement } from "../lib/messages.ts";
 import { isRunOf, makeLocalJobName } from "../lib/model/names.ts";
-import type { Grant } from "../lib/model/grant.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import { authenticate, evaluateGrant, findJob } from "./authorization.ts";
 import { algorithmsOf, runChain } from "./chain-run.ts";
 import type { AgentContext } from "./context.ts";
-import { failProvider } from "./data-requests.ts";
+import { failProvider, keepJob } from "./data-requests.ts";
 import { withDeadline } from "./deadline.ts";
-import type { RegisteredJob } from "./jobs.ts";
+import { guardGrant, type GuardedUse } from "./grant-guard.ts";
 import { MAX_ATTEMPTS } from "./runs/attempts.ts";
 import type { LiveRun } from "./runs/live-runs.ts";
 
@@ -48,7 +47,7 @@ async function provide(
   delivery: Delivery,
   live: LiveRun,
 ): Promise<Settlement> {
-  let allowed: Allowed;
+  let allowed: GuardedUse;
   try {
     allowed = await allow(context, asked);
   } catch (error) {
@@ -62,11 +61,15 @@ async function provide(
   await acknowledge(context, delivery, asked.jobName);
   const again = new AppError("cancelled", `${asked.computeProvider} asked for this stream again.`);
   context.live.cancelRequest(asked, again, live);
+  guardGrant(context, live, allowed);
+  keepJob(context, allowed.job, live);
   const trace = parseTraceContext(delivery.headers) ?? newTraceContext();
   const firstAttempt = firstAttemptOf(asked, delivery);
   try {
     await run(context, asked, { ...allowed, trace, firstAttempt }, live.signal);
   } catch (error) {
+    // Another instance, or this party's next life, runs it anew.
+    if (context.live.isStopping) return "retry";
     const failure = toAppError(error).withParty(context.steward);
     if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: asked.requestId }, UNEXPECTED);
     context.logger.warn({ dataRequest: asked.requestId, code: failure.code }, "a provided stream failed");
@@ -104,12 +107,7 @@ function firstAttemptOf(asked: ProviderDataRequest, delivery: Delivery): number 
   return ((asked.attempt - 1) * MAX_LIVES + delivery.redeliveryCount) * MAX_ATTEMPTS + 1;
 }
 
-interface Allowed {
-  readonly job: RegisteredJob;
-  readonly grant: Grant;
-}
-
-async function allow(context: AgentContext, asked: ProviderDataRequest): Promise<Allowed> {
+async function allow(context: AgentContext, asked: ProviderDataRequest): Promise<GuardedUse> {
   const caller = await authenticate(context, asked.accessToken);
   if (caller.claims.job !== asked.jobName || caller.claims.sub !== asked.user.userName) {
     throw new AppError("token_invalid", "The token is for another job or user than the request.");
@@ -126,14 +124,14 @@ async function allow(context: AgentContext, asked: ProviderDataRequest): Promise
   }
   const algorithms = algorithmsOf(asked.request);
   const { requestId, deadlineMs } = asked;
-  const grant = await evaluateGrant(context, caller, job, { requestId, deadlineMs, algorithms });
-  return { job, grant };
+  const purpose = { requestId, deadlineMs, algorithms };
+  return { caller, job, purpose, ...(await evaluateGrant(context, caller, job, purpose)) };
 }
 
 async function run(
   context: AgentContext,
   asked: ProviderDataRequest,
-  allowed: Allowed & { readonly trace: TraceContext; readonly firstAttempt: number },
+  allowed: GuardedUse & { readonly trace: TraceContext; readonly firstAttempt: number },
   signal: AbortSignal,
 ): Promise<void> {
   const slot = await context.admission.reading.enter(asked.user.userName, signal);

@@ -25,6 +25,8 @@ export interface RequestsOptions {
   readonly lingerMs: number;
   /** Most answers under way and kept at a time; the oldest that has ended goes first. */
   readonly maxKept: number;
+  /** Told when nothing is kept under a name any more. */
+  readonly onForgotten: (request: Pick<RequestName, "user" | "requestId">) => void;
   /** Hears of a kept answer that could not be deleted. */
   readonly report: (error: AppError) => void;
 }
@@ -44,7 +46,7 @@ export interface RequestName {
 /** Starts the run; its frames end when the signal aborts. */
 export type StartRun = (signal: AbortSignal) => AsyncIterable<Frame>;
 
-interface Entry extends Pick<RequestName, "fingerprint" | "decision" | "isRepeatable"> {
+interface Entry extends RequestName {
   readonly answer: KeptAnswer;
   readonly abort: AbortController;
   readers: number;
@@ -96,6 +98,11 @@ export class Requests {
     return this.#read(key, entry, signal);
   }
 
+  /** Whether a run or its answer is kept under this name. */
+  has({ user, requestId }: Pick<RequestName, "user" | "requestId">): boolean {
+    return this.#entries.has(keyOf(user, requestId));
+  }
+
   /** Ends a run that is going; returns whether there was one. */
   cancel(user: string, requestId: string, reason: AppError): boolean {
     const entry = this.#entries.get(keyOf(user, requestId));
@@ -113,18 +120,16 @@ export class Requests {
     }
   }
 
-  #enter(key: string, { fingerprint, decision, isRepeatable }: RequestName): Entry {
+  #enter(key: string, name: RequestName): Entry {
     this.#makeRoom();
     const { folder, maxBytesPerAnswer, stallMs } = this.#options;
     const answer = KeptAnswer.atPath(join(folder, randomUUID()), {
-      maxBytes: isRepeatable ? maxBytesPerAnswer : 0,
+      maxBytes: name.isRepeatable ? maxBytesPerAnswer : 0,
       stallMs,
       reserve: (bytes) => this.#reserve(entry, bytes),
     });
     const entry: Entry = {
-      fingerprint,
-      decision,
-      isRepeatable,
+      ...name,
       answer,
       abort: new AbortController(),
       readers: 0,
@@ -202,6 +207,7 @@ export class Requests {
   async #forget(key: string, entry: Entry, reason?: AppError): Promise<void> {
     clearTimeout(entry.timer);
     if (this.#entries.get(key) === entry) this.#entries.delete(key);
+    if (entry.isRepeatable && !this.#entries.has(key)) this.#options.onForgotten(entry);
     this.#bytes -= entry.bytes;
     entry.bytes = 0;
     await entry.answer.remove(reason);

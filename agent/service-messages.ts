@@ -8,6 +8,7 @@ import { CancelMessage, CompositionMessage, PolicyUpdate, type CompositionAcknow
 import { jobNameForLogs } from "../lib/model/names.ts";
 import type { AgentContext } from "./context.ts";
 import { handleProviderRequest } from "./provider-requests.ts";
+import { endRunsEverywhere } from "./replicas/end-runs.ts";
 
 /** Handles one message. A message that cannot be understood is rejected: it goes to the dead letters. */
 export async function handleServiceMessage(context: AgentContext, delivery: Delivery): Promise<Settlement> {
@@ -20,7 +21,7 @@ export async function handleServiceMessage(context: AgentContext, delivery: Deli
       case MESSAGE_TYPES.sqlDataRequest:
         return await handleProviderRequest(context, delivery);
       case MESSAGE_TYPES.cancel:
-        return handleCancel(context, delivery);
+        return await handleCancel(context, delivery);
       default:
         context.logger.warn({ messageType: delivery.type }, "rejected a message of unknown type");
         return "reject";
@@ -45,7 +46,7 @@ async function handleComposition(context: AgentContext, delivery: Delivery): Pro
         previous.compute_provider !== composition.compute_provider);
     if (isMoved) {
       const detail = `The agreement changed: the job now runs as ${archetype}. Ask again.`;
-      context.live.cancelJob(jobName, new AppError("job_moved", detail));
+      await endRunsEverywhere(context, { jobName }, new AppError("job_moved", detail));
     }
     context.logger.info({ job: jobNameForLogs(jobName), role, archetype }, "composed");
   });
@@ -58,13 +59,14 @@ async function handlePolicyUpdate(context: AgentContext, delivery: Delivery): Pr
   const { jobName, outcome, detail } = update;
   await acknowledging(context, delivery, jobName, async () => {
     if (!(await context.jobs.supersede(update))) return;
-    context.live.cancelJob(jobName, new AppError(outcome === "stopped" ? "agreement_gone" : "job_moved", detail));
+    const reason = new AppError(outcome === "stopped" ? "agreement_gone" : "job_moved", detail);
+    await endRunsEverywhere(context, { jobName }, reason);
     context.logger.info({ job: jobNameForLogs(jobName), outcome }, "left a job");
   });
   return "accept";
 }
 
-function handleCancel(context: AgentContext, delivery: Delivery): Settlement {
+async function handleCancel(context: AgentContext, delivery: Delivery): Promise<Settlement> {
   const { requestId, jobName, reason } = decodeJson(delivery, CancelMessage);
   const { place: _place, party, details, ...rest } = reason;
   const failure = fromFailure({
@@ -72,7 +74,7 @@ function handleCancel(context: AgentContext, delivery: Delivery): Settlement {
     ...(party === undefined ? {} : { party }),
     ...(details === undefined ? {} : { details }),
   });
-  context.live.cancelRequest({ requestId, jobName }, failure);
+  await endRunsEverywhere(context, { requestId, jobName }, failure);
   return "accept";
 }
 

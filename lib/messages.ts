@@ -122,6 +122,22 @@ export type ProviderDataRequest = Static<typeof ProviderDataRequest>;
 export const CancelMessage = Type.Object({ requestId: Type.String(), jobName: Type.String(), reason: FailureBody });
 export type CancelMessage = Static<typeof CancelMessage>;
 
+/** `endRuns`: to the control queue of every other instance of the party that was told: ends a job's runs, or one request's. */
+export const EndRunsMessage = Type.Object({
+  jobName: Type.String(),
+  requestId: Type.Optional(Type.String()),
+  reason: FailureBody,
+});
+export type EndRunsMessage = Static<typeof EndRunsMessage>;
+
+/** An instance of a party's agent, living or stopping: `/agents/instances/<NAME>/<instance>`. */
+export const AgentInstanceRecord = Type.Object({ instance: Type.String(), instanceUrl: Type.String() });
+export type AgentInstanceRecord = Static<typeof AgentInstanceRecord>;
+
+/** Which instance runs a data request: `/agents/requests/<NAME>/<user>/<id>`. */
+export const RequestClaim = AgentInstanceRecord;
+export type RequestClaim = AgentInstanceRecord;
+
 /** Who is online: `/agents/online/<NAME>/<instance>`. */
 export const OnlineRecord = Type.Object({
   name: StewardName,

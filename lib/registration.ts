@@ -2,11 +2,11 @@
  * Says that this process lives, as long as it does: records under one lease, made again when the lease was lost. Other records
  * that live and die with the process may go under the same lease.
  */
-import { metrics } from "@opentelemetry/api";
 import type { Clock } from "./clock.ts";
 import { toAppError } from "./errors.ts";
 import type { KnowledgeStore, Lease } from "./knowledge/knowledge-store.ts";
 import type { Logger } from "./telemetry/logger.ts";
+import { dynamosMeter } from "./telemetry/metrics.ts";
 
 /** How long to wait before registering again while the store is away; doubled each time up to the longest. */
 const FIRST_RETRY_MS = 100;
@@ -62,7 +62,7 @@ class Keeper implements Registration {
   readonly #dependencies: Dependencies;
   readonly #closing = new AbortController();
   readonly #withdrawn = new Set<string>();
-  readonly #losses = metrics.getMeter("dynamos").createCounter("dynamos.lease.losses", {
+  readonly #losses = dynamosMeter().createCounter("dynamos.lease.losses", {
     description: "Leases that this process lost while it lived, and made anew",
   });
   #lease: Lease | undefined;

@@ -1,4 +1,7 @@
-/** `POST /agent/v1/<requestType>/<steward>`: a data request and its streamed answer; `DELETE /agent/v1/requests/<id>` ends one. */
+/**
+ * `POST /agent/v1/<requestType>/<steward>`: a data request and its streamed answer; `DELETE /agent/v1/requests/<id>` ends one.
+ * Either may arrive at an instance of the agent that does not run the request: `passing-on.ts`.
+ */
 import { Type } from "@sinclair/typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError, toAppError } from "../../lib/errors.ts";
@@ -12,9 +15,12 @@ import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
 import { withSpan } from "../../lib/telemetry/tracing.ts";
 import { authenticate, type Caller } from "../authorization.ts";
 import type { AgentContext } from "../context.ts";
-import { allowRequest, answerRequest } from "../data-requests.ts";
-import type { Requests } from "../requests.ts";
-import { ANSWER_MEDIA_TYPES, answerPieces, chooseFormat } from "./answer-formats.ts";
+import { allowRequest, answerRequest, type AllowedQuestion, type CallerRequest } from "../data-requests.ts";
+import { guardGrant } from "../grant-guard.ts";
+import type { RequestName, Requests } from "../requests.ts";
+import type { LiveRun } from "../runs/live-runs.ts";
+import { ANSWER_MEDIA_TYPES, answerPieces, chooseFormat, type AnswerFormat } from "./answer-formats.ts";
+import { cancelElsewhere, claimOrPassOn, type ClaimedHere } from "./passing-on.ts";
 
 /** A caller that stalled, and whose run was ended for it, may still come back in this time and read why. */
 const TOLD_OF_STALL_MS = 30_000;
@@ -23,6 +29,8 @@ interface DataRequestPath {
   readonly requestType: string;
   readonly steward: string;
 }
+
+type DataRequestCall = FastifyRequest<{ Params: DataRequestPath; Body: unknown }>;
 
 /** Adds the routes. */
 export function addDataRequestRoutes(server: FastifyInstance, context: AgentContext, requests: Requests): void {
@@ -37,10 +45,11 @@ export function addDataRequestRoutes(server: FastifyInstance, context: AgentCont
   server.delete<{ Params: { requestId: string } }>("/agent/v1/requests/:requestId", async (request, reply) => {
     const caller = await authenticate(context, bearerToken(request));
     const reason = new AppError("cancelled", "The caller cancelled the request.");
-    if (!requests.cancel(caller.claims.sub, requestIdOf(request.params.requestId).requestId, reason)) {
-      throw new AppError("not_found", "No request of this name is running here.");
+    const { requestId } = requestIdOf(request.params.requestId);
+    if (requests.cancel(caller.claims.sub, requestId, reason) || (await cancelElsewhere(context, request))) {
+      return reply.code(204).send();
     }
-    return reply.code(204).send();
+    throw new AppError("not_found", "No request of this name is running here.");
   });
 }
 
@@ -48,7 +57,7 @@ export function addDataRequestRoutes(server: FastifyInstance, context: AgentCont
 async function answer(
   context: AgentContext,
   requests: Requests,
-  request: FastifyRequest<{ Params: DataRequestPath; Body: unknown }>,
+  request: DataRequestCall,
   reply: FastifyReply,
   trace: TraceContext,
 ): Promise<FastifyReply> {
@@ -69,9 +78,6 @@ async function answer(
   const reading = context.live.enter({ requestId, jobName: caller.claims.job }, request.callerGone);
   reply.raw.once("close", () => reading.close());
   const allowed = await allowRequest(context, asked);
-  if (reading.signal.aborted) throw toAppError(reading.signal.reason).withParty(context.steward);
-  const { job_name: jobName, archetype_id: archetype } = allowed.job.composition;
-  request.log.info({ dataRequest: requestId, archetype }, "data request");
   const name = {
     user: caller.claims.sub,
     requestId,
@@ -79,11 +85,43 @@ async function answer(
     decision: allowed.decision,
     isRepeatable,
   };
-  const frames = requests.attachOrStart(
-    name,
-    (signal) => answerRequest(context, allowed, asked, signal),
-    reading.signal,
-  );
+  const claim = isRepeatable ? await claimOrPassOn(context, request, reply, name, trace) : undefined;
+  if (claim?.kind === "passedOn") {
+    // Where the answer is made, it is ended too; here it would break off without a word.
+    reading.close();
+    return claim.reply;
+  }
+  guardGrant(context, reading, { ...allowed, caller });
+  return answerHere(context, requests, { name, allowed, asked, format, reading, claim }, reply);
+}
+
+/** A question that this instance answers. */
+interface QuestionHere {
+  readonly name: RequestName;
+  readonly allowed: AllowedQuestion;
+  readonly asked: CallerRequest;
+  readonly format: AnswerFormat;
+  readonly reading: LiveRun;
+  /** Absent where nobody can ask again. */
+  readonly claim: ClaimedHere | undefined;
+}
+
+async function answerHere(
+  context: AgentContext,
+  requests: Requests,
+  { name, allowed, asked, format, reading, claim }: QuestionHere,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
+  const { job_name: jobName, archetype_id: archetype } = allowed.job.composition;
+  const { requestId } = name;
+  let frames;
+  try {
+    if (reading.signal.aborted) throw toAppError(reading.signal.reason).withParty(context.steward);
+    reply.request.log.info({ dataRequest: requestId, archetype }, "data request");
+    frames = requests.attachOrStart(name, (signal) => answerRequest(context, allowed, asked, signal), reading.signal);
+  } finally {
+    claim?.settle();
+  }
   const heading = { requestId, jobName, archetype, provider: context.steward };
   const pieces = answerPieces(format, readParts(frames, context.steward), heading);
   const first = await pieces.next().catch((error: unknown) => {

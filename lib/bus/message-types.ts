@@ -23,6 +23,8 @@ export const MESSAGE_TYPES = {
   credit: "credit",
   /** To every party of a plan: stop this run (decision 22). */
   cancel: "cancel",
+  /** One instance of an agent → another of the same party: end these runs, which only you hold. */
+  endRuns: "endRuns",
   /** Chain → agent: how a run ended. */
   runReport: "runReport",
   /** One frame of a stream: start, chunk, end or failure (decision 5). */

@@ -21,6 +21,11 @@ export function instanceReplyQueue(service: string, instance: string): string {
   return checkQueueName(`${service}-in-${instance}`);
 }
 
+/** What one instance of a service is told by its siblings: to end runs, which only it holds. */
+export function instanceControlQueue(service: string, instance: string): string {
+  return checkQueueName(`${service}-in-${instance}-control`);
+}
+
 /** What goes to one run: its request, its input, credits. The queue has the run's name. */
 export function runQueue(runName: string): string {
   return checkQueueName(runName);

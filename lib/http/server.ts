@@ -23,6 +23,7 @@ import type { RunningMetrics } from "../telemetry/metrics.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../telemetry/trace-context.ts";
 import { measureAnswers } from "./http-metrics.ts";
 import type { Readiness } from "./readiness.ts";
+import { NOT_HERE_HEADER } from "./request-headers.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -101,7 +102,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     request.callerGone = abortWhenGone(reply);
     void reply.header("x-request-id", request.id);
     if (!isClosing) return;
-    void reply.header("connection", "close");
+    void reply.header("connection", "close").header(NOT_HERE_HEADER, "stopping");
     throw new AppError("unavailable", "This is stopping and takes nothing new. Try again.", {
       details: { retryAfterSeconds: 1 },
     });

@@ -46,6 +46,11 @@ export interface JobStatus {
   readonly failure?: Failure;
 }
 
+/** A job in a list: its state, and the labels that it was started with. */
+export interface ListedJob extends JobStatus {
+  readonly labels: Readonly<Record<string, string>>;
+}
+
 /** One line that a container wrote. */
 export interface LogLine {
   readonly container: string;
@@ -82,7 +87,7 @@ export interface JobRunner {
    * All jobs of this runner's steward that are not removed, also those of an earlier life of this agent. A job that ended
    * is kept for a while, so that its state and logs can be read, and removed then.
    */
-  list(): Promise<readonly JobStatus[]>;
+  list(): Promise<readonly ListedJob[]>;
   /** What its containers wrote last, up to `lines` each, in order per container. Unknown or removed: nothing. */
   logs(name: string, lines: number): Promise<readonly LogLine[]>;
   /** Stops every job that this runner started, and removes it. */

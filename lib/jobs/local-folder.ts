@@ -16,6 +16,8 @@ import type { KillTarget, ProcessIdentity } from "./local-processes.ts";
 export interface JobRecord {
   /** The agent process that runs it. */
   readonly owner: ProcessIdentity;
+  /** Absent in what an earlier version left. */
+  readonly labels?: Readonly<Record<string, string>>;
   readonly containers: readonly string[];
   /** The containers' first processes, on record before their programs run. */
   readonly processes: readonly ProcessIdentity[];

@@ -229,6 +229,7 @@ export class LocalJob {
   #record(status: JobStatus): JobRecord {
     return {
       owner: this.#machinery.owner,
+      labels: this.spec.labels,
       containers: [...this.spec.microservices, this.spec.sidecar].map((container) => container.name),
       processes: this.#containers.map((container) => container.identity),
       status,

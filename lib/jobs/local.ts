@@ -16,7 +16,7 @@ import type { Clock } from "../clock.ts";
 import type { Environment } from "../config/env.ts";
 import { AppError, toAppError, toFailure } from "../errors.ts";
 import { checkJobSpec, isDnsLabel } from "./job-spec-check.ts";
-import type { JobRunner, JobSpec, JobStatus, LogLine } from "./job-runner.ts";
+import type { JobRunner, JobSpec, JobStatus, ListedJob, LogLine } from "./job-runner.ts";
 import { JobFolder, listJobNames, removeUnfinished, type JobRecord } from "./local-folder.ts";
 import { ProcessGuard } from "./local-guard.ts";
 import { hasEnded, LocalJob, type LocalMachinery } from "./local-job.ts";
@@ -179,10 +179,10 @@ class LocalJobRunner implements JobRunner {
     }
   }
 
-  async list(): Promise<readonly JobStatus[]> {
+  async list(): Promise<readonly ListedJob[]> {
     const names = await listJobNames(this.#stewardFolder);
-    const states = await Promise.all(names.map((name) => this.status(name)));
-    return states.filter((status) => status !== undefined);
+    const listed = await Promise.all(names.map((name) => this.#listed(name)));
+    return listed.filter((job) => job !== undefined);
   }
 
   async logs(name: string, lines: number): Promise<readonly LogLine[]> {
@@ -196,6 +196,13 @@ class LocalJobRunner implements JobRunner {
     await Promise.all([...this.#own.keys()].map((name) => this.stop(name)));
     await this.#machinery.guard.close();
     await this.#machinery.ports.close();
+  }
+
+  async #listed(name: string): Promise<ListedJob | undefined> {
+    const own = this.#own.get(name);
+    if (own) return { ...own.job.status, labels: own.job.spec.labels };
+    const record = await this.#readForeign(name);
+    return record && { ...record.status, labels: record.labels ?? {} };
   }
 
   async #live(job: LocalJob): Promise<void> {

@@ -11,6 +11,7 @@ function specOf(...chain: Microservice[]) {
   return makeJobSpec({
     runName: "ada-1f2e3d4c-vu-0-1",
     steward: "VU",
+    instance: "1a2b3c4d",
     composition: {
       archetype_id: "computeToData",
       request_type: "sqlDataRequest",

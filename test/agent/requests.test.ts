@@ -30,6 +30,7 @@ async function openRequests(
     lingerMs: 1_000,
     maxKept: 100,
     stallMs: 10_000,
+    onForgotten: () => undefined,
     report: (error) => assert.fail(error),
     ...changes,
   });

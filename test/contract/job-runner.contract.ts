@@ -410,6 +410,8 @@ export function jobRunnerContract(kind: string, setUp: () => Promise<JobRunnerFi
         assert.equal(listed.get(ended.name), "succeeded");
         assert.equal(listed.get(living.name), "running");
         assert.equal(listed.has(removed.name), false);
+        const labels = (await runner.list()).map((job) => job.labels);
+        assert.deepEqual(labels, [ended.labels, living.labels]);
       });
     });
 

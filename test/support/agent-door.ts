@@ -13,6 +13,9 @@ import { DataSources } from "../../agent/data-sources.ts";
 import { addDataRequestRoutes } from "../../agent/http/data-requests.ts";
 import { loadStewardKeys } from "../../agent/identity.ts";
 import { JobRegistry } from "../../agent/jobs.ts";
+import { agentMetrics } from "../../agent/metrics.ts";
+import { RequestClaims } from "../../agent/replicas/request-claims.ts";
+import { Siblings } from "../../agent/replicas/siblings.ts";
 import { Requests } from "../../agent/requests.ts";
 import { LiveRuns } from "../../agent/runs/live-runs.ts";
 import { openMessageBus } from "../../lib/bus/open.ts";
@@ -35,6 +38,7 @@ import { NUMBERS, numbersAgreement } from "./numbers.ts";
 import { ANALYST } from "./exchange.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
+const INSTANCE = "1a2b3c4d";
 const JOB_NAME = "analyst-1f2e3d4c";
 
 /** See the file comment. */
@@ -94,8 +98,20 @@ export async function openAgentDoor(
   await writeFile(join(folder, "Numbers.csv"), "kind;amount\na;1\n");
   const jobs: JobSpec[] = [];
   const limits = { maxRunning: 4, maxQueued: 4 };
+  const admission = { reading: new Admission(limits), computing: new Admission(limits) };
+  const lease = await store.grantLease({ ttlMs: 60_000 });
+  const siblings = await Siblings.open({
+    store,
+    party,
+    instance: INSTANCE,
+    clock: systemClock,
+    logger,
+    onGone: async () => undefined,
+  });
+  releases.push("siblings", () => siblings.close());
   const context: AgentContext = {
     steward: party,
+    instance: INSTANCE,
     settings,
     telemetryEnvironment: { OTEL_TRACES_SAMPLER: "always_off" },
     clock: systemClock,
@@ -108,7 +124,18 @@ export async function openAgentDoor(
     tokenKeys: localJwks([signingKey]),
     jobs: new JobRegistry(store, party, 600_000),
     live: new LiveRuns(),
-    admission: { reading: new Admission(limits), computing: new Admission(limits) },
+    siblings,
+    claims: new RequestClaims({
+      store,
+      party,
+      instance: INSTANCE,
+      instanceUrl: () => "http://127.0.0.1",
+      lease: () => lease,
+      isKept: (request) => requests.has(request),
+      report: () => undefined,
+    }),
+    metrics: agentMetrics(admission),
+    admission,
     data: new DataSources({
       dataFile,
       folder: join(folder, "data"),
@@ -143,6 +170,7 @@ export async function openAgentDoor(
     lingerMs: 1_000,
     maxKept: 10,
     stallMs: 10_000,
+    onForgotten: (request) => context.claims.release(request),
     report: () => undefined,
   });
   releases.push("requests", () => requests.close());

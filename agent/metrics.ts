@@ -1,0 +1,41 @@
+/** What an agent counts, for whoever operates it (OpenTelemetry, meter `dynamos`). Made once, at the start, after the SDK. */
+import type { Counter } from "@opentelemetry/api";
+import { dynamosMeter } from "../lib/telemetry/metrics.ts";
+import type { Admission } from "./admission.ts";
+
+/** Counters that are raised where it happens. */
+export interface AgentMetrics {
+  /** Second attempts of chains. */
+  readonly chainRetries: Counter;
+  /** Data requests passed on to the instance that runs them. */
+  readonly requestsForwarded: Counter;
+  /** Data requests taken over from an instance that could not be reached. */
+  readonly requestsTakenOver: Counter;
+  /** Requests refused because too many wait; by `role`. */
+  readonly admissionRefused: Counter;
+}
+
+/** Makes the instruments, those of admission included. */
+export function agentMetrics(admission: Readonly<Record<string, Admission>>): AgentMetrics {
+  const meter = dynamosMeter();
+  const running = meter.createObservableGauge("dynamos.admission.running", { description: "Chains that run" });
+  const queued = meter.createObservableGauge("dynamos.admission.queued", {
+    description: "Requests that wait for a chain",
+  });
+  meter.addBatchObservableCallback(
+    (result) => {
+      for (const [role, { load }] of Object.entries(admission)) {
+        result.observe(running, load.running, { role });
+        result.observe(queued, load.queued, { role });
+      }
+    },
+    [running, queued],
+  );
+  const counter = (name: string, description: string): Counter => meter.createCounter(name, { description });
+  return {
+    chainRetries: counter("dynamos.chain.retries", "Second attempts of chains"),
+    requestsForwarded: counter("dynamos.request.forwarded", "Data requests passed on to the instance that runs them"),
+    requestsTakenOver: counter("dynamos.request.taken_over", "Data requests taken over from a dead instance"),
+    admissionRefused: counter("dynamos.admission.refused", "Requests refused because too many wait"),
+  };
+}
