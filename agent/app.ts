@@ -32,7 +32,7 @@ import { addDataRequestRoutes } from "./http/data-requests.ts";
 import { loadStewardKeys } from "./identity.ts";
 import { JobRegistry } from "./jobs.ts";
 import { agentMetrics } from "./metrics.ts";
-import { hearEndRuns } from "./replicas/end-runs.ts";
+import { EndRunsHearing } from "./replicas/end-runs.ts";
 import { removeInstanceQueues, removeLeftOvers, type LeftOversOptions } from "./replicas/left-overs.ts";
 import { RequestClaims } from "./replicas/request-claims.ts";
 import { Siblings, type SiblingsOptions } from "./replicas/siblings.ts";
@@ -80,16 +80,9 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const admissionOf = (role: string): Admission =>
     new Admission(limits, () => counters.admissionRefused.add(1, { role }));
   const live = new LiveRuns();
-  const lost = (what: string) => (error: Error) => {
-    logger.fatal({ error }, `${what} was lost`);
-    program.stop(1);
-  };
-  const control = instanceControlQueue(steward, instance);
-  const hearing = await hearEndRuns(bus, control, { live, logger, onLost: lost("this instance's queue") });
-  releases.push("queue of this instance", async () => {
-    await hearing.close();
-    await bus.deleteQueue(control);
-  });
+  const queue = instanceControlQueue(steward, instance);
+  const hearing = await EndRunsHearing.open({ bus, queue, live, clock, logger });
+  releases.push("queue of this instance", () => hearing.close());
   const online: { registration?: Registration; instanceUrl: string } = { instanceUrl: "" };
   const admission = { reading: admissionOf("reading"), computing: admissionOf("computing") };
   const counters = agentMetrics(admission);
@@ -203,7 +196,10 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     prefetch: settings.DYNAMOS_MAX_RUNS + settings.DYNAMOS_MAX_QUEUED_RUNS + CONTROL_PREFETCH,
     onHandlerError: (error, delivery) =>
       logger.error({ error, messageType: delivery.type }, "a message failed; it will be tried again"),
-    onLost: lost("the service queue"),
+    onLost: (error) => {
+      logger.fatal({ error }, "the service queue was lost");
+      program.stop(1);
+    },
   });
   const drainMs = settings.DYNAMOS_DRAIN_MS;
   releases.push(

@@ -6,14 +6,14 @@ import { decodeJson, encodeJson } from "../../lib/bus/json.ts";
 import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import { instanceControlQueue } from "../../lib/bus/queues.ts";
+import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError, toFailure } from "../../lib/errors.ts";
 import { EndRunsMessage } from "../../lib/messages.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import type { LiveRuns } from "../runs/live-runs.ts";
 import type { Siblings } from "./siblings.ts";
 
-/** A sibling that has not read this after so long has no run left that it could end. */
-const WORTH_MS = 600_000;
+const RETRY_MS = 1_000;
 
 /** Which runs: all of a job, or those of one request of it. */
 export interface RunsToEnd {
@@ -27,7 +27,6 @@ export interface EndRunsDependencies {
   readonly bus: MessageBus;
   readonly live: LiveRuns;
   readonly siblings: Siblings;
-  readonly clock: { now(): number };
 }
 
 /**
@@ -36,7 +35,7 @@ export interface EndRunsDependencies {
  * @throws AppError `unavailable` when a living instance could not be told.
  */
 export async function endRunsEverywhere(
-  { steward, bus, live, siblings, clock }: EndRunsDependencies,
+  { steward, bus, live, siblings }: EndRunsDependencies,
   runs: RunsToEnd,
   reason: AppError,
 ): Promise<void> {
@@ -45,8 +44,7 @@ export async function endRunsEverywhere(
   const body = encodeJson(message);
   for (const { instance } of await siblings.living()) {
     try {
-      const expiresAtMs = clock.now() + WORTH_MS;
-      await bus.publish(instanceControlQueue(steward, instance), { type: MESSAGE_TYPES.endRuns, body, expiresAtMs });
+      await bus.publish(instanceControlQueue(steward, instance), { type: MESSAGE_TYPES.endRuns, body });
     } catch (error) {
       if (toAppError(error).code !== "not_found") throw error;
       // Without its queue it is dead, and so are its runs; unless it lives and only lost its queue.
@@ -56,18 +54,73 @@ export async function endRunsEverywhere(
   }
 }
 
-/** Takes what siblings tell this instance, from before it is known to them; a lost queue is declared again. */
-export async function hearEndRuns(
-  bus: MessageBus,
-  queue: string,
-  {
-    live,
-    logger,
-    onLost,
-  }: { readonly live: LiveRuns; readonly logger: Logger; readonly onLost: (error: Error) => void },
-): Promise<Consumer> {
-  await bus.declareQueue(queue, { kind: "run" });
-  return bus.consume(queue, async (delivery) => handle(live, logger, delivery), { onLost });
+/** How what siblings tell is taken. */
+export interface HearingOptions {
+  readonly bus: MessageBus;
+  /** This instance's control queue. */
+  readonly queue: string;
+  readonly live: LiveRuns;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/**
+ * Takes what siblings tell this instance. To be opened before they know of it. A queue that was lost (to siblings that took this
+ * instance for dead, or with the broker) is declared again; since something may have been missed, all runs are then held against
+ * the agreement.
+ */
+export class EndRunsHearing {
+  readonly #options: HearingOptions;
+  readonly #closing = new AbortController();
+  #consumer: Promise<Consumer | undefined> = Promise.resolve(undefined);
+
+  private constructor(options: HearingOptions) {
+    this.#options = options;
+  }
+
+  /** @throws AppError `unavailable` when the bus does not answer. */
+  static async open(options: HearingOptions): Promise<EndRunsHearing> {
+    const hearing = new EndRunsHearing(options);
+    hearing.#consumer = hearing.#consume();
+    await hearing.#consumer;
+    return hearing;
+  }
+
+  /** Ends it, and deletes the queue. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await (await this.#consumer)?.close();
+    await this.#options.bus.deleteQueue(this.#options.queue);
+  }
+
+  async #consume(): Promise<Consumer> {
+    const { bus, queue, live, logger } = this.#options;
+    await bus.declareQueue(queue, { kind: "run" });
+    return bus.consume(queue, async (delivery) => handle(live, logger, delivery), {
+      onLost: (error) => {
+        if (this.#closing.signal.aborted) return;
+        logger.warn({ error }, "this instance's queue was lost; declaring it again");
+        this.#consumer = this.#consumeAgain();
+      },
+    });
+  }
+
+  async #consumeAgain(): Promise<Consumer | undefined> {
+    const { live, clock, logger } = this.#options;
+    const { signal } = this.#closing;
+    let consumer: Consumer | undefined;
+    while (!signal.aborted) {
+      try {
+        consumer ??= await this.#consume();
+        await live.recheckAll();
+        return consumer;
+      } catch (error) {
+        logger.warn({ error: toAppError(error) }, "this instance's queue is not in order yet; trying again");
+        await clock.sleep(RETRY_MS, signal).catch(() => undefined); // Closing: the loop ends.
+      }
+    }
+    return consumer;
+  }
 }
 
 function handle(live: LiveRuns, logger: Logger, delivery: Delivery): Settlement {

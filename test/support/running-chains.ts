@@ -39,9 +39,17 @@ export function chainProcess(exchange: TestExchange, party: string, element: str
   });
 }
 
-/** How many chains a party has started for a request, or for all; retries count, too. */
+/** How many chains a party's agents have started for a request, or for all; retries count, too. */
 export function startedChains(exchange: TestExchange, party: string, requestId?: string): number {
-  const lines = readIfThere(join(exchange.stateFolder, "logs", `agent-${party}.log`)).split("\n");
+  const instances = [...exchange.services.keys()].filter(
+    (name) => name === `agent-${party}` || new RegExp(`^agent-${party}-\\d+$`).test(name),
+  );
+  return instances.reduce((sum, name) => sum + startedChainsBy(exchange, name, requestId), 0);
+}
+
+/** How many of them one process has started, such as `agent-VU-2`. */
+export function startedChainsBy(exchange: TestExchange, name: string, requestId?: string): number {
+  const lines = readIfThere(join(exchange.stateFolder, "logs", `${name}.log`)).split("\n");
   return lines.filter(
     (line) =>
       line.includes('"msg":"a chain starts"') &&
