@@ -6,9 +6,26 @@ import { test } from "node:test";
 import { ExchangeClient } from "../../cli/client.ts";
 import { dynamos } from "../support/command.ts";
 import { ANALYST, writeConfiguration } from "../support/exchange.ts";
-import { assertNoProcessLeft } from "../support/leaks.ts";
+import { eventually } from "../support/eventually.ts";
+import { assertNoProcessLeft, processesWith } from "../support/leaks.ts";
 import { startUp } from "../support/running-command.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const QUESTION = {
+  type: "sqlDataRequest",
+  user: ANALYST,
+  dataProviders: ["NORTH", "SOUTH"],
+  data_request: {
+    type: "sqlDataRequest",
+    query: "SELECT team, points FROM Results",
+    algorithm: "sum",
+    algorithmColumns: { team: "points" },
+  },
+};
+const TOTAL = [
+  { team: "A", sum_points: 5 },
+  { team: "B", sum_points: 1 },
+];
 
 /** The configuration of an exchange that has nothing of the sample's data. */
 async function configurationOfMyOwn(): Promise<string> {
@@ -26,26 +43,52 @@ test("an exchange runs from any folder of documents and data files, and ends wit
   const [configuration, folder] = [await configurationOfMyOwn(), await temporaryFolder()];
   const running = await startUp(folder, "--configuration", configuration);
   try {
-    const answer = await new ExchangeClient(running.url).ask({
-      type: "sqlDataRequest",
-      user: ANALYST,
-      dataProviders: ["NORTH", "SOUTH"],
-      data_request: {
-        type: "sqlDataRequest",
-        query: "SELECT team, points FROM Results",
-        algorithm: "sum",
-        algorithmColumns: { team: "points" },
-      },
-    });
-    assert.deepEqual(answer.pooled?.rows, [
-      { team: "A", sum_points: 5 },
-      { team: "B", sum_points: 1 },
-    ]);
+    const answer = await new ExchangeClient(running.url).ask(QUESTION);
+    assert.deepEqual(answer.pooled?.rows, TOTAL);
   } finally {
     const { code, stderr } = await running.interrupt();
     assert.equal(code, 0, stderr);
   }
   await assertNoProcessLeft(folder);
+});
+
+test("a process that is killed is started anew, and the exchange goes on", async () => {
+  const [configuration, folder] = [await configurationOfMyOwn(), await temporaryFolder()];
+  const running = await startUp(folder, "--configuration", configuration, "--replicas", "2");
+  try {
+    const ofNorth = await processesWith(join(folder, ".dynamos", "up", "agent-NORTH"));
+    assert.equal(ofNorth.length, 2);
+    for (const { pid } of ofNorth) process.kill(pid, "SIGKILL");
+    await eventually(() => (running.printed().match(/agent-NORTH(-2)? is ready/g) ?? []).length === 4, {
+      timeoutMs: 60_000,
+      describe: `both to be ready again: ${running.printed()}`,
+    });
+    assert.match(running.printed(), /agent-NORTH-2 has ended with SIGKILL; starting it anew/);
+    const answer = await new ExchangeClient(running.url).ask(QUESTION);
+    assert.deepEqual(answer.pooled?.rows, TOTAL);
+  } finally {
+    const { code, stderr } = await running.interrupt();
+    assert.equal(code, 0, stderr);
+  }
+  await assertNoProcessLeft(folder);
+});
+
+test("a store or a bus that does not answer is named without its password, and nothing is started", async () => {
+  for (const [flag, url] of [
+    ["--store", "etcd://somebody:secret-word@127.0.0.1:1/prefix"],
+    ["--bus", "amqp://somebody:secret-word@127.0.0.1:1/vhost"],
+  ] as const) {
+    const state = await temporaryFolder();
+    const { code, stdout, stderr } = await dynamos("up", flag, url, "--state", state, "--port", "0");
+    assert.equal(code, 1, stderr);
+    assert.match(
+      stderr,
+      /^The (knowledge store|message bus) at \w+:\/\/127\.0\.0\.1:1\/\w+ does not answer: .*Start it or mend --/,
+    );
+    assert.ok(!`${stdout}${stderr}`.includes("secret-word"), stderr);
+    assert.ok(!stdout.includes("is ready"));
+    await assertNoProcessLeft(state);
+  }
 });
 
 test("a fault in a document is named with file and place, and nothing is left running", async () => {

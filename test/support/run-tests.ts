@@ -19,8 +19,8 @@ const TEST_FOLDER = join(packageRoot, "dist", "test");
 const FILE_TIMEOUT_MS = 600_000;
 const SLOWEST_SHOWN = 12;
 const SERVICES_FLAG = "--services";
-/** Parts that real servers are needed for. */
-const NEEDS_SERVERS = /^contract[/\\](?:knowledge-store|message-bus)|etcd|rabbitmq/;
+/** Files beside the system's that real servers are needed for. */
+const NEEDS_SERVERS = /^contract[/\\](?:knowledge-store|message-bus)|etcd|rabbitmq|readme-services/;
 
 const words = process.argv.slice(2).filter((word) => word !== SERVICES_FLAG);
 const onServices = process.argv.includes(SERVICES_FLAG);
@@ -47,7 +47,9 @@ const seconds = new Map<string, number>();
 
 const parts = files.filter((file) => !isWholeSystem(file) && (!onServices || NEEDS_SERVERS.test(file)));
 await runFiles(parts, 2);
-const whole = files.filter((file) => isWholeSystem(file) && (!onServices || !/^docs[/\\](?!readme)/.test(file)));
+const whole = files.filter(
+  (file) => isWholeSystem(file) && (!onServices || !file.startsWith("docs") || NEEDS_SERVERS.test(file)),
+);
 const missing = whole.length === 0 ? false : await missingBackends(choice);
 if (missing === false) {
   const servers = await startSharedServers(whole.length === 0 ? {} : choice);

@@ -27,12 +27,11 @@ const choice = chosenBackends();
 const isEmbedded = choice.store === "sqlite" && choice.bus === "embedded";
 
 /** Plays it in a folder of its own. */
-async function playDemo(environment: Readonly<Record<string, string>> = {}): Promise<Outcome> {
+async function playDemo(...flags: readonly string[]): Promise<Outcome> {
   const folder = await temporaryFolder();
-  const child = spawn(process.execPath, [join(packageRoot, "dist", "cli", "main.js"), "demo"], {
+  const child = spawn(process.execPath, [join(packageRoot, "dist", "cli", "main.js"), "demo", ...flags], {
     cwd: folder,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...environment },
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
@@ -64,11 +63,9 @@ describe(`the demo on ${describeBackends(choice)}`, () => {
 
   before(async () => {
     backends = await openTestBackends(await temporaryFolder());
-    outcome = await playDemo(
-      isEmbedded
-        ? { DYNAMOS_SIDECAR: choice.sidecar }
-        : { DYNAMOS_STORE: backends.storeUrl, DYNAMOS_BUS: backends.busUrl, DYNAMOS_SIDECAR: choice.sidecar },
-    );
+    const { storeUrl, busUrl } = backends;
+    const flags = isEmbedded ? [] : ["--store", storeUrl, "--bus", busUrl];
+    outcome = await playDemo(...flags, "--sidecar", choice.sidecar);
   });
   after(() => backends.close());
 
