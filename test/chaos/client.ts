@@ -17,8 +17,9 @@ import { AppError } from "../../lib/errors.ts";
 import { lookAtAnswer, lookAtGathered, lookAtStream, type LookedAt } from "./answers.ts";
 import type { History, Outcome } from "./history.ts";
 import type { Oracle } from "./oracle.ts";
-import type { PlannedRequest, Step } from "./plan.ts";
+import type { PlannedRequest } from "./plan.ts";
 import { toDataRequest, THIRD_PARTY } from "./questions.ts";
+import type { ToldStep } from "./step-signal.ts";
 import { ANALYST, COUNTING_ANALYST, STRANGER } from "./exchange-data.ts";
 
 /** What clients work with. */
@@ -28,7 +29,7 @@ export interface ClientOptions {
   /** Base URLs of the orchestrators. */
   readonly doors: readonly string[];
   /** Hears of steps that faults may wait for. */
-  readonly onStep: (step: Exclude<Step, "time">) => void;
+  readonly onStep: (step: ToldStep) => void;
   /** Own limit of a request, with all its repeats. */
   readonly limitMs: number;
   /** No single attempt may take longer: the product's own deadline, and some time to say so. */

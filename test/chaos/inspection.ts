@@ -43,6 +43,7 @@ export async function leftOvers(
   exchange: Exchange,
   backends: Backends,
   store: KnowledgeStore,
+  recentDeaths: number,
 ): Promise<readonly LeftOver[]> {
   const { documents } = await store.list("/");
   const online = documents.map(({ key }) => key).filter((key) => ONLINE.test(key));
@@ -57,7 +58,8 @@ export async function leftOvers(
     ...documents.flatMap(({ key }) =>
       DOCUMENTS.some((prefix) => key.startsWith(prefix)) || ONLINE.test(key) ? [] : [{ what: "key", name: key }],
     ),
-    ...(await backends.queues()).flatMap((queue) => leftOfQueue(queue, instances)),
+    ...leftOfQueues(await backends.queues(), instances, recentDeaths),
+    ...(await backends.idleLeases()).map((name) => ({ what: "lease without a key", name })),
     ...chainLeftOvers(exchange.stateFolder),
   ];
 }
@@ -67,22 +69,36 @@ export async function leftOversOfStopped(
   stateFolder: string,
   backends: Backends,
   store: KnowledgeStore,
+  recentDeaths: number,
 ): Promise<readonly LeftOver[]> {
   const { documents } = await store.list("/");
   return [
     ...processesOf(stateFolder).map(({ program, pid }) => ({ what: "process", name: `${program} ${String(pid)}` })),
     ...documents.flatMap(({ key }) => (ONLINE.test(key) ? [{ what: "online record", name: key }] : [])),
-    ...(await backends.queues()).flatMap(({ name, kind }) => (kind === "run" ? [{ what: "queue", name }] : [])),
+    ...leftOfQueues(await backends.queues(), new Set(), recentDeaths),
     ...chainLeftOvers(stateFolder),
   ];
 }
 
-/** Service queues stay, and are empty; of the others only the reply queues of living instances. */
-function leftOfQueue({ name, kind, messages }: SeenQueue, instances: ReadonlySet<string>): LeftOver[] {
-  if (kind === "service") return messages === 0 ? [] : [{ what: "messages", name: `${name}: ${String(messages)}` }];
-  const instance = /-in-([^-]+)(-.*)?$/.exec(name)?.[1];
-  const isLiving = instance !== undefined && (instances.has(instance) || !name.match(/^[A-Z]/));
-  return isLiving ? [] : [{ what: "queue", name }];
+/** How long a queue lives that nobody uses: those of processes that died not longer ago may still be there. */
+export const QUEUE_EXPIRY_MS = 11 * 60_000;
+
+/** Service queues stay, and are empty; of the others those in which living processes get answers, and some of the lately dead. */
+function leftOfQueues(
+  queues: readonly SeenQueue[],
+  instances: ReadonlySet<string>,
+  recentDeaths: number,
+): readonly LeftOver[] {
+  const left: LeftOver[] = [];
+  const ofDead: LeftOver[] = [];
+  for (const { name, kind, messages } of queues) {
+    const instance = /-in-([^-]+)/.exec(name)?.[1];
+    if (kind === "service") {
+      if (messages > 0) left.push({ what: "messages", name: `${name}: ${String(messages)}` });
+    } else if (instance === undefined) left.push({ what: "queue", name });
+    else if (!instances.has(instance)) ofDead.push({ what: "queue of a dead process", name });
+  }
+  return ofDead.length > recentDeaths ? [...left, ...ofDead] : left;
 }
 
 function chainLeftOvers(stateFolder: string): LeftOver[] {

@@ -31,20 +31,20 @@ export interface JudgeLimits {
   readonly maxMebibytes: number;
 }
 
-/** Codes that say: something on the way was not there, and it may be by now. A fault must explain them. */
+/**
+ * Codes that say: something on the way was not there, and it may be by now. A fault must explain them. Those that say that time
+ * was over are not among them: every fault is far shorter than any limit.
+ */
 const TRANSIENT = new Set([
   "agent_offline",
   "agent_timeout",
   "compute_provider_unavailable",
   "conflict",
-  "deadline_exceeded",
   "job_failed",
   "job_start_failed",
   "no_authorized_providers",
   "offline",
-  "rate_limited",
   "stream_interrupted",
-  "time_limit_exceeded",
   "unavailable",
 ]);
 

@@ -8,19 +8,22 @@ import { parseArgs } from "node:util";
 import { describeEvent, describeHistory, describeViolation } from "./report.ts";
 import { describePlan, FAULT_KINDS, makePlan, type FaultKind } from "./plan.ts";
 import { runChaos } from "./run.ts";
+import { noSmallDisk } from "./small-disk.ts";
 
 const { values } = parseArgs({
   options: {
     seed: { type: "string" },
     minutes: { type: "string", default: "2" },
     only: { type: "string" },
-    replicas: { type: "string", default: "1" },
+    replicas: { type: "string", default: "2" },
+    backends: { type: "string", default: "real" },
     "at-once": { type: "string", default: "3" },
     "plan-only": { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
   },
 });
 
+const backends = values.backends === "embedded" ? "embedded" : "real";
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
 const plan = makePlan({
   seed,
@@ -36,7 +39,7 @@ async function run(): Promise<number> {
   const begin = Date.now();
   const progress = (line: string): void =>
     console.log(`${((Date.now() - begin) / 1000).toFixed(1).padStart(7)} s ${line}`);
-  const result = await runChaos(plan, { folder, progress, maxAtOnce: Number(values["at-once"]) });
+  const result = await runChaos(plan, { folder, progress, backends, maxAtOnce: Number(values["at-once"]) });
   const { history, violations } = result;
   const isKept = values.keep || violations.length > 0;
   console.log(describeHistory(history.events));
@@ -53,7 +56,7 @@ async function run(): Promise<number> {
 }
 
 function kindsOf(only: string | undefined): readonly FaultKind[] {
-  if (only === undefined) return ["kill", "stop"];
+  if (only === undefined) return FAULT_KINDS.filter((kind) => !isMissing(kind));
   const names = only.split(",").filter((name) => name !== "" && name !== "none");
   for (const name of names) {
     if (!FAULT_KINDS.includes(name as FaultKind)) {
@@ -61,4 +64,10 @@ function kindsOf(only: string | undefined): readonly FaultKind[] {
     }
   }
   return names as FaultKind[];
+}
+
+/** Files cannot be stopped or cut off, and not every machine lets disks be mounted. */
+function isMissing(kind: FaultKind): boolean {
+  if (kind === "disk") return noSmallDisk() !== undefined;
+  return backends === "embedded" && (kind === "store" || kind === "broker" || kind === "duplicate");
 }

@@ -63,7 +63,7 @@ describe("a plan", () => {
     assert.deepEqual(seen(cancels.map(({ by }) => by)), ["delete", "hangUp"]);
     assert.ok(cancels.some(({ after }) => after === "firstByte"));
     assert.deepEqual(seen(faults.map(({ action }) => action.kind)), seen(FAULT_KINDS));
-    assert.deepEqual(seen(faults.map(({ when }) => when)), ["approved", "firstByte", "time"]);
+    assert.deepEqual(seen(faults.map(({ when }) => when)), ["approved", "firstByte", "query", "time"]);
     const targets = faults.flatMap(({ action }) => ("target" in action ? [action.target] : []));
     assert.deepEqual(
       seen(targets.flatMap((target) => (target.kind === "chain" ? target.element : []))),

@@ -5,7 +5,7 @@
 import { SeededRandom } from "../support/random.ts";
 import { SLICES, STEWARDS, THIRD_PARTY, rowsOf, type Algorithm, type Question, type Steward } from "./questions.ts";
 
-/** Kinds of fault, as `--only` names them. */
+/** Kinds of fault, as `--only` names them: of processes, of store, broker and links, of messages, of disks and of clocks. */
 export const FAULT_KINDS = ["kill", "stop", "store", "broker", "cut", "duplicate", "disk", "clock"] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
@@ -93,7 +93,8 @@ export type FaultAction =
   | {
       readonly kind: "cut";
       readonly from: { readonly part: string; readonly replica: number };
-      readonly to: "store" | "bus";
+      /** An agent has also its chains' link to the bus, and one by which everybody reaches its HTTP API. */
+      readonly to: "store" | "bus" | "chainBus" | "http";
       readonly how: Cut;
       readonly forMs: number;
     }
@@ -107,8 +108,11 @@ export type FaultAction =
       readonly forMs: number;
     };
 
-/** When a fault begins: at its time, or at the next such step of any request after it. */
-export type Step = "time" | "approved" | "firstByte";
+/**
+ * When a fault begins: at its time, or at the next such step of any request after it. `approved`: between composition and question;
+ * `query`: while a query runs, at the target's own party where it is an agent; `firstByte`: after the first batch.
+ */
+export type Step = "time" | "approved" | "query" | "firstByte";
 
 /** One fault of the plan. */
 export interface PlannedFault {
@@ -199,7 +203,7 @@ function planFaults({ seed, lengthMs, kinds, replicas }: PlanOptions): PlannedFa
   if (kinds.length === 0) return faults;
   for (let atMs = FIRST_FAULT_MS; atMs < lengthMs; atMs += random.int(2_000, 11_000)) {
     const action = planAction(random, random.pick(kinds), replicas);
-    const when = random.pick(["time", "time", "approved", "firstByte"] as const);
+    const when = random.pick(["time", "time", "approved", "query", "firstByte"] as const);
     faults.push({ name: `f${String(faults.length + 1).padStart(4, "0")}`, atMs, when, action });
   }
   return faults;
@@ -218,8 +222,11 @@ function planAction(random: SeededRandom, kind: FaultKind, replicas: number): Fa
     case "store":
     case "broker":
       return { kind, how: random.pick(["kill", "restart", "pause"] as const), forMs };
-    case "cut":
-      return { kind, from: service, to: random.pick(["store", "bus"] as const), how: random.pick(CUTS), forMs };
+    case "cut": {
+      const links = ["store", "bus", "chainBus", "http"] as const;
+      const to = random.pick(service.part.startsWith("agent-") ? links : links.slice(0, 2));
+      return { kind, from: service, to, how: random.pick(CUTS), forMs };
+    }
     case "duplicate":
       return { kind, share: random.pick([0.05, 0.2, 1]), laterMs: random.pick([0, 300, 3_000]), forMs: 2 * forMs };
     case "disk":

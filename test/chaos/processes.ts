@@ -1,6 +1,5 @@
 /** The processes of the exchange under test, seen from outside (Linux: /proc). */
 import { readdirSync, readFileSync } from "node:fs";
-import type { ChainElement } from "./plan.ts";
 
 /** One living process of the exchange. */
 export interface SeenProcess {
@@ -61,11 +60,6 @@ export function processesOf(stateFolder: string): readonly SeenProcess[] {
     if (known.has(guard.parentPid)) found.push({ ...guard, party });
   }
   return found;
-}
-
-/** Processes of a chain's element at one party. */
-export function chainProcesses(stateFolder: string, party: string, element: ChainElement): readonly SeenProcess[] {
-  return processesOf(stateFolder).filter((seen) => seen.program === element && seen.party === party);
 }
 
 /** Whether the process is part of a chain, and so must go with it. */

@@ -1,28 +1,27 @@
 /** One run of the harness: the exchange is started, the plan is done, all is healed and looked at, and the history is judged. */
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { startExchange, type Exchange } from "../../cli/exchange/exchange.ts";
+import type { Exchange } from "../../cli/exchange/exchange.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
-import { embeddedBackends, type Backends } from "./backends.ts";
+import type { Backends } from "./backends.ts";
 import { makeRequest, type ClientOptions } from "./client.ts";
-import { writeExchange } from "./exchange-data.ts";
 import { injectFault, type FaultContext } from "./faults.ts";
 import { History, type HistoryEvent } from "./history.ts";
-import { leftOvers, leftOversOfStopped, readLogs, untilNothingIsLeft } from "./inspection.ts";
+import { leftOvers, leftOversOfStopped, QUEUE_EXPIRY_MS, readLogs, untilNothingIsLeft } from "./inspection.ts";
 import { judge, type Violation } from "./judge.ts";
-import { Oracle } from "./oracle.ts";
 import type { ChaosPlan, PlannedRequest } from "./plan.ts";
+import { PlanClock } from "./plan-clock.ts";
 import { processesOf } from "./processes.ts";
 import { SLICES, STEWARDS } from "./questions.ts";
 import { StepSignal } from "./step-signal.ts";
 import { Supervisor } from "./supervisor.ts";
+import { openWorld, type World } from "./world.ts";
 
 /** How a run is done, beside its plan. */
 export interface RunOptions {
   /** An empty folder for everything that the exchange writes. */
   readonly folder: string;
   readonly progress: (line: string) => void;
+  readonly backends: "embedded" | "real";
   /** Requests under way at a time. */
   readonly maxAtOnce: number;
 }
@@ -58,63 +57,70 @@ const PROGRESS_MS = 15_000;
 /** Does the plan; resolves when nothing of it runs any more. */
 export async function runChaos(plan: ChaosPlan, options: RunOptions): Promise<RunResult> {
   const { folder, progress } = options;
-  const configuration = join(folder, "configuration");
-  const stateFolder = join(folder, "state");
-  await mkdir(stateFolder, { recursive: true });
-  const oracle = new Oracle(await writeExchange(configuration, plan.options.seed));
-  const backends = embeddedBackends(stateFolder);
-  const exchange = await startExchange({
-    configuration,
-    stateFolder,
-    port: 0,
-    environment: SETTINGS,
-    replicas: {
-      orchestrator: plan.options.replicas,
-      policyEnforcer: plan.options.replicas,
-      agent: plan.options.replicas,
-    },
+  const world = await openWorld({
+    folder,
+    seed: plan.options.seed,
+    replicas: plan.options.replicas,
+    backends: options.backends,
+    settings: SETTINGS,
+    hasSmallDisks: plan.options.kinds.includes("disk"),
     readyMs: READY_LIMIT_MS,
   });
   const history = new History();
-  const supervisor = new Supervisor(exchange, history);
-  progress("the exchange is up");
+  const supervisor = new Supervisor(world.exchange, history);
+  progress(`the exchange is up, on ${options.backends} backends`);
   const watching = new AbortController();
-  const memory = watchMemory(stateFolder, watching.signal);
+  const memory = watchMemory(world.stateFolder, watching.signal);
   const saying = setInterval(() => progress(describeProgress(plan, history)), PROGRESS_MS);
   try {
-    const steps = new StepSignal();
-    const client: ClientOptions = {
-      history,
-      oracle,
-      doors: exchange.urls,
-      onStep: (step) => steps.tell(step),
-      limitMs: CLIENT_LIMIT_MS,
-      attemptLimitMs: REQUEST_DEADLINE_MS + GRACE_MS,
-    };
-    const nextStep: FaultContext["nextStep"] = (step, signal) => steps.next(step, signal);
-    const faults = { history, supervisor, stateFolder, nextStep };
-    await Promise.all([
-      doRequests(plan.requests, client, options),
-      ...plan.faults.map(async (fault) => {
-        await sleep(Math.max(0, fault.atMs - history.now()));
-        await injectFault(fault, faults);
-      }),
-    ]);
-    progress("all requests and faults have ended; now all is to be well again");
-    await heal(exchange, supervisor, history);
-    for (const probe of PROBES) await makeRequest(probe, client);
-    progress("looking for what is left behind");
-    await inspectRunning(exchange, backends, history);
+    try {
+      await doPlan(plan, options, world, supervisor, history);
+    } finally {
+      await supervisor.close();
+      await world.exchange.stop();
+      clearInterval(saying);
+      watching.abort();
+    }
+    for (const [process, mebibytes] of await memory) history.add({ kind: "memory", process, mebibytes });
+    await inspectStopped(world, history);
   } finally {
-    await supervisor.close();
-    await exchange.stop();
-    clearInterval(saying);
-    watching.abort();
+    await world.close();
   }
-  for (const [process, mebibytes] of await memory) history.add({ kind: "memory", process, mebibytes });
-  await inspectStopped(stateFolder, backends, history);
-  await backends.close();
   return { history, violations: judge(history.events, LIMITS) };
+}
+
+async function doPlan(
+  plan: ChaosPlan,
+  options: RunOptions,
+  world: World,
+  supervisor: Supervisor,
+  history: History,
+): Promise<void> {
+  const { exchange, oracle, backends } = world;
+  const steps = new StepSignal();
+  const client: ClientOptions = {
+    history,
+    oracle,
+    doors: exchange.urls,
+    onStep: (step) => steps.tell(step),
+    limitMs: CLIENT_LIMIT_MS,
+    attemptLimitMs: REQUEST_DEADLINE_MS + GRACE_MS,
+  };
+  const nextStep: FaultContext["nextStep"] = (step, signal) => steps.next(step, signal);
+  const faults = { history, supervisor, world, nextStep, busy: new Set() };
+  const clock = new PlanClock(() => history.now());
+  await Promise.all([
+    doRequests(plan.requests, client, clock, options),
+    ...plan.faults.map(async (fault) => {
+      await clock.until(fault.atMs);
+      await injectFault(fault, faults);
+    }),
+  ]);
+  options.progress("all requests and faults have ended; now all is to be well again");
+  await heal(exchange, supervisor, history);
+  for (const probe of PROBES) await makeRequest(probe, client);
+  options.progress("looking for what is left behind");
+  await inspectRunning(exchange, backends, history);
 }
 
 function describeProgress({ requests, faults }: ChaosPlan, { events }: History): string {
@@ -128,12 +134,14 @@ function describeProgress({ requests, faults }: ChaosPlan, { events }: History):
 async function doRequests(
   requests: readonly PlannedRequest[],
   client: ClientOptions,
+  clock: PlanClock,
   { maxAtOnce }: RunOptions,
 ): Promise<void> {
   const underWay = new Set<Promise<void>>();
   for (const request of requests) {
-    await sleep(Math.max(0, request.atMs - client.history.now()));
+    await clock.until(request.atMs);
     while (underWay.size >= maxAtOnce) await Promise.race(underWay);
+    clock.begins(request.atMs);
     const work: Promise<void> = makeRequest(request, client).finally(() => underWay.delete(work));
     underWay.add(work);
   }
@@ -167,20 +175,31 @@ const PROBES: readonly PlannedRequest[] = [false, true].map((throughThirdParty) 
   door: 0,
 }));
 
+function recentDeaths(history: History): number {
+  const sinceMs = history.now() - QUEUE_EXPIRY_MS;
+  return history.events.filter(({ kind, atMs }) => kind === "exited" && atMs > sinceMs).length;
+}
+
 async function inspectRunning(exchange: Exchange, backends: Backends, history: History): Promise<void> {
   const store = await openKnowledgeStore(backends.storeUrl);
   try {
-    const left = await untilNothingIsLeft(() => leftOvers(exchange, backends, store), LEFT_OVER_LIMIT_MS);
+    const left = await untilNothingIsLeft(
+      () => leftOvers(exchange, backends, store, recentDeaths(history)),
+      LEFT_OVER_LIMIT_MS,
+    );
     for (const each of left) history.add({ kind: "leftOver", ...each });
   } finally {
     await store.close();
   }
 }
 
-async function inspectStopped(stateFolder: string, backends: Backends, history: History): Promise<void> {
+async function inspectStopped({ stateFolder, backends }: World, history: History): Promise<void> {
   const store = await openKnowledgeStore(backends.storeUrl);
   try {
-    const left = await untilNothingIsLeft(() => leftOversOfStopped(stateFolder, backends, store), STOPPED_LIMIT_MS);
+    const left = await untilNothingIsLeft(
+      () => leftOversOfStopped(stateFolder, backends, store, recentDeaths(history)),
+      STOPPED_LIMIT_MS,
+    );
     for (const each of left) history.add({ kind: "leftOver", ...each });
   } finally {
     await store.close();

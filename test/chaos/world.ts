@@ -1,0 +1,145 @@
+/** Everything that a run breaks: the exchange, its store and broker, the links between them, small disks and clocks. */
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startExchange, type Exchange } from "../../cli/exchange/exchange.ts";
+import { freePort } from "../../cli/exchange/free-port.ts";
+import { processName } from "../../cli/exchange/parts.ts";
+import { embeddedBackends, realBackends, type Backends } from "./backends.ts";
+import { writeExchange } from "./exchange-data.ts";
+import { Link } from "./link.ts";
+import { Oracle } from "./oracle.ts";
+import { STEWARDS, THIRD_PARTY } from "./questions.ts";
+import { noSmallDisk, SmallDisk } from "./small-disk.ts";
+
+/** How it is made. */
+export interface WorldOptions {
+  /** An empty folder. */
+  readonly folder: string;
+  readonly seed: number;
+  readonly replicas: number;
+  readonly backends: "embedded" | "real";
+  /** Settings of every program. */
+  readonly settings: Readonly<Record<string, string>>;
+  readonly hasSmallDisks: boolean;
+  readonly readyMs: number;
+}
+
+/** What one process's links lead to. */
+export type LinkTarget = "store" | "bus" | "chainBus" | "http";
+
+/** See the file comment. */
+export interface World {
+  readonly exchange: Exchange;
+  readonly backends: Backends;
+  readonly oracle: Oracle;
+  readonly stateFolder: string;
+  /** By process, then by what it leads to; `http` leads to the process itself. */
+  readonly links: ReadonlyMap<string, ReadonlyMap<LinkTarget, Link>>;
+  /** By part. */
+  readonly disks: ReadonlyMap<string, SmallDisk>;
+  /** Sets the wall clock of a process off by so much. */
+  setClock(process: string, byMs: number): Promise<void>;
+  /** Closes all but the exchange. */
+  close(): Promise<void>;
+}
+
+/** Makes it; the exchange is up when this resolves. */
+export async function openWorld(options: WorldOptions): Promise<World> {
+  const { folder, seed, replicas } = options;
+  const configuration = join(folder, "configuration");
+  const stateFolder = join(folder, "state");
+  const clocks = join(folder, "clocks");
+  await mkdir(stateFolder, { recursive: true });
+  await mkdir(clocks);
+  const oracle = new Oracle(await writeExchange(configuration, seed));
+  const closing: (() => Promise<void> | void)[] = [];
+  const close = async (): Promise<void> => {
+    for (const step of closing.splice(0).reverse()) await step();
+  };
+  try {
+    const backends = options.backends === "real" ? await realBackends() : embeddedBackends(stateFolder);
+    closing.push(() => backends.close());
+    const disks = options.hasSmallDisks ? await mountDisks(stateFolder, closing) : new Map<string, SmallDisk>();
+    const links = new Map<string, ReadonlyMap<LinkTarget, Link>>();
+    const environmentOf: Record<string, Record<string, string>> = {};
+    for (const part of PARTS) {
+      for (let replica = 1; replica <= replicas; replica += 1) {
+        const name = processName(part, replica);
+        const linked = await openLinks(part, backends, closing);
+        links.set(name, linked.links);
+        environmentOf[name] = {
+          ...linked.environment,
+          NODE_OPTIONS: `--import=${fileURLToPath(new URL("./clock-shift.js", import.meta.url))}`,
+          CHAOS_CLOCK_FILE: join(clocks, name),
+        };
+      }
+    }
+    const exchange = await startExchange({
+      configuration,
+      stateFolder,
+      port: 0,
+      storeUrl: backends.storeUrl,
+      busUrl: backends.busUrl,
+      environment: options.settings,
+      environmentOf,
+      replicas: { orchestrator: replicas, policyEnforcer: replicas, agent: replicas },
+      readyMs: options.readyMs,
+    });
+    const setClock = (process: string, byMs: number): Promise<void> => writeFile(join(clocks, process), String(byMs));
+    return { exchange, backends, oracle, stateFolder, links, disks, setClock, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+const PARTS = ["orchestrator", "policy-enforcer", ...[...STEWARDS, THIRD_PARTY].map((party) => `agent-${party}`)];
+
+type Closing = (() => Promise<void> | void)[];
+
+async function mountDisks(stateFolder: string, closing: Closing): Promise<ReadonlyMap<string, SmallDisk>> {
+  const missing = noSmallDisk();
+  if (missing !== undefined) throw new Error(`Disks cannot be filled up here: ${missing}. Leave "disk" out of --only.`);
+  const disks = new Map<string, SmallDisk>();
+  for (const part of PARTS.filter((name) => name.startsWith("agent-"))) {
+    const disk = await SmallDisk.mount(join(stateFolder, part));
+    closing.push(() => disk.unmount());
+    disks.set(part, disk);
+  }
+  return disks;
+}
+
+/** A process's own links to store and bus, of an agent also its chains' to the bus, and everybody's to its HTTP. */
+async function openLinks(
+  part: string,
+  { storeUrl, busUrl, store }: Backends,
+  closing: Closing,
+): Promise<{ readonly links: ReadonlyMap<LinkTarget, Link>; readonly environment: Record<string, string> }> {
+  const links = new Map<LinkTarget, Link>();
+  const environment: Record<string, string> = {};
+  const open = async (to: LinkTarget, port: number): Promise<string> => {
+    const link = await Link.open({ host: "127.0.0.1", port });
+    closing.push(() => link.close());
+    links.set(to, link);
+    return `127.0.0.1:${String(link.port)}`;
+  };
+  if (store !== undefined) {
+    environment["DYNAMOS_STORE"] = withHost(storeUrl, await open("store", portOf(storeUrl)));
+    environment["DYNAMOS_BUS"] = withHost(busUrl, await open("bus", portOf(busUrl)));
+  }
+  if (!part.startsWith("agent-")) return { links, environment };
+  if (store !== undefined) environment["DYNAMOS_CHAIN_BUS"] = withHost(busUrl, await open("chainBus", portOf(busUrl)));
+  const port = await freePort();
+  const url = `http://${await open("http", port)}`;
+  Object.assign(environment, { DYNAMOS_PORT: String(port), DYNAMOS_ADVERTISED_URL: url, DYNAMOS_INSTANCE_URL: url });
+  return { links, environment };
+}
+
+function portOf(url: string): number {
+  return Number(/:(\d+)(?:\/|$)/.exec(url)?.[1]);
+}
+
+function withHost(url: string, host: string): string {
+  return url.replace(/127\.0\.0\.1:\d+/, host);
+}
