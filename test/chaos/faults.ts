@@ -23,9 +23,9 @@ export interface FaultContext {
 }
 
 /** A step that does not come in this time is waited for no longer. */
-const STEP_LIMIT_MS = 10_000;
+const STEP_LIMIT_MS = 30_000;
 /** Chains live briefly: one is looked for so long, so often. */
-const CHAIN_LIMIT_MS = 12_000;
+const CHAIN_LIMIT_MS = 30_000;
 const LOOK_MS = 40;
 
 /** One fault from its beginning to its end; the history has both. */

@@ -24,7 +24,8 @@ export class Link {
 
   /** Opens one to `host:port`, on a free port of its own, or the one given. */
   static async open(target: { readonly host: string; readonly port: number }, port = 0): Promise<Link> {
-    const server = createServer();
+    // Each direction ends by itself, as it does without us.
+    const server = createServer({ allowHalfOpen: true });
     const link = new Link(server, target);
     server.listen(port, "127.0.0.1");
     await once(server, "listening");
@@ -63,7 +64,9 @@ export class Link {
       near.resetAndDestroy();
       return;
     }
-    const pair: Pair = new Pair(near, connect(this.#target), () => this.#pairs.delete(pair));
+    const pair: Pair = new Pair(near, connect({ ...this.#target, allowHalfOpen: true }), () =>
+      this.#pairs.delete(pair),
+    );
     this.#pairs.add(pair);
     pair.flow(this.#cut);
   }

@@ -1,13 +1,24 @@
 /**
- * `npm run chaos`: see `test/chaos/README.md`. Exit code 0: no violation; 1: at least one; 2: it could not run.
+ * `npm run chaos`: see `test/chaos/README.md`. Exit code 0: no violation, or with `--mutant`: the mutant was noticed; 2:
+ * otherwise; 1: it could not be run.
  */
+import { spawnSync } from "node:child_process";
 import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { buildMutant, isMutantName, MUTANTS } from "./mutants.ts";
+import {
+  describePlan,
+  FAULT_KINDS,
+  joinPlans,
+  makeDyingProvidersPlan,
+  makePlan,
+  type ChaosPlan,
+  type FaultKind,
+} from "./plan.ts";
 import { describeEvent, describeHistory, describeViolation } from "./report.ts";
-import { describePlan, FAULT_KINDS, makePlan, type FaultKind } from "./plan.ts";
-import { runChaos } from "./run.ts";
+import { REQUESTS_ALONE, runChaos, WHOLE, type RunOptions } from "./run.ts";
 import { noSmallDisk } from "./small-disk.ts";
 
 const { values } = parseArgs({
@@ -17,42 +28,88 @@ const { values } = parseArgs({
     only: { type: "string" },
     replicas: { type: "string", default: "2" },
     backends: { type: "string", default: "real" },
+    slowness: { type: "string", default: "1" },
     "at-once": { type: "string", default: "3" },
+    short: { type: "boolean", default: false },
+    "dying-providers": { type: "boolean", default: false },
+    mutant: { type: "string" },
     "plan-only": { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
   },
 });
 
-const backends = values.backends === "embedded" ? "embedded" : "real";
-const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
-const plan = makePlan({
-  seed,
-  lengthMs: Number(values.minutes) * 60_000,
-  kinds: kindsOf(values.only),
-  replicas: Number(values.replicas),
-});
-console.log(describePlan(plan));
-if (!values["plan-only"]) process.exitCode = await run();
+/** The one that every short run has; the other is new each time. */
+const SHORT_SEED = 17;
+const SHORT_MINUTES = 0.75;
+/** Exit code that a fault of the harness itself does not have. */
+const FOUND = 2;
 
-async function run(): Promise<number> {
+const backends = values.backends === "embedded" ? "embedded" : "real";
+const given = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
+process.exit(values.mutant === undefined ? await runPlan(planOf(given)) : runMutant(values.mutant));
+
+/** What the options ask for. */
+function planOf(seed: number): ChaosPlan {
+  if (values["dying-providers"]) return makeDyingProvidersPlan(seed);
+  const minutes = values.short ? SHORT_MINUTES : Number(values.minutes);
+  const seeds = values.short && values.seed === undefined ? [SHORT_SEED, seed] : [seed];
+  const options = { lengthMs: minutes * 60_000, kinds: kindsOf(values.only), replicas: Number(values.replicas) };
+  return joinPlans(seeds.map((each) => makePlan({ ...options, seed: each })));
+}
+
+async function runPlan(plan: ChaosPlan): Promise<number> {
+  console.log(describePlan(plan));
+  if (values["plan-only"]) return 0;
   const folder = mkdtempSync(join(tmpdir(), "dynamos-chaos-"));
-  const begin = Date.now();
-  const progress = (line: string): void =>
-    console.log(`${((Date.now() - begin) / 1000).toFixed(1).padStart(7)} s ${line}`);
-  const result = await runChaos(plan, { folder, progress, backends, maxAtOnce: Number(values["at-once"]) });
-  const { history, violations } = result;
-  const isKept = values.keep || violations.length > 0;
+  const { history, violations } = await runChaos(plan, runOptions(folder));
   console.log(describeHistory(history.events));
   for (const violation of violations) console.log(`VIOLATION ${describeViolation(violation, history.events)}`);
-  console.log(
-    `${violations.length === 0 ? "no violation" : `${String(violations.length)} violations`}; ` +
-      `again: npm run chaos -- --seed ${String(seed)} --minutes ${values.minutes}`,
-  );
-  if (isKept) {
+  const count = violations.length === 0 ? "no violation" : `${String(violations.length)} violations`;
+  console.log(`${count}; the same again: npm run chaos -- ${sameAgain(plan)}`);
+  if (values.keep || violations.length > 0) {
     for (const event of history.events) appendFileSync(join(folder, "history.log"), `${describeEvent(event)}\n`);
     console.log(`history, logs and state are kept in ${folder}`);
   } else rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-  return violations.length === 0 ? 0 : 1;
+  return violations.length === 0 ? 0 : FOUND;
+}
+
+function runOptions(folder: string): RunOptions {
+  const begin = Date.now();
+  const isFocused = values["dying-providers"];
+  return {
+    folder,
+    progress: (line) => console.log(`${((Date.now() - begin) / 1000).toFixed(1).padStart(7)} s ${line}`),
+    backends,
+    slowness: Number(values.slowness),
+    // Each of the focused plan's faults is meant for the one request that is under way.
+    maxAtOnce: isFocused ? 1 : Number(values["at-once"]),
+    depth: isFocused ? REQUESTS_ALONE : WHOLE,
+  };
+}
+
+function sameAgain({ requests }: ChaosPlan): string {
+  if (values["dying-providers"]) return `--dying-providers --seed ${String(given)}`;
+  const isJoined = requests[0]?.name.includes("-of-") === true;
+  const length = values.short
+    ? `--short${isJoined ? " (its second half alone, with --seed)" : ""}`
+    : `--minutes ${values.minutes}`;
+  return [length, `--seed ${String(given)}`, ...(values.only === undefined ? [] : [`--only ${values.only}`])].join(" ");
+}
+
+/** Runs the focused plan on a build that is wrong on purpose: the harness must find violations. */
+function runMutant(name: string): number {
+  if (!isMutantName(name)) throw new Error(`--mutant knows ${Object.keys(MUTANTS).join(" and ")}, not ${name}.`);
+  const folder = mkdtempSync(join(tmpdir(), "dynamos-mutant-"));
+  try {
+    console.log(`mutant ${name}: ${MUTANTS[name].what}`);
+    const program = buildMutant(name, folder);
+    const options = ["--dying-providers", "--seed", String(given), "--slowness", values.slowness];
+    const { status } = spawnSync(process.execPath, ["--enable-source-maps", program, ...options], { stdio: "inherit" });
+    console.log(status === FOUND ? `the mutant ${name} was noticed` : `the mutant ${name} was NOT noticed`);
+    return status === FOUND ? 0 : FOUND;
+  } finally {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  }
 }
 
 function kindsOf(only: string | undefined): readonly FaultKind[] {

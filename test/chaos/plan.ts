@@ -246,6 +246,59 @@ function planTarget(random: SeededRandom, replicas: number): Target {
   return { kind: "chain", party: element === "sql-aggregate" ? THIRD_PARTY : random.pick(PARTIES), element };
 }
 
+/** Plans one after the other, as one; their requests and faults keep their seeds in their names. */
+export function joinPlans(plans: readonly ChaosPlan[]): ChaosPlan {
+  let beforeMs = 0;
+  const requests: PlannedRequest[] = [];
+  const faults: PlannedFault[] = [];
+  for (const { options, requests: ownRequests, faults: ownFaults } of plans) {
+    const later = <Planned extends { readonly name: string; readonly atMs: number }>(planned: Planned): Planned => ({
+      ...planned,
+      name: plans.length === 1 ? planned.name : `${planned.name}-of-${String(options.seed)}`,
+      atMs: planned.atMs + beforeMs,
+    });
+    requests.push(...ownRequests.map(later));
+    faults.push(...ownFaults.map(later));
+    beforeMs += options.lengthMs;
+  }
+  const [first] = plans;
+  if (first === undefined) throw new Error("There is no plan to be joined.");
+  return { options: { ...first.options, lengthMs: beforeMs }, requests, faults };
+}
+
+/**
+ * Providers that die while a third party waits for them: before their rows flow, and when these are on their way. What the
+ * mutants of `mutants.ts` break shows here at once, so a minute is enough to see it.
+ */
+export function makeDyingProvidersPlan(seed: number): ChaosPlan {
+  const random = new SeededRandom(seed);
+  const requests: PlannedRequest[] = [];
+  const faults: PlannedFault[] = [];
+  for (const when of ["query", "firstByte", "query", "firstByte"] as const) {
+    const name = String(requests.length + 1).padStart(4, "0");
+    const providers = random.some(STEWARDS, 2);
+    const atMs = requests.length * DYING_PROVIDERS_GAP_MS;
+    const algorithm = { names: ["sum"], byGroup: true };
+    requests.push({
+      name: `r${name}`,
+      atMs,
+      way: "agent",
+      throughThirdParty: true,
+      providers,
+      question: { slice: SLICES.at(-1)!, ...(when === "query" ? { algorithm } : {}) },
+      format: when === "query" ? "json" : "csv",
+      ending: { kind: "answer", repeats: false },
+      door: 0,
+    });
+    const target = { kind: "service", part: `agent-${random.pick(providers)}`, replica: 1 } as const;
+    faults.push({ name: `f${name}`, atMs, when, action: { kind: "kill", target, downMs: random.int(200, 800) } });
+  }
+  const lengthMs = requests.length * DYING_PROVIDERS_GAP_MS;
+  return { options: { seed, lengthMs, kinds: ["kill"], replicas: 1 }, requests, faults };
+}
+
+const DYING_PROVIDERS_GAP_MS = 1_000;
+
 /** One line per fault, and what the requests are, for the log. */
 export function describePlan({ options, requests, faults }: ChaosPlan): string {
   const count = (matches: (request: PlannedRequest) => boolean): string => String(requests.filter(matches).length);

@@ -2,12 +2,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Exchange } from "../../cli/exchange/exchange.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
-import type { Backends } from "./backends.ts";
 import { makeRequest, type ClientOptions } from "./client.ts";
 import { injectFault, type FaultContext } from "./faults.ts";
 import { History, type HistoryEvent } from "./history.ts";
 import { leftOvers, leftOversOfStopped, QUEUE_EXPIRY_MS, readLogs, untilNothingIsLeft } from "./inspection.ts";
-import { judge, type Violation } from "./judge.ts";
+import { judge, type JudgeLimits, type Violation } from "./judge.ts";
 import type { ChaosPlan, PlannedRequest } from "./plan.ts";
 import { PlanClock } from "./plan-clock.ts";
 import { processesOf } from "./processes.ts";
@@ -21,7 +20,10 @@ export interface RunOptions {
   /** An empty folder for everything that the exchange writes. */
   readonly folder: string;
   readonly progress: (line: string) => void;
+  readonly depth: RunDepth;
   readonly backends: "embedded" | "real";
+  /** Of the machine: 1 is one with two quiet cores. All limits are so many times as long. */
+  readonly slowness: number;
   /** Requests under way at a time. */
   readonly maxAtOnce: number;
 }
@@ -32,39 +34,56 @@ export interface RunResult {
   readonly violations: readonly Violation[];
 }
 
-/** The product's own limits, so short that what ends by itself ends within the run. */
-const REQUEST_DEADLINE_MS = 60_000;
-const JOB_LEASE_MS = 30_000;
-const SETTINGS = {
-  DYNAMOS_REQUEST_DEADLINE_MS: String(REQUEST_DEADLINE_MS),
-  DYNAMOS_JOB_LEASE_MS: String(JOB_LEASE_MS),
-  DYNAMOS_ONLINE_LEASE_MS: "3000",
-  DYNAMOS_KEPT_ANSWER_MS: "15000",
-  DYNAMOS_ANSWER_LINGER_MS: "5000",
-  DYNAMOS_STALL_TIMEOUT_MS: "20000",
+/** How a run is done for what it is to show. */
+export interface RunDepth {
+  /** Longest time of a request at the product, for a slowness of 1. */
+  readonly requestDeadlineMs: number;
+  /** Whether in the end all must be well again, and nothing left behind; else only the requests count. */
+  readonly looksAtTheEnd: boolean;
+}
+
+/** As the plans are made for. */
+export const WHOLE: RunDepth = { requestDeadlineMs: 60_000, looksAtTheEnd: true };
+/** Soon over, also where a request is never answered. */
+export const REQUESTS_ALONE: RunDepth = { requestDeadlineMs: 30_000, looksAtTheEnd: false };
+
+/** The product's own limits, so short that what ends by itself ends within the run; and the harness's. All for a slowness of 1. */
+const JOB_LEASE_MS = 15_000;
+const SETTINGS_MS = {
+  DYNAMOS_JOB_LEASE_MS: JOB_LEASE_MS,
+  DYNAMOS_ONLINE_LEASE_MS: 3_000,
+  DYNAMOS_KEPT_ANSWER_MS: 15_000,
+  DYNAMOS_ANSWER_LINGER_MS: 5_000,
+  DYNAMOS_STALL_TIMEOUT_MS: 20_000,
 };
 /** A deadline's answer may take so long on its way. */
 const GRACE_MS = 20_000;
-const LIMITS = { toleranceMs: 5_000, recoveryMs: 20_000, maxMebibytes: 300 };
+const TOLERANCE_MS = 5_000;
+const RECOVERY_MS = 20_000;
 const CLIENT_LIMIT_MS = 150_000;
 /** Leases end between one and two times their length after their last use; a cancelled run may linger before. */
 const LEFT_OVER_LIMIT_MS = 2 * JOB_LEASE_MS + 20_000;
 const STOPPED_LIMIT_MS = 15_000;
 const READY_LIMIT_MS = 60_000;
+const MAX_MEBIBYTES = 300;
 const MEMORY_LOOK_MS = 2_000;
 const PROGRESS_MS = 15_000;
 
 /** Does the plan; resolves when nothing of it runs any more. */
 export async function runChaos(plan: ChaosPlan, options: RunOptions): Promise<RunResult> {
-  const { folder, progress } = options;
+  const { folder, progress, slowness } = options;
   const world = await openWorld({
     folder,
     seed: plan.options.seed,
     replicas: plan.options.replicas,
     backends: options.backends,
-    settings: SETTINGS,
+    settings: Object.fromEntries(
+      Object.entries({ ...SETTINGS_MS, DYNAMOS_REQUEST_DEADLINE_MS: options.depth.requestDeadlineMs }).map(
+        ([name, ms]) => [name, String(Math.round(ms * slowness))],
+      ),
+    ),
     hasSmallDisks: plan.options.kinds.includes("disk"),
-    readyMs: READY_LIMIT_MS,
+    readyMs: READY_LIMIT_MS * slowness,
   });
   const history = new History();
   const supervisor = new Supervisor(world.exchange, history);
@@ -82,11 +101,11 @@ export async function runChaos(plan: ChaosPlan, options: RunOptions): Promise<Ru
       watching.abort();
     }
     for (const [process, mebibytes] of await memory) history.add({ kind: "memory", process, mebibytes });
-    await inspectStopped(world, history);
+    if (options.depth.looksAtTheEnd) await inspectStopped(world, history, slowness);
   } finally {
     await world.close();
   }
-  return { history, violations: judge(history.events, LIMITS) };
+  return { history, violations: judge(history.events, limitsOf(slowness)) };
 }
 
 async function doPlan(
@@ -96,15 +115,16 @@ async function doPlan(
   supervisor: Supervisor,
   history: History,
 ): Promise<void> {
-  const { exchange, oracle, backends } = world;
+  const { exchange, oracle } = world;
+  const { slowness, depth } = options;
   const steps = new StepSignal();
   const client: ClientOptions = {
     history,
     oracle,
     doors: exchange.urls,
     onStep: (step) => steps.tell(step),
-    limitMs: CLIENT_LIMIT_MS,
-    attemptLimitMs: REQUEST_DEADLINE_MS + GRACE_MS,
+    limitMs: CLIENT_LIMIT_MS * slowness,
+    attemptLimitMs: (depth.requestDeadlineMs + GRACE_MS) * slowness,
   };
   const nextStep: FaultContext["nextStep"] = (step, signal) => steps.next(step, signal);
   const faults = { history, supervisor, world, nextStep, busy: new Set() };
@@ -116,11 +136,20 @@ async function doPlan(
       await injectFault(fault, faults);
     }),
   ]);
+  if (!depth.looksAtTheEnd) return;
   options.progress("all requests and faults have ended; now all is to be well again");
-  await heal(exchange, supervisor, history);
+  await heal(exchange, supervisor, history, slowness);
   for (const probe of PROBES) await makeRequest(probe, client);
   options.progress("looking for what is left behind");
-  await inspectRunning(exchange, backends, history);
+  await inspectRunning(world, history, slowness);
+}
+
+function limitsOf(slowness: number): JudgeLimits {
+  return {
+    toleranceMs: TOLERANCE_MS * slowness,
+    recoveryMs: RECOVERY_MS * slowness,
+    maxMebibytes: MAX_MEBIBYTES,
+  };
 }
 
 function describeProgress({ requests, faults }: ChaosPlan, { events }: History): string {
@@ -149,7 +178,7 @@ async function doRequests(
 }
 
 /** Waits until all services run and say that they are ready. */
-async function heal(exchange: Exchange, supervisor: Supervisor, history: History): Promise<void> {
+async function heal(exchange: Exchange, supervisor: Supervisor, history: History, slowness: number): Promise<void> {
   await supervisor.settle();
   const notReady = async () => {
     const outcomes = [...exchange.services.values()].map(async ({ name, url }) => {
@@ -158,7 +187,8 @@ async function heal(exchange: Exchange, supervisor: Supervisor, history: History
     });
     return (await Promise.all(outcomes)).flat();
   };
-  for (const left of await untilNothingIsLeft(notReady, READY_LIMIT_MS)) history.add({ kind: "leftOver", ...left });
+  for (const left of await untilNothingIsLeft(notReady, READY_LIMIT_MS * slowness))
+    history.add({ kind: "leftOver", ...left });
   history.add({ kind: "healed" });
 }
 
@@ -180,12 +210,12 @@ function recentDeaths(history: History): number {
   return history.events.filter(({ kind, atMs }) => kind === "exited" && atMs > sinceMs).length;
 }
 
-async function inspectRunning(exchange: Exchange, backends: Backends, history: History): Promise<void> {
+async function inspectRunning({ exchange, backends }: World, history: History, slowness: number): Promise<void> {
   const store = await openKnowledgeStore(backends.storeUrl);
   try {
     const left = await untilNothingIsLeft(
       () => leftOvers(exchange, backends, store, recentDeaths(history)),
-      LEFT_OVER_LIMIT_MS,
+      LEFT_OVER_LIMIT_MS * slowness,
     );
     for (const each of left) history.add({ kind: "leftOver", ...each });
   } finally {
@@ -193,12 +223,12 @@ async function inspectRunning(exchange: Exchange, backends: Backends, history: H
   }
 }
 
-async function inspectStopped({ stateFolder, backends }: World, history: History): Promise<void> {
+async function inspectStopped({ stateFolder, backends }: World, history: History, slowness: number): Promise<void> {
   const store = await openKnowledgeStore(backends.storeUrl);
   try {
     const left = await untilNothingIsLeft(
       () => leftOversOfStopped(stateFolder, backends, store, recentDeaths(history)),
-      STOPPED_LIMIT_MS,
+      STOPPED_LIMIT_MS * slowness,
     );
     for (const each of left) history.add({ kind: "leftOver", ...each });
   } finally {
