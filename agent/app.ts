@@ -34,6 +34,7 @@ import { JobRegistry } from "./jobs.ts";
 import { agentMetrics } from "./metrics.ts";
 import { EndRunsHearing } from "./replicas/end-runs.ts";
 import { removeInstanceQueues, removeLeftOvers, type LeftOversOptions } from "./replicas/left-overs.ts";
+import { ProvidedStreams } from "./replicas/provided-streams.ts";
 import { RequestClaims } from "./replicas/request-claims.ts";
 import { Siblings, type SiblingsOptions } from "./replicas/siblings.ts";
 import { Requests } from "./requests.ts";
@@ -113,6 +114,15 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       isKept: (request) => requests.has(request),
       report,
     }),
+    streams: new ProvidedStreams({
+      store,
+      party: steward,
+      instance,
+      lease: () => online.registration?.lease(),
+      siblings,
+      clock,
+      report,
+    }),
     metrics: counters,
     admission,
     data: new DataSources({
@@ -177,6 +187,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       leaseMs: settings.DYNAMOS_ONLINE_LEASE_MS,
       onRegisteredAgain: async (lease) => {
         await context.claims.restore(lease);
+        await context.streams.restore(lease);
         // While nobody knew of this instance, nobody told it what to end.
         await live.recheckAll();
       },

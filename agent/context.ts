@@ -12,6 +12,7 @@ import type { DataSources } from "./data-sources.ts";
 import type { StewardKeys } from "./identity.ts";
 import type { JobRegistry } from "./jobs.ts";
 import type { AgentMetrics } from "./metrics.ts";
+import type { ProvidedStreams } from "./replicas/provided-streams.ts";
 import type { RequestClaims } from "./replicas/request-claims.ts";
 import type { Siblings } from "./replicas/siblings.ts";
 import type { LiveRuns } from "./runs/live-runs.ts";
@@ -37,6 +38,7 @@ export interface AgentContext {
   readonly live: LiveRuns;
   readonly siblings: Siblings;
   readonly claims: RequestClaims;
+  readonly streams: ProvidedStreams;
   readonly metrics: AgentMetrics;
   /** Slots for runs that read data, and for runs that compute over others' streams. */
   readonly admission: { readonly reading: Admission; readonly computing: Admission };

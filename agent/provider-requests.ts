@@ -33,8 +33,16 @@ export async function handleProviderRequest(context: AgentContext, delivery: Del
   const deadline = withDeadline(new AbortController().signal, asked.deadlineMs, context.clock);
   // Before anything is waited for: a cancel that comes behind the request must find it.
   const live = context.live.enter(asked, deadline.signal);
+  const again = new AppError("conflict", `${asked.computeProvider} asked for this stream again.`);
+  const request = {
+    runName: asked.returnAddress,
+    dataRequest: `${asked.jobName}/${asked.requestId}`,
+    deadlineMs: asked.deadlineMs,
+    redeliveryCount: delivery.redeliveryCount,
+    supersede: () => live.end(again),
+  };
   try {
-    return await provide(context, asked, delivery, live);
+    return await context.streams.provide(request, live.signal, (life) => provide(context, asked, delivery, live, life));
   } finally {
     live.close();
     deadline.clear();
@@ -46,6 +54,7 @@ async function provide(
   asked: ProviderDataRequest,
   delivery: Delivery,
   live: LiveRun,
+  life: number,
 ): Promise<Settlement> {
   let allowed: GuardedUse;
   try {
@@ -55,16 +64,18 @@ async function provide(
     if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: asked.requestId }, UNEXPECTED);
     await acknowledge(context, delivery, asked.jobName, failure);
     // After a redelivery nobody waits for the acknowledgement any more, but for the stream.
-    if (delivery.redeliveryCount > 0) await fail(context, asked, delivery, failure);
+    if (life > 0) await fail(context, asked, life, failure);
+    return "accept";
+  }
+  if ((await context.bus.queueStatus(asked.returnAddress)) === undefined) {
+    context.logger.info({ dataRequest: asked.requestId }, "a stream is not provided: nobody takes it any more");
     return "accept";
   }
   await acknowledge(context, delivery, asked.jobName);
-  const again = new AppError("cancelled", `${asked.computeProvider} asked for this stream again.`);
-  context.live.cancelRequest(asked, again, live);
   guardGrant(context, live, allowed);
   keepJob(context, allowed.job, live);
   const trace = parseTraceContext(delivery.headers) ?? newTraceContext();
-  const firstAttempt = firstAttemptOf(asked, delivery);
+  const firstAttempt = firstAttemptOf(asked, life);
   try {
     await run(context, asked, { ...allowed, trace, firstAttempt }, live.signal);
   } catch (error) {
@@ -73,19 +84,14 @@ async function provide(
     const failure = toAppError(error).withParty(context.steward);
     if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: asked.requestId }, UNEXPECTED);
     context.logger.warn({ dataRequest: asked.requestId, code: failure.code }, "a provided stream failed");
-    await fail(context, asked, delivery, failure);
+    await fail(context, asked, life, failure);
   }
   return "accept";
 }
 
 /** Ends the stream at the third party, as of the last attempt that this life of the request could have made. */
-async function fail(
-  context: AgentContext,
-  asked: ProviderDataRequest,
-  delivery: Delivery,
-  failure: AppError,
-): Promise<void> {
-  const lastAttempt = firstAttemptOf(asked, delivery) + MAX_ATTEMPTS - 1;
+async function fail(context: AgentContext, asked: ProviderDataRequest, life: number, failure: AppError): Promise<void> {
+  const lastAttempt = firstAttemptOf(asked, life) + MAX_ATTEMPTS - 1;
   await failProvider(context, context.steward, asked.requestId, asked.returnAddress, failure, lastAttempt);
 }
 
@@ -100,11 +106,11 @@ function withinOwnLimits(context: AgentContext, asked: ProviderDataRequest): Pro
 }
 
 /**
- * Each attempt of the third party, and in it each redelivery after a crash here, is another life of the request: attempts count
- * on from one to the next, so that the third party can tell them apart.
+ * Each attempt of the third party, and in it each life of the request here (`replicas/provided-streams.ts`), has attempts of its
+ * own, which count on from one to the next, so that the third party can tell them apart.
  */
-function firstAttemptOf(asked: ProviderDataRequest, delivery: Delivery): number {
-  return ((asked.attempt - 1) * MAX_LIVES + delivery.redeliveryCount) * MAX_ATTEMPTS + 1;
+function firstAttemptOf(asked: ProviderDataRequest, life: number): number {
+  return ((asked.attempt - 1) * MAX_LIVES + life) * MAX_ATTEMPTS + 1;
 }
 
 async function allow(context: AgentContext, asked: ProviderDataRequest): Promise<GuardedUse> {

@@ -67,14 +67,14 @@ async function handlePolicyUpdate(context: AgentContext, delivery: Delivery): Pr
 }
 
 async function handleCancel(context: AgentContext, delivery: Delivery): Promise<Settlement> {
-  const { requestId, jobName, reason } = decodeJson(delivery, CancelMessage);
+  const { reason, ...runs } = decodeJson(delivery, CancelMessage);
   const { place: _place, party, details, ...rest } = reason;
   const failure = fromFailure({
     ...rest,
     ...(party === undefined ? {} : { party }),
     ...(details === undefined ? {} : { details }),
   });
-  await endRunsEverywhere(context, { requestId, jobName }, failure);
+  await endRunsEverywhere(context, runs, failure);
   return "accept";
 }
 

@@ -110,7 +110,7 @@ export const ProviderDataRequest = Type.Object({
   request: DataRequest,
   /** The third party, and the run queue there that takes the frames. */
   computeProvider: StewardName,
-  returnAddress: Type.String(),
+  returnAddress: Type.String({ minLength: 1 }),
   /** The third party's own attempt at the request: each asks for the stream anew. */
   attempt: Type.Integer({ minimum: 1 }),
   credits: Type.Integer({ minimum: 1 }),
@@ -119,16 +119,32 @@ export const ProviderDataRequest = Type.Object({
 export type ProviderDataRequest = Static<typeof ProviderDataRequest>;
 
 /** `cancel`: to `<STEWARD>-in` of every party of a plan. Clients choose request ids, so only job and id together are unique. */
-export const CancelMessage = Type.Object({ requestId: Type.String(), jobName: Type.String(), reason: FailureBody });
+export const CancelMessage = Type.Object({
+  requestId: Type.String(),
+  jobName: Type.String(),
+  /** From a third party: only the stream to this run of its, not one that it has asked for since. */
+  returnAddress: Type.Optional(Type.String()),
+  reason: FailureBody,
+});
 export type CancelMessage = Static<typeof CancelMessage>;
 
 /** `endRuns`: to the control queue of every other instance of the party that was told: ends a job's runs, or one request's. */
 export const EndRunsMessage = Type.Object({
   jobName: Type.String(),
   requestId: Type.Optional(Type.String()),
+  returnAddress: Type.Optional(Type.String()),
   reason: FailureBody,
 });
 export type EndRunsMessage = Static<typeof EndRunsMessage>;
+
+/** Which instance provides a stream, and in which life of the request: `/agents/streams/<NAME>/<third party's run>`. */
+export const StreamClaim = Type.Object({
+  instance: Type.String(),
+  life: Type.Integer({ minimum: 0 }),
+  /** The instance ended without having provided it whole: anybody may go on. */
+  isAbandoned: Type.Optional(Type.Boolean()),
+});
+export type StreamClaim = Static<typeof StreamClaim>;
 
 /** An instance of a party's agent, living or stopping: `/agents/instances/<NAME>/<instance>`. */
 export const AgentInstanceRecord = Type.Object({ instance: Type.String(), instanceUrl: Type.String() });

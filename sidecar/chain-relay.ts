@@ -199,7 +199,8 @@ export class ChainRelay {
 
   /** The first message. It is settled when the run is over. */
   async #takeRequest(request: RunRequest, delivery: Delivery): Promise<Settlement> {
-    if (this.#run !== undefined) return "reject";
+    // The same message again; the first one is settled with the run.
+    if (this.#run !== undefined) return "accept";
     const trace =
       parseTraceContext({ traceparent: request.traceparent, tracestate: request.tracestate }) ??
       parseTraceContext(delivery.headers) ??

@@ -15,10 +15,11 @@ import type { Siblings } from "./siblings.ts";
 
 const RETRY_MS = 1_000;
 
-/** Which runs: all of a job, or those of one request of it. */
+/** Which runs: all of a job, those of one request of it, or of that only the stream to one run of a third party. */
 export interface RunsToEnd {
   readonly jobName: string;
   readonly requestId?: string;
+  readonly returnAddress?: string;
 }
 
 /** What ending runs works with. */
@@ -128,13 +129,13 @@ function handle(live: LiveRuns, logger: Logger, delivery: Delivery): Settlement 
     logger.warn({ messageType: delivery.type }, "rejected a message of unknown type from another instance");
     return "reject";
   }
-  const { reason, ...runs } = decodeJson(delivery, EndRunsMessage);
-  const { jobName, requestId } = runs;
-  endRuns(live, { jobName, ...(requestId === undefined ? {} : { requestId }) }, fromFailure(reason));
+  const runs = decodeJson(delivery, EndRunsMessage);
+  endRuns(live, runs, fromFailure(runs.reason));
   return "accept";
 }
 
-function endRuns(live: LiveRuns, { jobName, requestId }: RunsToEnd, reason: AppError): void {
+function endRuns(live: LiveRuns, runs: EndRunsMessage | RunsToEnd, reason: AppError): void {
+  const { jobName, requestId, returnAddress } = runs;
   if (requestId === undefined) live.cancelJob(jobName, reason);
-  else live.cancelRequest({ requestId, jobName }, reason);
+  else live.cancelRequest({ requestId, jobName, ...(returnAddress === undefined ? {} : { returnAddress }) }, reason);
 }

@@ -5,6 +5,8 @@ import { toAppError, type AppError } from "../../lib/errors.ts";
 export interface RunOwner {
   readonly requestId: string;
   readonly jobName: string;
+  /** Of a provided stream: the third party's run that takes it. */
+  readonly returnAddress?: string;
 }
 
 /** A run's entry; close it when the run has ended. */
@@ -50,8 +52,8 @@ export class LiveRuns {
    *
    * @param outer ends the run too: its caller's or its deadline's signal.
    */
-  enter({ requestId, jobName }: RunOwner, outer: AbortSignal): LiveRun {
-    return this.#enter({ requestId, jobName }, outer);
+  enter({ requestId, jobName, returnAddress }: RunOwner, outer: AbortSignal): LiveRun {
+    return this.#enter({ requestId, jobName, ...(returnAddress === undefined ? {} : { returnAddress }) }, outer);
   }
 
   /** Enters an answer that is passed through: only the end of this process ends it; cancels reach it where it is made. */
@@ -96,11 +98,13 @@ export class LiveRuns {
     if (failures.length > 0) throw new AggregateError(failures, "Some runs could not be held against the agreement.");
   }
 
-  /** Ends the runs of one request, `except` one of them; returns how many there were. */
-  cancelRequest({ requestId, jobName }: RunOwner, reason: AppError, except?: LiveRun): number {
+  /** Ends the runs of one request, with a return address only those for it; returns how many there were. */
+  cancelRequest({ requestId, jobName, returnAddress }: RunOwner, reason: AppError): number {
     return this.#cancel(
-      ({ owner, abort }) =>
-        owner?.requestId === requestId && owner.jobName === jobName && abort.signal !== except?.signal,
+      ({ owner }) =>
+        owner?.requestId === requestId &&
+        owner.jobName === jobName &&
+        (returnAddress === undefined || owner.returnAddress === returnAddress),
       reason,
     );
   }

@@ -42,6 +42,9 @@ export const queueInfoKeys = keyPattern("/agents/jobs/{party}/queueInfo/{localJo
 /** Which instance of a party's agent runs a data request, under that instance's lease. */
 export const agentRequestKeys = keyPattern("/agents/requests/{party}/{userName}/{requestId}");
 
+/** Which instance of a data provider's agent provides a stream to a third party's run, under that instance's lease. */
+export const providedStreamKeys = keyPattern("/agents/streams/{party}/{runName}");
+
 /** State of one data request at the orchestrator. */
 export const orchestratorRequestKeys = keyPattern("/orchestrator/requests/{userName}/{requestId}");
 

@@ -83,9 +83,11 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       busUrl: backends.busUrl,
       environment: options.settings,
       environmentOf,
+      offline: [...STEWARDS, THIRD_PARTY],
       replicas: { orchestrator: replicas, policyEnforcer: replicas, agent: replicas },
       readyMs: options.readyMs,
     });
+    for (const name of environmentOfAgents(environmentOf)) await startPatiently(exchange, name);
     const setClock = (process: string, byMs: number): Promise<void> => writeFile(join(clocks, process), String(byMs));
     return { exchange, backends, oracle, stateFolder, links, disks, setClock, close };
   } catch (error) {
@@ -93,6 +95,24 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     throw error;
   }
 }
+
+function environmentOfAgents(environmentOf: Readonly<Record<string, unknown>>): readonly string[] {
+  return Object.keys(environmentOf).filter((name) => name.startsWith("agent-"));
+}
+
+/** As a cluster would: a part that does not come up at first is tried again. */
+async function startPatiently(exchange: Exchange, name: string): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await exchange.start(name);
+      return;
+    } catch (error) {
+      if (tries === START_TRIES) throw error;
+    }
+  }
+}
+
+const START_TRIES = 3;
 
 const PARTS = ["orchestrator", "policy-enforcer", ...[...STEWARDS, THIRD_PARTY].map((party) => `agent-${party}`)];
 

@@ -14,6 +14,7 @@ import { addDataRequestRoutes } from "../../agent/http/data-requests.ts";
 import { loadStewardKeys } from "../../agent/identity.ts";
 import { JobRegistry } from "../../agent/jobs.ts";
 import { agentMetrics } from "../../agent/metrics.ts";
+import { ProvidedStreams } from "../../agent/replicas/provided-streams.ts";
 import { RequestClaims } from "../../agent/replicas/request-claims.ts";
 import { Siblings } from "../../agent/replicas/siblings.ts";
 import { Requests } from "../../agent/requests.ts";
@@ -132,6 +133,15 @@ export async function openAgentDoor(
       instanceUrl: () => "http://127.0.0.1",
       lease: () => lease,
       isKept: (request) => requests.has(request),
+      report: () => undefined,
+    }),
+    streams: new ProvidedStreams({
+      store,
+      party,
+      instance: INSTANCE,
+      lease: () => lease,
+      siblings,
+      clock: systemClock,
       report: () => undefined,
     }),
     metrics: agentMetrics(admission),
