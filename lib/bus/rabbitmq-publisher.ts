@@ -1,6 +1,6 @@
 /** Publishes with confirms, in order, over one channel that is opened anew when it breaks. */
 
-import type { ConfirmChannel, Message } from "amqplib";
+import { IllegalOperationError, type ConfirmChannel, type Message } from "amqplib";
 import type { Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
 import type { BusMetrics } from "./bus-metrics.ts";
@@ -30,6 +30,9 @@ const MAX_UNCONFIRMED = 512;
 /** How long a publish waits while the broker takes no messages at all. */
 const MAX_BLOCKED_MS = 600_000;
 const CHECK_MS = 200;
+const REOPEN_PAUSE_MS = 50;
+/** What amqplib says when the broker could not take a message. */
+const NACKED = "message nacked";
 
 /**
  * A message is waiting, then unconfirmed, then settled. Nothing is sent while the broker has blocked the connection. What
@@ -131,9 +134,15 @@ export class RabbitMqPublisher {
     try {
       const options = publishOptions(message, { user, now: this.#clock.now(), sequence });
       channel.publish(EXCHANGE, queue, contentOf(message), options, (error: Error | null) =>
-        this.#confirmed(pending, error),
+        this.#confirmed(channel, pending, error),
       );
     } catch (cause) {
+      if (cause instanceof IllegalOperationError) {
+        // The channel has ended, and will say so in a moment; this message is not sent yet.
+        this.#leave(channel);
+        this.#waiting.unshift(pending);
+        return;
+      }
       // amqplib refuses before it writes anything: a header or property that AMQP cannot carry.
       return this.#settle(
         pending,
@@ -146,7 +155,9 @@ export class RabbitMqPublisher {
     this.#unconfirmedBytes += message.body.byteLength;
   }
 
-  #confirmed(pending: Pending, error: Error | null): void {
+  #confirmed(channel: ConfirmChannel, pending: Pending, error: Error | null): void {
+    // amqplib fails what is unconfirmed on a channel that has ended before it tells the channel's own listeners.
+    if (error !== null && error.message !== NACKED) this.#leave(channel);
     if (!this.#forget(pending)) return;
     if (error !== null) this.#settle(pending, this.#unknownOutcome(pending, error));
     else if (pending.isReturned) this.#settle(pending, noQueue(pending.queue));
@@ -157,20 +168,18 @@ export class RabbitMqPublisher {
   #openSoon(): void {
     if (this.#isOpening) return;
     this.#isOpening = true;
-    this.#open().then(
-      () => {
-        this.#isOpening = false;
-        this.#pump();
-      },
-      (error: unknown) => {
-        this.#isOpening = false;
-        // The connection broke meanwhile: it is waited for again, unless it was closed, or nobody waits any more.
-        if (this.#isClosed || this.#waiting.length === 0) return;
-        const refused = refusal(error, this.#address);
-        if (refused === undefined) return this.#openSoon();
-        for (const pending of this.#waiting.splice(0)) this.#settle(pending, refused);
-      },
-    );
+    const done = (): void => {
+      this.#isOpening = false;
+      this.#pump();
+    };
+    this.#open().then(done, (error: unknown) => void this.#couldNotOpen(error).then(done));
+  }
+
+  /** The connection broke meanwhile, and is waited for again; or it was closed, or refuses. */
+  async #couldNotOpen(error: unknown): Promise<void> {
+    const refused = refusal(error, this.#address);
+    if (refused === undefined) await this.#clock.sleep(REOPEN_PAUSE_MS);
+    else for (const pending of this.#waiting.splice(0)) this.#settle(pending, refused);
   }
 
   async #open(): Promise<void> {
@@ -178,10 +187,12 @@ export class RabbitMqPublisher {
     const channel = await model.createConfirmChannel();
     channel.on("return", (message: Message) => this.#returned(message));
     channel.on("error", (error: Error) => this.#refused(channel, error));
-    channel.on("close", () => {
-      if (this.#channel === channel) this.#channel = undefined;
-    });
+    channel.on("close", () => this.#leave(channel));
     this.#channel = channel;
+  }
+
+  #leave(channel: ConfirmChannel): void {
+    if (this.#channel === channel) this.#channel = undefined;
   }
 
   #returned(message: Message): void {
@@ -196,7 +207,7 @@ export class RabbitMqPublisher {
    * another channel. What came before it may have arrived; it fails when amqplib closes the channel.
    */
   #refused(channel: ConfirmChannel, error: Error): void {
-    if (this.#channel === channel) this.#channel = undefined;
+    this.#leave(channel);
     const sent = [...this.#unconfirmed.values()];
     const topic = refusedTopic(error);
     const culprit = sent.findIndex((pending) => topic === undefined || pending.queue === topic);
