@@ -12,6 +12,8 @@ const USAGE = `dynamos: data exchange between data stewards
       plays the story of the README and checks its answers
   dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL] [--json]
       looks at a deployment, and says what is wrong with it and what to do
+  dynamos dead-letters [list|show ID|replay ID] [--bus URL] [--state FOLDER] [--limit N] [--json]
+      what the message bus could not deliver, without its contents; sends one again
   dynamos data propose FILE … [--delimiter CHARACTER]
       proposes a data set's columns and their types from its files
   dynamos data check DATASET.json PARTY.json
@@ -87,6 +89,21 @@ async function dispatch(name: string, args: string[]): Promise<number> {
       const { configuration, state, store, bus, orchestrator, json } = values;
       return doctor({ configuration, stateFolder: state, store, bus, orchestrator, json, write });
     }
+    case "dead-letters": {
+      const { values, positionals } = parseArgs({
+        args,
+        allowPositionals: true,
+        options: {
+          bus: { type: "string" },
+          state: { type: "string" },
+          limit: { type: "string", default: "100" },
+          json: { type: "boolean", default: false },
+        },
+      });
+      const { deadLetters } = await import("./commands/dead-letters.ts");
+      const { bus, state, json } = values;
+      return deadLetters({ words: positionals, bus, stateFolder: state, limit: count(values.limit), json, write });
+    }
     case "data": {
       const { data } = await import("./commands/data.ts");
       return data(args, write);
@@ -101,6 +118,12 @@ function portNumber(text: string): number {
   const port = Number(text);
   if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new Error(`--port ${text} is no port: 0 to 65535.`);
   return port;
+}
+
+function count(text: string): number {
+  const limit = Number(text);
+  if (!Number.isInteger(limit) || limit < 1) throw new Error(`--limit ${text}: write a number from 1.`);
+  return limit;
 }
 
 function stopSignal(): Promise<void> {

@@ -36,10 +36,15 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
     return bus;
   }
 
+  /** The management's statistics, which know the connections, come every five seconds. */
+  async function cutConnections(): Promise<void> {
+    await eventually(async () => (await server.cutConnections(vhost)) > 0, { timeoutMs: 20_000 });
+  }
+
   const faults: readonly (readonly [string, () => Promise<unknown>])[] = [
     ["is stopped and started", () => server.restart()],
     ["is killed and started", () => server.kill().then(() => server.start())],
-    ["has its connections cut", () => server.cutConnections(vhost)],
+    ["has its connections cut", cutConnections],
     [
       "hangs for seconds",
       async () => {
@@ -169,8 +174,7 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
       });
       await bus.publish(queue, message("twice"));
       await eventually(() => counts.length === 1);
-      // The management's statistics, which know the connections, come every five seconds.
-      await eventually(async () => (await server.cutConnections(vhost)) > 0, { timeoutMs: 20_000 });
+      await cutConnections();
       await eventually(() => counts.length === 2);
       gate.open();
       await consumer.close();
