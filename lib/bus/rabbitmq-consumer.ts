@@ -227,25 +227,29 @@ export class RabbitMqConsumer implements Consumer {
   async #drain(): Promise<void> {
     this.#end();
     const line = this.#line;
-    if (line?.isOpen === true) await this.#cancel(line);
+    const isAnswered = line?.isOpen === true && (await this.#cancel(line));
     await Promise.all(this.#underWay);
-    if (line?.isOpen === true) await this.#patiently(endChannel(line.channel));
+    // The channel of a broker that does not answer goes with its connection.
+    if (isAnswered && line.isOpen) await this.#patiently(endChannel(line.channel));
     this.#line = undefined;
   }
 
-  async #cancel({ channel, consumerTag }: Line): Promise<void> {
+  async #cancel({ channel, consumerTag }: Line): Promise<boolean> {
     // A connection that breaks meanwhile has cancelled it as well.
     const cancelled = channel.cancel(consumerTag).then(
       () => undefined,
       () => undefined,
     );
-    await this.#patiently(cancelled);
+    return this.#patiently(cancelled);
   }
 
-  async #patiently(work: Promise<void>): Promise<void> {
+  /** Whether it came to an end in time. */
+  async #patiently(work: Promise<void>): Promise<boolean> {
     const stop = new AbortController();
-    await Promise.race([work, this.#context.clock.sleep(CANCEL_TIMEOUT_MS, stop.signal)]);
+    const tooLong = this.#context.clock.sleep(CANCEL_TIMEOUT_MS, stop.signal).then(() => false);
+    const isDone = await Promise.race([work.then(() => true), tooLong]);
     stop.abort();
+    return isDone;
   }
 
   /** Ends early with the consumer. */

@@ -142,6 +142,8 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
   test("a message that was not confirmed when the connection broke is not sent again by itself", async () => {
     const bus = await openBus();
     const queue = await newQueue(bus);
+    await bus.publish(queue, message("first"));
+    await sleep(YOUNG_QUEUE_MS);
     server.pause();
     const outcome = bus.publish(queue, message("in doubt")).then(
       () => undefined,
@@ -150,12 +152,12 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
     // Sent, as far as this process can tell, before the broker dies.
     await sleep(100);
     await server.kill();
+    await server.start();
     const error = await outcome;
     assert.ok(withCode("unavailable")(error));
     assert.match(String(error), /may or may not/);
-    await server.start();
     await bus.publish(queue, message("next"));
-    assert.deepEqual((await take(bus, queue, 1)).map(nameOf), ["next"]);
+    assert.deepEqual((await take(bus, queue, 2)).map(nameOf), ["first", "next"]);
   });
 
   test("a handler that was under way when the connection broke settles nothing; its message comes again", async (context) => {
@@ -231,6 +233,19 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
     for (const name of ["a", "b", "c"]) await bus.publish(queue, message(name));
     await server.ctl("set_vm_memory_high_watermark", "0.00001");
     context.after(() => server.ctl("set_vm_memory_high_watermark", "absolute", "1GB"));
+    // The broker looks at its memory every second, and blocks a connection that then publishes.
+    await eventually(async () => (await server.ctl("eval", "rabbit_alarm:get_alarms().")).includes("memory"), {
+      describe: "the alarm",
+      timeoutMs: 20_000,
+    });
+    const onItsWay = bus.publish(queue, message("first"));
+    await eventually(
+      async () => {
+        const connections = (await server.api("GET", `/vhosts/${vhost.name}/connections`)) as { state: string }[];
+        return connections.some(({ state }) => state === "blocked");
+      },
+      { describe: "the connection to be blocked", timeoutMs: 20_000, intervalMs: 200 },
+    );
     const names = Array.from({ length: 100 }, (_, index) => `n${index}`);
     let confirmed = 0;
     const publishing = Promise.all(names.map((name) => bus.publish(queue, message(name)).then(() => (confirmed += 1))));
@@ -246,8 +261,8 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
     await hasty;
     assert.equal(confirmed, 0);
     await server.ctl("set_vm_memory_high_watermark", "absolute", "1GB");
-    await publishing;
-    assert.deepEqual((await take(bus, queue, names.length, 1)).map(nameOf), names);
+    await Promise.all([onItsWay, publishing]);
+    assert.deepEqual((await take(bus, queue, 1 + names.length, 1)).map(nameOf), ["first", ...names]);
   });
 
   test("closing does not wait for a broker that hangs", async () => {
