@@ -17,41 +17,51 @@ removeStaleOutputs(root, join(root, "dist"));
 const { build } = await import("esbuild");
 const services = ["orchestrator/main", "orchestrator/policy-enforcer/main", "agent/main", "sidecar/messaging-main"];
 const microservices = ["sql-query", "sql-anonymize", "sql-aggregate", "sql-algorithm", "sql-graph"];
-const { metafile } = await build({
-  metafile: true,
-  absWorkingDir: root,
-  entryPoints: [
-    ...services.map((name) => `dist/${name}.js`),
-    "dist/sidecar/main.js",
-    ...microservices.map((name) => `dist/microservices/${name}/main.js`),
-    "dist/microservices/sql-query/query-child.js",
-    "dist/microservices/sql-query/world-child.js",
-  ],
-  outdir: "dist/bundle",
-  outbase: "dist",
-  bundle: true,
-  splitting: true,
-  platform: "node",
-  format: "esm",
-  target: "node20",
-  sourcemap: true,
-  logLevel: "warning",
-  // Native code, what reads files of its own package, and what is loaded only now and then stays outside.
-  external: [
-    "better-sqlite3",
-    "etcd3",
-    "@viz-js/viz",
-    "vega",
-    "vega-lite",
-    "@resvg/resvg-js",
-    "dejavu-fonts-ttf",
-    "@opentelemetry/sdk-node",
-    "@opentelemetry/exporter-trace-otlp-http",
-  ],
-  // Some of the bundled packages are CommonJS and ask for built-in modules.
-  banner: {
-    js: 'import { createRequire as bundledRequire } from "node:module"; const require = bundledRequire(import.meta.url);',
-  },
-});
+const inChains = [
+  "sidecar/main",
+  ...microservices.map((name) => `microservices/${name}/main`),
+  "microservices/sql-query/query-child",
+  "microservices/sql-query/world-child",
+];
+/** Native code, and what is loaded only now and then, stays outside. */
+const outside = [
+  "better-sqlite3",
+  "vega",
+  "vega-lite",
+  "@resvg/resvg-js",
+  "dejavu-fonts-ttf",
+  "@viz-js/viz",
+  "@opentelemetry/sdk-node",
+  "@opentelemetry/exporter-trace-otlp-http",
+];
+const outputs = [
+  ...(await bundle(inChains, outside)),
+  // etcd's client reads files of its own package, and must meet the same gRPC as the adapter around it.
+  ...(await bundle(services, [...outside, "etcd3", "@grpc/grpc-js"])),
+];
 // Afterwards rather than before, so that an exchange that runs from here finds its programs all the time.
-removeOtherOutputs(join(root, "dist/bundle"), new Set(Object.keys(metafile.outputs).map((file) => join(root, file))));
+removeOtherOutputs(join(root, "dist/bundle"), new Set(outputs));
+
+/** Bundles these programs of `dist/`; resolves with the absolute paths of what it wrote. */
+async function bundle(programs, external) {
+  const { metafile } = await build({
+    metafile: true,
+    absWorkingDir: root,
+    entryPoints: programs.map((program) => `dist/${program}.js`),
+    outdir: "dist/bundle",
+    outbase: "dist",
+    bundle: true,
+    splitting: true,
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    sourcemap: true,
+    logLevel: "warning",
+    external,
+    // Some of the bundled packages are CommonJS and ask for built-in modules.
+    banner: {
+      js: 'import { createRequire as bundledRequire } from "node:module"; const require = bundledRequire(import.meta.url);',
+    },
+  });
+  return Object.keys(metafile.outputs).map((file) => join(root, file));
+}
