@@ -47,6 +47,11 @@ export class NetworkPath {
     for (const socket of this.#sockets()) socket.resume();
   }
 
+  /** Mends for new connections only: those that there were stay silent, as behind a firewall that forgot them. */
+  forget(): void {
+    this.#state = "open";
+  }
+
   async close(): Promise<void> {
     this.#breakOff();
     await new Promise((resolve) => this.#server.close(resolve));
