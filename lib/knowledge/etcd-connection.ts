@@ -4,7 +4,7 @@
  *
  * Of `etcd3` it uses the wire protocol (`Host`: one gRPC client per service), and not its `ConnectionPool`: that one reads
  * credentials once, repeats writes whose fate is unknown, and leaks a channel per authentication.
- * See `docs/decisions/0011-etcd-adapter.md`.
+ * See `docs/decisions/0013-etcd-adapter.md`.
  */
 import { setMaxListeners } from "node:events";
 import { Channel, type ChannelCredentials, Metadata, connectivityState, credentials } from "@grpc/grpc-js";

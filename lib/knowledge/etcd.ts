@@ -4,7 +4,7 @@
  * Siblings: `etcd-url.ts` says where it is and how to get in, `etcd-connection.ts` connects, `etcd-calls.ts` gives every
  * request its deadline and repeats what may be repeated, `etcd-errors.ts` sorts failures, `etcd-keys.ts` and `etcd-reads.ts`
  * are about keys and ranges of them, `etcd-watch.ts` and `etcd-lease.ts` are what their names say. What of the client
- * library is used, and what is not: `docs/decisions/0011-etcd-adapter.md`.
+ * library is used, and what is not: `docs/decisions/0013-etcd-adapter.md`.
  */
 import { randomBytes } from "node:crypto";
 import { type ICompare, type IRequestOp, type ITxnResponse } from "etcd3";
