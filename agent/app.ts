@@ -14,8 +14,9 @@ import { createHttpServer } from "../lib/http/server.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
 import { agentInstanceKeys, onlineKeys } from "../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
+import type { Lease } from "../lib/knowledge/knowledge-store.ts";
 import { openKnowledgeStore } from "../lib/knowledge/open.ts";
-import type { ProgramContext } from "../lib/lifecycle.ts";
+import type { ProgramContext, ReleaseStack } from "../lib/lifecycle.ts";
 import type { OnlineRecord } from "../lib/messages.ts";
 import { keepRegistered, type Registration } from "../lib/registration.ts";
 import { startMetrics } from "../lib/telemetry/metrics.ts";
@@ -166,42 +167,64 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
 
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
   observeServiceQueue(bus, agentQueue(steward));
+  online.registration = await joinParty(context, { dns: url, instanceUrl: online.instanceUrl }, releases);
+  await takeWork(context, server, program);
+  // First of all, nobody brings new work; to its siblings this instance lives until its runs have ended.
+  const onlineKey = onlineKeys.key({ party: steward, instanceId: instance });
+  releases.push("online record", () => online.registration?.withdraw(onlineKey));
+  logger.info({ url }, "agent is ready");
+  return { url };
+}
+
+/** Makes this instance known, to those who bring work and to its siblings, and watches the agreement that its runs are held to. */
+async function joinParty(
+  context: AgentContext,
+  urls: Pick<OnlineRecord, "dns" | "instanceUrl">,
+  releases: ReleaseStack,
+): Promise<Registration> {
+  const { steward, instance, knowledge, settings, keys, claims, streams, live, clock, logger } = context;
+  const parts = { party: steward, instanceId: instance };
   const record: OnlineRecord = {
     name: steward,
     activeSince: new Date(clock.now()).toISOString(),
     routingKey: agentQueue(steward),
-    dns: url,
-    instanceUrl: online.instanceUrl,
+    ...urls,
     instance,
     grantKeys: [{ ...keys.publicGrantKey }],
   };
-  const parts = { party: steward, instanceId: instance };
-  // Before any work is taken: what an unknown instance runs would count as a dead one's.
+  const records = [
+    { key: agentInstanceKeys.key(parts), value: { instance, instanceUrl: urls.instanceUrl } },
+    { key: onlineKeys.key(parts), value: record },
+  ];
+  const onRegisteredAgain = async (lease: Lease): Promise<void> => {
+    await claims.restore(lease);
+    await streams.restore(lease);
+    // While nobody knew of this instance, nobody told it what to end.
+    await live.recheckAll();
+  };
+  const leaseMs = settings.DYNAMOS_ONLINE_LEASE_MS;
   const registration = await keepRegistered(
-    store,
-    {
-      records: [
-        { key: agentInstanceKeys.key(parts), value: { instance, instanceUrl: online.instanceUrl } },
-        { key: onlineKeys.key(parts), value: record },
-      ],
-      leaseMs: settings.DYNAMOS_ONLINE_LEASE_MS,
-      onRegisteredAgain: async (lease) => {
-        await context.claims.restore(lease);
-        await context.streams.restore(lease);
-        // While nobody knew of this instance, nobody told it what to end.
-        await live.recheckAll();
-      },
-    },
+    knowledge.store,
+    { records, leaseMs, onRegisteredAgain },
     { clock, logger },
   );
-  online.registration = registration;
   releases.push("registration", () => registration.close());
-  const guarding = new AbortController();
-  const guarded = followAgreement(context, live, guarding.signal);
+  const ending = new AbortController();
+  const following = followAgreement(context, live, ending.signal);
   releases.push("watch for the agreement", async () => {
-    guarding.abort();
-    await guarded;
+    ending.abort();
+    await following;
   });
+  return registration;
+}
+
+/** Takes messages, and only once this instance is known: what an unknown one runs would count as a dead one's. */
+async function takeWork(
+  context: AgentContext,
+  server: { close(): Promise<unknown> },
+  program: ProgramContext,
+): Promise<void> {
+  const { steward, bus, live, settings, logger } = context;
   const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
     // A provided stream holds its message as long as it runs or waits: those that follow must find room.
     prefetch: settings.DYNAMOS_MAX_RUNS + settings.DYNAMOS_MAX_QUEUED_RUNS + CONTROL_PREFETCH,
@@ -213,7 +236,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     },
   });
   const drainMs = settings.DYNAMOS_DRAIN_MS;
-  releases.push(
+  program.releases.push(
     "http server, service queue and runs",
     async () => {
       // Nothing new comes in from here on; what runs may end by itself, and is ended when the time is up.
@@ -224,10 +247,6 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     },
     drainMs + DRAIN_REST_MS,
   );
-  // First of all, nobody brings new work; to its siblings this instance lives until its runs have ended.
-  releases.push("online record", () => registration.withdraw(onlineKeys.key(parts)));
-  logger.info({ url }, "agent is ready");
-  return { url };
 }
 
 /** Watches the other instances; what dead ones left is removed now, and whenever one has died. */
