@@ -25,7 +25,7 @@ import { startTracing } from "../lib/telemetry/tracing.ts";
 import { remoteJwks } from "../lib/tokens.ts";
 import { Admission } from "./admission.ts";
 import { AnswersFolder } from "./answers-folder.ts";
-import type { AgentSettings } from "./config.ts";
+import { orchestratorUrls, type AgentSettings } from "./config.ts";
 import type { AgentContext } from "./context.ts";
 import { DataSources } from "./data-sources.ts";
 import { followAgreement } from "./grant-guard.ts";
@@ -102,7 +102,10 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     rpc,
     runner,
     keys,
-    tokenKeys: remoteJwks(`${settings.DYNAMOS_ORCHESTRATOR_URL}/.well-known/jwks.json`, { clock }),
+    tokenKeys: remoteJwks(
+      orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),
+      { clock },
+    ),
     jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS),
     live,
     siblings,
@@ -287,8 +290,15 @@ function dependenciesOf(
     {
       name: "orchestrator",
       required: false,
-      check: () => requireAnswer(`${settings.DYNAMOS_ORCHESTRATOR_URL}/health`),
+      check: () => requireAnyAnswer(orchestratorUrls(settings).map((url) => `${url}/health`)),
       fix: "See that DYNAMOS_ORCHESTRATOR_URL is the orchestrator's address: the keys that check tokens come from there.",
     },
   ];
+}
+
+/** One that answers is enough; where none does, the first one's fault is told. */
+async function requireAnyAnswer(urls: readonly string[]): Promise<void> {
+  const outcomes = await Promise.allSettled(urls.map((url) => requireAnswer(url)));
+  if (outcomes.some(({ status }) => status === "fulfilled")) return;
+  for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
 }

@@ -15,7 +15,10 @@ export const AgentSettings = Type.Object({
   ),
   DYNAMOS_JOBS: Type.String({ description: "job runner, for example local:/path/jobs" }),
   DYNAMOS_STATE_FOLDER: Type.String({ description: "folder for keys, loaded data and kept answers" }),
-  DYNAMOS_ORCHESTRATOR_URL: Type.String({ description: "base URL of the orchestrator, whose keys sign tokens" }),
+  DYNAMOS_ORCHESTRATOR_URL: Type.String({
+    description:
+      "base URL of the orchestrator, whose keys sign tokens; of several with commas between, one must answer",
+  }),
   DYNAMOS_DATA_FILE: Type.Optional(Type.String({ description: "JSON file that says where this steward's data are" })),
   DYNAMOS_HOST: Type.String({ default: "127.0.0.1", description: "address to listen on" }),
   DYNAMOS_PORT: Type.Integer({
@@ -125,3 +128,8 @@ export const AgentSettings = Type.Object({
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String({ description: "OpenTelemetry collector; absent: no spans" })),
 });
 export type AgentSettings = Static<typeof AgentSettings>;
+
+/** The base URLs of the orchestrator's replicas, each without a slash at its end. */
+export function orchestratorUrls({ DYNAMOS_ORCHESTRATOR_URL: urls }: AgentSettings): readonly string[] {
+  return urls.split(",").map((url) => url.trim().replace(/\/+$/, ""));
+}

@@ -183,17 +183,18 @@ export interface RemoteJwksOptions {
 }
 
 /**
- * A key getter over the published set at `url`: cached, fetched once for all who wait, again when a token names a key
- * that it lacks. `unavailable` only when the orchestrator cannot be reached and nothing is cached.
+ * A key getter over the published set, which is the same at each of these URLs (of an orchestrator's replicas) and is taken from
+ * the first that answers: cached, fetched once for all who wait, again when a token names a key that it lacks. `unavailable` only
+ * when no orchestrator can be reached and nothing is cached.
  */
-export function remoteJwks(url: string, options: RemoteJwksOptions): KeyGetter {
+export function remoteJwks(urls: readonly string[], options: RemoteJwksOptions): KeyGetter {
   const { clock, timeoutMs = 5_000, maxAgeMs = 300_000, cooldownMs = 5_000 } = options;
   let cached: { readonly find: ReturnType<typeof createLocalJWKSet>; readonly fetchedAtMs: number } | undefined;
   let fetching: Promise<void> | undefined;
   let triedAtMs = Number.NEGATIVE_INFINITY;
   const refresh = async (): Promise<void> => {
     triedAtMs = clock.now();
-    const keySet = await fetchKeySet(url, timeoutMs);
+    const keySet = await fetchKeySet(urls, timeoutMs);
     cached = { find: createLocalJWKSet(keySet), fetchedAtMs: clock.now() };
   };
   const refreshOnce = (): Promise<void> => (fetching ??= refresh().finally(() => (fetching = undefined)));
@@ -216,26 +217,31 @@ function keepCached(thrown: unknown): void {
   if (toAppError(thrown).code !== "unavailable") throw thrown;
 }
 
-async function fetchKeySet(url: string, timeoutMs: number): Promise<JSONWebKeySet> {
-  try {
-    const response = await fetch(url, {
-      signal: AbortSignal.timeout(timeoutMs),
-      headers: { accept: "application/json" },
-    });
-    if (!response.ok) throw new Error(`status ${String(response.status)}`);
-    const body = (await response.json()) as JSONWebKeySet;
-    createLocalJWKSet(body);
-    return body;
-  } catch (thrown) {
-    throw new AppError(
-      "unavailable",
-      `The orchestrator's public keys at ${url} cannot be read within ${String(timeoutMs)} ms.`,
-      {
-        party: "orchestrator",
-        cause: thrown,
-      },
-    );
+async function fetchKeySet(urls: readonly string[], timeoutMs: number): Promise<JSONWebKeySet> {
+  const faults: unknown[] = [];
+  for (const url of urls) {
+    try {
+      return await fetchKeySetAt(url, timeoutMs);
+    } catch (thrown) {
+      faults.push(thrown);
+    }
   }
+  throw new AppError(
+    "unavailable",
+    `The orchestrator's public keys at ${urls.join(" or ")} cannot be read within ${String(timeoutMs)} ms.`,
+    { party: "orchestrator", cause: faults.length === 1 ? faults[0] : new AggregateError(faults) },
+  );
+}
+
+async function fetchKeySetAt(url: string, timeoutMs: number): Promise<JSONWebKeySet> {
+  const response = await fetch(url, {
+    signal: AbortSignal.timeout(timeoutMs),
+    headers: { accept: "application/json" },
+  });
+  if (!response.ok) throw new Error(`status ${String(response.status)}`);
+  const body = (await response.json()) as JSONWebKeySet;
+  createLocalJWKSet(body);
+  return body;
 }
 
 async function verifyToken(

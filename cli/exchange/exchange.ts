@@ -126,7 +126,7 @@ export async function startExchange(options: ExchangeOptions): Promise<Exchange>
 }
 
 function agentEnvironment(
-  { party, replica }: PartProcess,
+  { party }: PartProcess,
   orchestrators: readonly string[],
   busUrl: string,
   state: string,
@@ -134,7 +134,7 @@ function agentEnvironment(
   return {
     DYNAMOS_STEWARD: party?.name ?? "",
     DYNAMOS_DATA_FILE: party?.dataFile ?? "",
-    DYNAMOS_ORCHESTRATOR_URL: orchestrators[(replica - 1) % orchestrators.length] ?? "",
+    DYNAMOS_ORCHESTRATOR_URL: orchestrators.join(","),
     DYNAMOS_JOBS: `local:${join(state, "jobs")}`,
     // A chain's sidecar reaches the bus itself, whatever the agent does.
     DYNAMOS_CHAIN_BUS: busUrl,

@@ -145,7 +145,7 @@ test("published keys are fetched once, again for an unknown key, and go on count
   const [first, second, clock] = [await newKey(), await newKey(), new TestClock()];
   let published = [first];
   const keys = await serveKeys(t, () => publicJwks(published));
-  const getKey = remoteJwks(keys.url, { clock });
+  const getKey = remoteJwks([keys.url], { clock });
   const verify = async (key: typeof first) =>
     verifyAccessToken((await issueTokens(claims, key, clock)).accessToken, getKey, { audience: "VU", clock });
   await Promise.all([verify(first), verify(first), verify(first)]);
@@ -161,12 +161,21 @@ test("published keys are fetched once, again for an unknown key, and go on count
   await verify(second);
 });
 
+test("published keys come from any of the orchestrator's replicas that answers", async (t) => {
+  const [key, clock] = [await newKey(), new TestClock()];
+  const [gone, there] = [await serveKeys(t, () => ({})), await serveKeys(t, () => publicJwks([key]))];
+  await gone.close();
+  const { accessToken } = await issueTokens(claims, key, clock);
+  const getKey = remoteJwks([gone.url, there.url], { clock });
+  assert.equal((await verifyAccessToken(accessToken, getKey, { audience: "VU", clock })).sub, claims.sub);
+});
+
 test("without keys and without orchestrator a token cannot be checked, and it says so", async (t) => {
   const [key, clock] = [await newKey(), new TestClock()];
   const keys = await serveKeys(t, () => ({}));
   await keys.close();
   const { accessToken } = await issueTokens(claims, key, clock);
-  await assert.rejects(verifyAccessToken(accessToken, remoteJwks(keys.url, { clock }), { audience: "VU", clock }), {
+  await assert.rejects(verifyAccessToken(accessToken, remoteJwks([keys.url], { clock }), { audience: "VU", clock }), {
     code: "unavailable",
     party: "orchestrator",
   });

@@ -44,7 +44,7 @@ test("an approval composes each steward for the preferred archetype, and names e
       plan_version: 1,
     },
   );
-  const getKey = remoteJwks(`${door.url}/.well-known/jwks.json`, { clock: systemClock });
+  const getKey = remoteJwks([`${door.url}/.well-known/jwks.json`], { clock: systemClock });
   const claims = await verifyAccessToken(body.auth.accessToken, getKey, { audience: "VU", clock: systemClock });
   assert.deepEqual(
     [claims.sub, claims.uid, claims.job, claims.dataSets, claims.aud, Object.keys(claims.agreements)],
