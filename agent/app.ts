@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { mkdir } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
+import { keepConsuming } from "../lib/bus/keep-consuming.ts";
 import { openMessageBus } from "../lib/bus/open.ts";
 import { agentQueue, instanceControlQueue, instanceReplyQueue } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
@@ -171,7 +172,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
   observeServiceQueue(bus, agentQueue(steward));
   online.registration = await joinParty(context, { dns: url, instanceUrl: online.instanceUrl }, releases);
-  await takeWork(context, server, program);
+  await takeWork(context, server, releases);
   // First of all, nobody brings new work; to its siblings this instance lives until its runs have ended.
   const onlineKey = onlineKeys.key({ party: steward, instanceId: instance });
   releases.push("online record", () => online.registration?.withdraw(onlineKey));
@@ -225,21 +226,22 @@ async function joinParty(
 async function takeWork(
   context: AgentContext,
   server: { close(): Promise<unknown> },
-  program: ProgramContext,
+  releases: ProgramContext["releases"],
 ): Promise<void> {
-  const { steward, bus, live, settings, logger } = context;
-  const consumer = await bus.consume(agentQueue(steward), (delivery) => handleServiceMessage(context, delivery), {
+  const { steward, bus, live, settings, clock, logger } = context;
+  const consumer = await keepConsuming(bus, {
+    queue: agentQueue(steward),
+    declaration: { kind: "service" },
+    handler: (delivery) => handleServiceMessage(context, delivery),
     // A provided stream holds its message as long as it runs or waits: those that follow must find room.
     prefetch: settings.DYNAMOS_MAX_RUNS + settings.DYNAMOS_MAX_QUEUED_RUNS + CONTROL_PREFETCH,
     onHandlerError: (error, delivery) =>
       logger.error({ error, messageType: delivery.type }, "a message failed; it will be tried again"),
-    onLost: (error) => {
-      logger.fatal({ error }, "the service queue was lost");
-      program.stop(1);
-    },
+    clock,
+    logger,
   });
   const drainMs = settings.DYNAMOS_DRAIN_MS;
-  program.releases.push(
+  releases.push(
     "http server, service queue and runs",
     async () => {
       // Nothing new comes in from here on; what runs may end by itself, and is ended when the time is up.

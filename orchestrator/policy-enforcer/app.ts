@@ -6,6 +6,7 @@
 import { decodeJson, encodeJson } from "../../lib/bus/json.ts";
 import type { Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
+import { keepConsuming } from "../../lib/bus/keep-consuming.ts";
 import { openMessageBus } from "../../lib/bus/open.ts";
 import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
 import { reply } from "../../lib/bus/rpc.ts";
@@ -28,7 +29,7 @@ import type { PolicyEnforcerSettings } from "./config.ts";
 /** Opens what the enforcer needs, and answers until the program stops. Logs the address of its health server. */
 export async function startPolicyEnforcer(
   settings: PolicyEnforcerSettings,
-  { releases, logger, stop }: Pick<ProgramContext, "releases" | "logger" | "stop">,
+  { releases, logger }: Pick<ProgramContext, "releases" | "logger">,
 ): Promise<void> {
   const { OTEL_EXPORTER_OTLP_ENDPOINT: otlpEndpoint } = settings;
   releases.push("tracing", await startTracing("policy-enforcer", otlpEndpoint === undefined ? {} : { otlpEndpoint }));
@@ -39,21 +40,16 @@ export async function startPolicyEnforcer(
   releases.push("message bus", () => bus.close());
 
   const knowledge = new KnowledgeBase(store);
-  await bus.declareQueue(POLICY_ENFORCER_QUEUE, { kind: "service" });
-  const consumer = await bus.consume(
-    POLICY_ENFORCER_QUEUE,
-    (delivery) =>
+  const consumer = await keepConsuming(bus, {
+    queue: POLICY_ENFORCER_QUEUE,
+    declaration: { kind: "service" },
+    handler: (delivery) =>
       withSpan("policy.enforce", parseTraceContext(delivery.headers), {}, () =>
         answerQuestion(delivery, { bus, knowledge, logger, clock: systemClock }),
       ),
-    {
-      onLost: (error) => {
-        // Without its queue the enforcer is of no use; whoever runs it starts it again.
-        logger.error({ error }, "the queue was lost");
-        stop(1);
-      },
-    },
-  );
+    clock: systemClock,
+    logger,
+  });
   releases.push("consumer", () => consumer.close());
 
   observeServiceQueue(bus, POLICY_ENFORCER_QUEUE);
