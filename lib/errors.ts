@@ -51,6 +51,7 @@ export const ERROR_KINDS = {
   rate_limited: { status: 429, retryable: true, title: "Too many requests" },
   request_denied: { status: 403, retryable: false, title: "The agreement does not allow this request" },
   result_too_large: { status: 422, retryable: false, title: "The result is larger than the limit" },
+  storage_full: { status: 507, retryable: true, title: "A disk that this needs is full" },
   stream_interrupted: { status: 502, retryable: false, title: "The stream broke off after rows had been delivered" },
   time_limit_exceeded: { status: 422, retryable: false, title: "A time limit was reached" },
   token_expired: { status: 401, retryable: false, title: "The token has expired" },
@@ -127,7 +128,8 @@ export function isErrorCode(code: string): code is ErrorCode {
 }
 
 /**
- * Anything thrown, as an {@link AppError}: ours unchanged, aborts as `cancelled`, the rest as `internal`.
+ * Anything thrown, as an {@link AppError}: ours unchanged, aborts as `cancelled`, a full disk as `storage_full`, the rest as
+ * `internal`.
  *
  * What was not written for others to read (it may quote data, keys or paths: `ENOENT`, `JSON.parse`) is only the cause, which
  * stays in this process, whatever way the error takes. Whoever hands it on logs it; see {@link isUnexpected}.
@@ -141,12 +143,24 @@ export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof Error && thrown.name === "TimeoutError") {
     return new AppError("deadline_exceeded", "The deadline passed.", { cause: thrown });
   }
+  if (isStorageFull(thrown)) {
+    const detail =
+      "A disk is full, or its quota is used up. Its operator makes room; then the request may be repeated.";
+    return new AppError("storage_full", detail, { cause: thrown });
+  }
   return new AppError("internal", unexpected(), { cause: thrown ?? new Error(`${String(thrown)} was thrown.`) });
 }
 
 /** Whether only this process knows what went wrong: where such an error leaves it, it is to be logged. */
 export function isUnexpected(error: AppError): boolean {
-  return error.code === "internal" && error.cause !== undefined;
+  return (error.code === "internal" || error.code === "storage_full") && error.cause !== undefined;
+}
+
+/** What the operating system and SQLite say of it. */
+const STORAGE_FULL = new Set(["ENOSPC", "EDQUOT", "SQLITE_FULL"]);
+
+function isStorageFull(thrown: unknown): boolean {
+  return thrown instanceof Error && STORAGE_FULL.has(String((thrown as NodeJS.ErrnoException).code));
 }
 
 function unexpected(party?: string): string {

@@ -87,3 +87,14 @@ test("what an error says of itself in a problem is not what somebody's details s
     limit: 5,
   });
 });
+
+test("a full disk has a code of its own, that may be repeated, and its words stay in this process", () => {
+  for (const code of ["ENOSPC", "EDQUOT", "SQLITE_FULL"]) {
+    const error = toAppError(Object.assign(new Error("no space left on device, write '/data/secret'"), { code }));
+    assert.deepEqual(
+      [error.code, error.status, error.retryable, isUnexpected(error)],
+      ["storage_full", 507, true, true],
+    );
+    assert.equal(JSON.stringify(toProblem(error)).includes("secret"), false);
+  }
+});
