@@ -5,6 +5,7 @@
  * States: queues declared → job started → frames and reports come in by the reply queue → ended or failed → cleaned up. What
  * the job runner says counts only where the sidecar itself has no word left: a sidecar that was killed reports nothing.
  */
+import { randomUUID } from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
@@ -26,8 +27,8 @@ import type { Logger } from "../../lib/telemetry/logger.ts";
 import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-context.ts";
 
 /** After the job has ended by itself, its last messages may take this long to arrive. */
-const LAST_WORDS_MS = 3_000;
-/** From the queue into our hands a message takes less than this. */
+const LAST_WORDS_MS = 10_000;
+/** Mostly they have arrived by then, and tell the outcome themselves. */
 const HANDING_OVER_MS = 100;
 
 /** How long a chain whose outcome is known may take to send its spans, where spans are made. */
@@ -179,7 +180,7 @@ async function watchJob(
   try {
     for await (const status of runner.watch(name, signal)) {
       if (status.phase !== "failed" && status.phase !== "succeeded") continue;
-      await lastWords(bus, runReplyQueue(name), clock, signal);
+      await lastWords({ bus, clock, logger }, runReplyQueue(name), inbox, signal);
       inbox.fail(
         status.failure === undefined
           ? new AppError("job_failed", "The job ended without a result.")
@@ -202,11 +203,32 @@ function jobError(name: string, failure: Failure, logger: Logger): AppError {
   return fromFailure({ ...failure, details });
 }
 
-/** Waits until the messages of a job that has ended, all of them published, are in our hands. */
-async function lastWords(bus: MessageBus, reply: string, clock: Clock, signal: AbortSignal): Promise<void> {
-  const giveUpAtMs = clock.now() + LAST_WORDS_MS;
-  do await clock.sleep(HANDING_OVER_MS, signal);
-  while (clock.now() < giveUpAtMs && ((await bus.queueStatus(reply))?.ready ?? 0) > 0);
+/**
+ * Waits until all that a job published before it ended is in our hands: a message of our own, behind it in the same queue, says so.
+ * The consumer's prefetch has room for it whatever the reader does. Where the bus is away, what the runner knows is all there is.
+ */
+async function lastWords(
+  { bus, clock, logger }: Pick<ExecutionDependencies, "bus" | "clock" | "logger">,
+  reply: string,
+  inbox: Inbox,
+  signal: AbortSignal,
+): Promise<void> {
+  await clock.sleep(HANDING_OVER_MS, signal);
+  const messageId = randomUUID();
+  const arrived = inbox.arrivalOf(messageId);
+  const over = new AbortController();
+  const limit = clock.sleep(LAST_WORDS_MS, AbortSignal.any([signal, over.signal]));
+  try {
+    const asked = bus.publish(reply, { type: MESSAGE_TYPES.runReport, messageId, body: new Uint8Array() });
+    await Promise.race([Promise.all([asked, arrived]), limit]);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    logger.warn({ error: toAppError(error) }, "the last messages of a job could not be waited for");
+  } finally {
+    // Both may go on behind the one that came first; neither has anything to say any more.
+    limit.catch(() => undefined);
+    over.abort();
+  }
 }
 
 /** Returns credits to the sidecar, where its stream asks for them. */
@@ -237,6 +259,7 @@ class Inbox {
   readonly #unsettled = new Set<() => void>();
   #failure: AppError | undefined;
   #wake: (() => void) | undefined;
+  #awaited: { readonly messageId: string; readonly arrived: () => void } | undefined;
 
   constructor(run: Pick<RunRequest, "requestId" | "attempt">) {
     this.#run = run;
@@ -244,6 +267,10 @@ class Inbox {
 
   /** Takes a delivery in; resolves when it has been settled by whoever took it out, or by {@link close}. */
   async take(delivery: Delivery): Promise<Settlement> {
+    if (delivery.messageId === this.#awaited?.messageId) {
+      this.#awaited.arrived();
+      return "accept";
+    }
     if (this.#failure !== undefined) return "accept";
     const { promise, settle } = this.#settlement();
     if (delivery.type === MESSAGE_TYPES.frame) {
@@ -260,6 +287,13 @@ class Inbox {
     }
     await promise;
     return "accept";
+  }
+
+  /** Resolves when this message has arrived, and with it all that stood before it in the queue. */
+  arrivalOf(messageId: string): Promise<void> {
+    return new Promise((arrived) => {
+      this.#awaited = { messageId, arrived };
+    });
   }
 
   async next(): Promise<InboxItem> {
