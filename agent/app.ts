@@ -24,7 +24,7 @@ import { startMetrics } from "../lib/telemetry/metrics.ts";
 import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { remoteJwks } from "../lib/tokens.ts";
-import { Admission } from "./admission.ts";
+import { Admission, type AdmissionLimits } from "./admission.ts";
 import { AnswersFolder } from "./answers-folder.ts";
 import { orchestratorUrls, type AgentSettings } from "./config.ts";
 import type { AgentContext } from "./context.ts";
@@ -79,7 +79,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const siblings = await watchSiblings(settings, instance, { store, bus, runner, clock, logger });
   releases.push("watch for other instances", () => siblings.close());
 
-  const limits = { maxRunning: settings.DYNAMOS_MAX_RUNS, maxQueued: settings.DYNAMOS_MAX_QUEUED_RUNS };
+  const limits = admissionLimits(settings);
   const admissionOf = (role: string): Admission =>
     new Admission(limits, () => counters.admissionRefused.add(1, { role }));
   const live = new LiveRuns();
@@ -303,4 +303,14 @@ async function requireAnyAnswer(urls: readonly string[]): Promise<void> {
   const outcomes = await Promise.allSettled(urls.map((url) => requireAnswer(url)));
   if (outcomes.some(({ status }) => status === "fulfilled")) return;
   for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+}
+
+function admissionLimits(settings: AgentSettings): AdmissionLimits {
+  const { DYNAMOS_MAX_RUNS_PER_USER: maxRunningPerUser, DYNAMOS_MAX_QUEUED_RUNS_PER_USER: maxQueuedPerUser } = settings;
+  return {
+    maxRunning: settings.DYNAMOS_MAX_RUNS,
+    maxQueued: settings.DYNAMOS_MAX_QUEUED_RUNS,
+    ...(maxRunningPerUser === undefined ? {} : { maxRunningPerUser }),
+    ...(maxQueuedPerUser === undefined ? {} : { maxQueuedPerUser }),
+  };
 }

@@ -39,6 +39,12 @@ export const AgentSettings = Type.Object({
     minimum: 0,
     description: "requests that wait for a chain; more get 429",
   }),
+  DYNAMOS_MAX_RUNS_PER_USER: Type.Optional(
+    Type.Integer({ minimum: 1, description: "of these of one user; absent: one less than DYNAMOS_MAX_RUNS" }),
+  ),
+  DYNAMOS_MAX_QUEUED_RUNS_PER_USER: Type.Optional(
+    Type.Integer({ minimum: 1, description: "of one user; absent: half of DYNAMOS_MAX_QUEUED_RUNS" }),
+  ),
   DYNAMOS_REQUEST_DEADLINE_MS: Type.Integer({
     default: 600_000,
     minimum: 1000,
