@@ -17,6 +17,9 @@ const REQUEST = {
   trace: newTraceContext(),
 } as const;
 
+/** Without an end, a frozen owner is waited for for ever. */
+const LIMIT = { timeout: 30_000 };
+
 interface Owner {
   readonly ask: (signal?: AbortSignal) => Promise<ForwardedAnswer | undefined>;
   /** Its lease ends. */
@@ -73,7 +76,7 @@ describe("a request that is passed on", () => {
     assert.equal(await stopping.ask(), undefined);
   });
 
-  test("may be taken over from one that is silent, as soon as its lease has ended", async (t) => {
+  test("may be taken over from one that is silent, as soon as its lease has ended", LIMIT, async (t) => {
     const frozen = await ownerThat(t, () => frozen.vanish());
     assert.equal(await frozen.ask(), undefined);
   });
@@ -89,7 +92,7 @@ describe("a request that is passed on", () => {
     assert.equal(Buffer.concat(pieces).toString(), "late");
   });
 
-  test("has its answer broken off when the owner is gone in the middle of it, and silent", async (t) => {
+  test("has its answer broken off when the owner is gone in the middle of it, and silent", LIMIT, async (t) => {
     const frozen = await ownerThat(t, (_request, response) => {
       response.write("a piece");
       frozen.vanish();
