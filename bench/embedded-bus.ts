@@ -1,8 +1,9 @@
 /**
  * Throughput and latency of the embedded bus between two processes:
- * `node dist/bench/embedded-bus.js [chunks] [chunk bytes] [chunks under way]`. Prints one line of JSON.
+ * `node dist/bench/embedded-bus.js [chunks] [chunk bytes] [chunks under way] [sidecar]`. Prints one line of JSON.
  *
- * The publisher keeps at most `chunks under way` unsettled, as credits do between a provider and a receiver.
+ * The publisher keeps at most `chunks under way` unsettled, as credits do between a provider and a receiver. With the word
+ * `sidecar` each of the two has a messaging sidecar between itself and the bus (`bench/messaging-sidecar.ts` compares).
  */
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -11,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openMessageBus } from "../lib/bus/open.ts";
 import { RpcClient, reply } from "../lib/bus/rpc.ts";
+import { startMessagingSidecar } from "../test/support/messaging-sidecar.ts";
 
 const CREDIT_EVERY = 4;
 
@@ -18,14 +20,19 @@ if (process.send === undefined) await measure();
 else await receive(process.argv[2] ?? "", Number(process.argv[3]));
 
 async function measure(): Promise<void> {
-  const [chunks = 2000, chunkBytes = 256 * 1024, underWay = 16] = process.argv.slice(2).map(Number);
+  const [chunks = 2000, chunkBytes = 256 * 1024, underWay = 16] = process.argv.slice(2, 5).map(Number);
   const folder = await mkdtemp(join(tmpdir(), "dynamos-bench-"));
   const file = join(folder, "bus.sqlite");
-  const url = `embedded:${file}`;
-  const bus = await openMessageBus(url);
+  const direct = `embedded:${file}`;
+  const sidecars =
+    process.argv[5] === "sidecar"
+      ? await Promise.all(["a", "b"].map((name) => startMessagingSidecar(direct, `unix:${join(folder, name)}`)))
+      : [];
+  const [ownUrl, otherUrl] = [sidecars[0]?.url ?? direct, sidecars[1]?.url ?? direct];
+  const bus = await openMessageBus(ownUrl);
   for (const queue of ["data", "echo"]) await bus.declareQueue(queue, { kind: "run" });
   await bus.declareQueue("credit", { kind: "run" });
-  const child = fork(new URL(import.meta.url), [url, String(chunks)]);
+  const child = fork(new URL(import.meta.url), [otherUrl, String(chunks)]);
   await once(child, "message");
 
   let credits = underWay;
@@ -51,6 +58,7 @@ async function measure(): Promise<void> {
   const fileBytes = (await stat(file)).size;
   child.send("end");
   await once(child, "exit");
+  await Promise.all(sidecars.map((sidecar) => sidecar.end()));
   await rm(folder, { recursive: true });
   const result = {
     chunks,

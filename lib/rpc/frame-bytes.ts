@@ -30,3 +30,8 @@ function varint(value: number): Buffer {
   for (; value > 0x7f; value >>>= 7) bytes.push((value & 0x7f) | 0x80);
   return Buffer.from([...bytes, value]);
 }
+
+/** What stands before the content of a field of bytes, text or message: its tag, and how long the content is. */
+export function lengthDelimited(fieldNumber: number, bytes: number): readonly [Buffer, Buffer] {
+  return [varint((fieldNumber << 3) | LENGTH_DELIMITED), varint(bytes)];
+}

@@ -15,7 +15,9 @@ import {
 } from "@bufbuild/protobuf";
 import type { GenService } from "@bufbuild/protobuf/codegenv2";
 import type { MethodDefinition } from "@grpc/grpc-js";
+import { consumeResponseBytes, publishRequestBytes } from "./bus-message-bytes.ts";
 import { frameBytes } from "./frame-bytes.ts";
+import { ConsumeResponseSchema, PublishRequestSchema } from "./gen/dynamos/v1/messaging_pb.ts";
 import { FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
 import type { TraceContext } from "../telemetry/trace-context.ts";
 
@@ -117,7 +119,10 @@ export function methodDefinition<Input extends DescMessage, Output extends DescM
 }
 
 function serialize<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): Uint8Array {
-  return isMessage(message, FrameSchema) ? frameBytes(message) : toBinary<Desc>(schema, message);
+  if (isMessage(message, FrameSchema)) return frameBytes(message);
+  if (isMessage(message, PublishRequestSchema)) return publishRequestBytes(message);
+  if (isMessage(message, ConsumeResponseSchema)) return consumeResponseBytes(message);
+  return toBinary<Desc>(schema, message);
 }
 
 /** A view, not a copy. */
