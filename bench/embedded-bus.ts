@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openMessageBus } from "../lib/bus/open.ts";
 import { RpcClient, reply } from "../lib/bus/rpc.ts";
-import { startMessagingSidecar } from "../test/support/messaging-sidecar.ts";
+import { startSidecar } from "./start-sidecar.ts";
 
 const CREDIT_EVERY = 4;
 
@@ -26,7 +26,7 @@ async function measure(): Promise<void> {
   const direct = `embedded:${file}`;
   const sidecars =
     process.argv[5] === "sidecar"
-      ? await Promise.all(["a", "b"].map((name) => startMessagingSidecar(direct, `unix:${join(folder, name)}`)))
+      ? await Promise.all(["a", "b"].map((name) => startSidecar(direct, folder, name)))
       : [];
   const [ownUrl, otherUrl] = [sidecars[0]?.url ?? direct, sidecars[1]?.url ?? direct];
   const bus = await openMessageBus(ownUrl);
@@ -58,7 +58,7 @@ async function measure(): Promise<void> {
   const fileBytes = (await stat(file)).size;
   child.send("end");
   await once(child, "exit");
-  await Promise.all(sidecars.map((sidecar) => sidecar.end()));
+  await Promise.all(sidecars.map((sidecar) => sidecar.stop()));
   await rm(folder, { recursive: true });
   const result = {
     chunks,

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { startMessagingSidecar } from "../test/support/messaging-sidecar.ts";
+import { startSidecar } from "./start-sidecar.ts";
 
 /** The members of interest of what `bench/embedded-bus.ts` prints. */
 interface Measured {
@@ -42,7 +42,7 @@ const ratio = (of: (each: Measured) => number): number =>
   Number((median(throughSidecars.map(of)) / median(alone.map(of))).toFixed(2));
 
 const folder = await mkdtemp(join(tmpdir(), "dynamos-bench-"));
-const sidecar = await startMessagingSidecar(`embedded:${join(folder, "bus.sqlite")}`);
+const sidecar = await startSidecar(`embedded:${join(folder, "bus.sqlite")}`, folder, "idle");
 const kilobytes = async (file: string, name: string): Promise<number> =>
   Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(await readFile(`/proc/${sidecar.pid}/${file}`, "utf8"))?.[1]);
 console.log(
@@ -53,5 +53,5 @@ console.log(
     idlePssMegabytes: Math.round((await kilobytes("smaps_rollup", "Pss")) / 1000),
   }),
 );
-await sidecar.end();
+await sidecar.stop();
 await rm(folder, { recursive: true });

@@ -1,5 +1,5 @@
 /**
- * The message bus through the messaging sidecar beside this process (docs/decisions/0014). Its parts:
+ * The message bus through the messaging sidecar beside this process (docs/decisions/0015). Its parts:
  *
  * - `sidecar-publisher.ts` keeps one stream for all that this process publishes;
  * - `sidecar-consumer.ts` keeps one stream per consumer, and opens it again;
