@@ -35,7 +35,7 @@ export function leaseTests(use: Use): void {
 
   test("a lease lives on by renewal: automatic, by hand, or through another handle", async (context) => {
     // Long enough for a machine that has much else to do.
-    const ttlMs = 2000;
+    const ttlMs = 4000;
     const { here, there, key } = await spread(use, context);
     const automatic = await here.grantLease({ ttlMs });
     const byHand = await here.grantLease({ ttlMs, renewal: "manual" });
@@ -46,7 +46,7 @@ export function leaseTests(use: Use): void {
       await here.put(key(name), 1, { lease });
       await Promise.all([byHand.renew(), attached.renew()]);
     }
-    const until = performance.now() + 2.5 * ttlMs;
+    const until = performance.now() + 2.25 * ttlMs;
     while (performance.now() < until) {
       await sleep(ttlMs / 4);
       await Promise.all([byHand.renew(), attached.renew()]);

@@ -13,6 +13,7 @@ import { mkdtemp, readFile, statfs } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { Etcd3 } from "etcd3";
+import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { type CertificateFiles } from "./certificates.ts";
 import { eventually } from "./eventually.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -79,7 +80,7 @@ export interface EtcdForTests {
   readonly url: string;
   /** The server, when it is our own; without it, what needs control of the server is to be skipped by name. */
   readonly server?: EtcdServer;
-  /** Ends the server, if it is our own. */
+  /** Ends the server, or deletes the keys. */
   readonly stop: () => Promise<void>;
 }
 
@@ -93,7 +94,16 @@ export async function etcdForTests(): Promise<EtcdForTests> {
   const url = new URL(given.replace(/^etcd/, "http"));
   url.pathname = `${url.pathname.replace(/\/$/, "")}/test-${randomUUID()}`;
   const prefixed = url.href.replace(/^http/, "etcd");
-  return { url: prefixed, stop: async () => undefined };
+  return { url: prefixed, stop: () => deleteAll(prefixed) };
+}
+
+async function deleteAll(url: string): Promise<void> {
+  const store = await openKnowledgeStore(url);
+  try {
+    for (const { key } of (await store.list("")).documents) await store.delete(key);
+  } finally {
+    await store.close();
+  }
 }
 
 /** Starts a server, and resolves when it is healthy. Stop it in the end. Check {@link noEtcdProgram} before. */

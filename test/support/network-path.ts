@@ -58,7 +58,7 @@ export class NetworkPath {
   }
 
   #join(near: Socket, targetPort: number): void {
-    if (this.#state === "cut") return void near.resetAndDestroy();
+    if (this.#state === "cut") return void near.destroy();
     const far = connect(targetPort, "127.0.0.1");
     const pair = [near, far] as const;
     this.#pairs.add(pair);
@@ -77,8 +77,9 @@ export class NetworkPath {
     }
   }
 
+  /** Not by `resetAndDestroy`: where a shutdown is under way Node 20 never ends the socket, and spins when the process exits. */
   #breakOff(): void {
-    for (const socket of this.#sockets()) socket.resetAndDestroy();
+    for (const socket of this.#sockets()) socket.destroy();
   }
 
   #sockets(): Socket[] {

@@ -4,6 +4,7 @@ import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type KnowledgeStore, type StoreChange } from "../../../lib/knowledge/knowledge-store.ts";
 import { openKnowledgeStore } from "../../../lib/knowledge/open.ts";
+import { startMetrics } from "../../../lib/telemetry/metrics.ts";
 import { Collected, contents, inTime, replay, revisionOf } from "../../contract/knowledge-store-bench.ts";
 import { type EtcdOptions, type EtcdServer, noEtcdProgram, startEtcd } from "../../support/etcd.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -399,4 +400,29 @@ test("what is not ours below the prefix is named, not guessed at", { skip }, asy
   await admin.put("/ours/a").value("no JSON");
   admin.close();
   await assert.rejects(store.get("/a"), { code: "data_invalid", message: /\/ours\/a is not JSON/ });
+});
+
+test("operators see calls, reconnections and lost leases", { skip }, async (context) => {
+  const etcd = await server(context);
+  const releases: (() => unknown)[] = [];
+  const metrics = startMetrics(
+    { DYNAMOS_METRICS: "on" },
+    { push: (_name: string, release: () => unknown) => releases.push(release) },
+  );
+  try {
+    const store = await open(context, etcd.url());
+    const lease = await store.grantLease({ ttlMs: 1000 });
+    await (await store.attachLease(lease.id)).release();
+    await inTime(lease.lost);
+    await assert.rejects(store.put("/a", 1, { lease }), { code: "not_found" });
+    await etcd.kill();
+    await etcd.start();
+    await store.ping();
+    const text = (await metrics?.scrape()) ?? "";
+    assert.match(text, /^dynamos_store_lease_losses_total(\{.*\})? 1$/m);
+    assert.match(text, /^dynamos_store_reconnects_total(\{.*\})? 1$/m);
+    assert.match(text, /^dynamos_store_call_duration_seconds_count\{operation="put",outcome="not_found"\} 1$/m);
+  } finally {
+    for (const release of releases) await release();
+  }
 });
