@@ -16,6 +16,8 @@ import { codeSpans, readPackageFile, sectionsOf, type CodeBlock } from "../suppo
 import { startUp } from "../support/running-command.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
+// Commands for servers and deployments of the reader's: `server-commands.test.ts` and the tests of these commands run them.
+const FOR_SERVERS = /^(?:npx dynamos|etcdctl|rabbitmqctl)\b/m;
 const architecture = await readPackageFile("docs/architecture.md");
 const readme = shellBlocks(await readPackageFile("README.md"));
 
@@ -34,7 +36,7 @@ after(async () => {
 function shellBlocks(markdown: string): readonly CodeBlock[] {
   const blocks = sectionsOf(markdown).flatMap((section) => section.code);
   const isOfNpm = (text: string): boolean => text.split("\n").every((line) => /^(?:npm |#|\s*$)/.test(line));
-  return blocks.filter(({ language, text }) => language === "sh" && !isOfNpm(text));
+  return blocks.filter(({ language, text }) => language === "sh" && !isOfNpm(text) && !FOR_SERVERS.test(text));
 }
 
 /** Runs a block as a shell would, and gives what it printed. */
