@@ -14,7 +14,7 @@ import { assertNothingLeft, chainProcess, slowQuery, startedChains } from "../su
 
 const exchange = await testExchange({
   configuration: await numbersConfiguration(),
-  environment: { DYNAMOS_ONLINE_LEASE_MS: "1000" },
+  environment: { DYNAMOS_ONLINE_LEASE_MS: "2000" },
 });
 const { client, adminKey } = exchange;
 /** None of these changes touches a plan, so that only the agents themselves can notice. */

@@ -32,7 +32,7 @@ const configuration = await writeConfiguration({
 const exchange = await testExchange({
   configuration,
   environment: {
-    DYNAMOS_QUERY_TIME_LIMIT_MS: "2000",
+    DYNAMOS_QUERY_TIME_LIMIT_MS: "5000",
     DYNAMOS_QUERY_MEMORY_BYTES: String(150 * 1024 * 1024),
     DYNAMOS_QUERY_TEMP_BYTES: String(50 * 1024 * 1024),
     DYNAMOS_MAX_BODY_BYTES: String(MAX_BODY_BYTES),

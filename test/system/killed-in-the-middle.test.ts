@@ -23,7 +23,7 @@ const OUTCOME_MS = 60_000;
 const exchange = await testExchange({
   configuration: await smallSample(20),
   offline: ["RUG"],
-  environment: { DYNAMOS_ONLINE_LEASE_MS: "1000" },
+  environment: { DYNAMOS_ONLINE_LEASE_MS: "2000" },
 });
 const atHome = await approve(exchange, ["VU"]);
 const throughSurf = await approve(exchange, ["VU", "UVA"], { throughThirdParty: true });
