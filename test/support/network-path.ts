@@ -42,6 +42,11 @@ export class NetworkPath {
     for (const socket of this.#sockets()) socket.pause();
   }
 
+  /** Lets requests through and no answers, on the connections that there are, until they are cut. */
+  swallowAnswers(): void {
+    for (const [, far] of this.#pairs) far.pause();
+  }
+
   mend(): void {
     this.#state = "open";
     for (const socket of this.#sockets()) socket.resume();

@@ -184,6 +184,30 @@ test(
 );
 
 test(
+  "a write whose answer is lost fails as unavailable, and is not repeated behind its caller's back",
+  { skip },
+  async (context) => {
+    const etcd = await server(context);
+    const path = await NetworkPath.to(etcd.ports.client);
+    context.after(() => path.close());
+    const near = await open(context, etcd.url());
+    const far = await open(context, `etcd://127.0.0.1:${path.port}`, 20_000);
+    path.swallowAnswers();
+    const refused = assert.rejects(inTime(far.put("/a", 1)), {
+      code: "unavailable",
+      message: /carried out nevertheless/,
+    });
+    await eventually(() => near.get("/a"));
+    path.cut();
+    path.mend();
+    await refused;
+    await far.ping();
+    const puts = (await history(etcd, "/a")).filter((change) => change.type === "put" && change.document.key === "/a");
+    assert.equal(puts.length, 1);
+  },
+);
+
+test(
   "every call ends at its deadline while etcd stands still, and works again when it goes on",
   { skip },
   async (context) => {
