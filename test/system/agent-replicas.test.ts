@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { after, beforeEach, describe, test } from "node:test";
+import { beforeEach, describe, test } from "node:test";
 import { call, type Answer } from "../../cli/client.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import { eventually } from "../support/eventually.ts";
@@ -38,11 +38,6 @@ const exchange = await testExchange({
   environment: { DYNAMOS_ONLINE_LEASE_MS: "3000", DYNAMOS_KEPT_ANSWER_MS: "2000" },
 });
 const atHome = await approve(exchange, ["VU"]);
-after(async () => {
-  await assertNothingLeft(exchange);
-  await claimsToBeGone();
-});
-
 beforeEach(async () => {
   for (const name of [ONE, TWO]) if (await hasEnded(name)) await exchange.start(name);
 });
@@ -229,6 +224,8 @@ test("one that is told to stop under load loses nothing: who asks again at the o
   await assertNothingLeft(exchange);
 });
 
+test("and in the end no claim is left either", () => claimsToBeGone());
+
 function urlOf(instance: Instance): string {
   return `${exchange.services.get(instance)?.url ?? ""}/agent/v1/sqlDataRequest/vu`;
 }
@@ -281,6 +278,9 @@ async function withRelation(
   } finally {
     const restored = before;
     if (restored !== undefined) await changeDocument<Agreement>(exchange, "policyEnforcer", "VU", () => restored);
+    // A job that was stopped lives again as soon as it has been composed anew.
+    const quick = { ...SLOW, query: slowQuery(1) };
+    await eventually(() => ask(ONE, quick), { timeoutMs: BOUNDED_MS, describe: "the job to be answered again" });
   }
 }
 
