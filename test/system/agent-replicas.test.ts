@@ -224,7 +224,9 @@ test("one that is told to stop under load loses nothing: who asks again at the o
   await assertNothingLeft(exchange);
 });
 
-test("and in the end no claim is left either", () => claimsToBeGone());
+test("and in the end no claim is left either", async () => {
+  await claimsToBeGone();
+});
 
 function urlOf(instance: Instance): string {
   return `${exchange.services.get(instance)?.url ?? ""}/agent/v1/sqlDataRequest/vu`;
