@@ -20,6 +20,8 @@ const USAGE = `dynamos: data exchange between data stewards
       checks a party's files against a data set: every row
   dynamos data sample FOLDER
       writes the sample's data files
+  dynamos steward add NAME|--core | remove NAME | list …
+      makes, renews and takes away credentials at etcd and RabbitMQ (docs/operations.md, "Credentials")
 
 WHERE is how the exchange runs (docs/configuration.md, "Store, bus, sidecars and replicas"):
   --store URL          knowledge store: etcd://HOST:PORT, or sqlite:FILE (default: one of its own)
@@ -107,6 +109,10 @@ async function dispatch(name: string, args: string[]): Promise<number> {
     case "data": {
       const { data } = await import("./commands/data.ts");
       return data(args, write);
+    }
+    case "steward": {
+      const { steward } = await import("./commands/steward.ts");
+      return steward(args, write);
     }
     default:
       write(USAGE);

@@ -62,6 +62,18 @@ export function parseRabbitMqUrl(url: string): RabbitMqAddress {
   };
 }
 
+/** A URL for the same brokers and virtual host by another user, whose password and certificates lie in files. */
+export function urlForUser(
+  { isTls, hosts, vhost }: RabbitMqAddress,
+  login: { readonly user: string; readonly passwordFile: string; readonly caFile?: string },
+): string {
+  const { user, ...files } = login;
+  const places = hosts.map(({ hostname, port }) => `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`);
+  const path = vhost === "/" ? "" : `/${encodeURIComponent(vhost)}`;
+  const query = new URLSearchParams(files).toString();
+  return `${isTls ? "amqps" : "amqp"}://${encodeURIComponent(user)}@${places.join(",")}${path}?${query}`;
+}
+
 /** Reads the address's files; `configuration_invalid` naming one that cannot be read. */
 export async function readCredentials(address: RabbitMqAddress): Promise<RabbitMqCredentials> {
   const { passwordFile, caFile, certFile, keyFile } = address.files;

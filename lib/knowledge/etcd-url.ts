@@ -51,6 +51,17 @@ export function parseEtcdUrl(url: string): EtcdPlace {
   return place;
 }
 
+/** A URL for the same members and key prefix by another user, whose password and certificates lie in files. */
+export function urlForUser(
+  { isTls, endpoints, prefix }: EtcdPlace,
+  login: { readonly user: string; readonly passwordFile: string; readonly caFile?: string },
+): string {
+  const { user, ...files } = login;
+  const path = prefix.split("/").map(encodeURIComponent).join("/");
+  const query = new URLSearchParams(files).toString();
+  return `${isTls ? "etcds" : "etcd"}://${encodeURIComponent(user)}@${endpoints.join(",")}${path}?${query}`;
+}
+
 /** Reads the files that a place names. Fails with `configuration_invalid`, naming option and file. */
 export async function readCredentials(place: EtcdPlace): Promise<EtcdCredentials> {
   const { files, password } = place;

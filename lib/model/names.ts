@@ -48,10 +48,18 @@ const MAX_LOCAL_JOB_NAME = 40;
  * to its beginning and a hash of the whole.
  */
 export function makeLocalJobName(jobName: string, steward: string): string {
-  const label = steward.toLowerCase();
+  const [label, short] = runLabels(steward);
   const whole = `${jobName}-${label}`;
-  if (whole.length <= MAX_LOCAL_JOB_NAME) return whole;
-  return `${jobName.slice(0, 29)}-${label.slice(0, 4)}${hexHash(label, 6)}`;
+  return whole.length <= MAX_LOCAL_JOB_NAME ? whole : `${jobName.slice(0, 29)}-${short}`;
+}
+
+/**
+ * What a party is called in the names of its jobs and runs: its name in lower case, and what stands for it where that is too
+ * long. Parties that share one could not be told apart there, nor kept apart by a broker.
+ */
+export function runLabels(steward: string): readonly [whole: string, short: string] {
+  const label = steward.toLowerCase();
+  return [label, `${label.slice(0, 4)}${hexHash(label, 6)}`];
 }
 
 /**
@@ -64,6 +72,15 @@ export function makeLocalJobName(jobName: string, steward: string): string {
  */
 export function makeRunName(localJobName: string, requestId: string, attempt: number, nonce: string): string {
   return `${localJobName.slice(0, MAX_LOCAL_JOB_NAME)}-${hexHash(requestId, 12)}-${String(attempt)}-${nonce}`;
+}
+
+/**
+ * A regular expression (without anchors) for the names that {@link makeRunName} makes for the jobs of these stewards; absent:
+ * of any. A name is read from its end, where nothing but the label has a variable length: no run matches another party's.
+ */
+export function runNamePattern(stewards?: readonly string[]): string {
+  const labels = stewards?.flatMap(runLabels).join("|") ?? "[a-z][a-z0-9]{0,62}";
+  return `[a-z][a-z0-9-]{0,19}-[0-9a-f]{8}-(${labels})-[0-9a-f]{12}-[0-9]{1,3}-[0-9a-z]{5}`;
 }
 
 /** 5 random characters, as a DNS label has them. */
