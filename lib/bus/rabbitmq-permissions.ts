@@ -71,7 +71,7 @@ export function agentPermissions({ steward, role, partners }: PartyAccess): Rabb
  * Of a party's chains: they declare nothing, read their runs' queues, and write to their runs' reply queues and to the runs
  * at the other side: frames to a third party's, credits to a provider's.
  */
-export function chainPermissions({ steward, partners }: PartyAccess): RabbitMqPermissions {
+export function chainPermissions({ steward, partners }: Omit<PartyAccess, "role">): RabbitMqPermissions {
   const run = runNamePattern([steward]);
   return {
     configure: NOTHING,
