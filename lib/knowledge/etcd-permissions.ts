@@ -19,6 +19,7 @@ import {
   orchestratorRequestKeys,
   answerOwnerKeys,
   planKeys,
+  providedStreamKeys,
   requestTypeKeys,
   seedKeys,
 } from "./keys.ts";
@@ -77,6 +78,7 @@ export function partyPrefixes(party: string): readonly string[] {
     // The leases of its jobs, too.
     jobKeys.prefix({ party }),
     agentRequestKeys.prefix({ party }),
+    providedStreamKeys.prefix({ party }),
   ];
 }
 
