@@ -139,7 +139,7 @@ export interface MessageBus {
   publish(queue: string, message: OutgoingMessage): Promise<void>;
   /** Starts consuming. No such queue: `not_found`. A consumer that dies leaves its deliveries to the others, counted. */
   consume(queue: string, handler: DeliveryHandler, options?: ConsumeOptions): Promise<Consumer>;
-  /** Figures, or undefined when there is no such queue. Asking may count as using a run queue, which then expires later. */
+  /** Figures, perhaps a moment old, or undefined when there is no such queue. Asking may count as using a run queue, which then expires later. */
   queueStatus(queue: string): Promise<QueueStatus | undefined>;
   /** Dead letters, oldest first, at most `limit`; they stay. The bus bounds what it keeps: then the oldest go. */
   deadLetters(limit: number): Promise<readonly DeadLetter[]>;

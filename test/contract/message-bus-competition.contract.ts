@@ -13,6 +13,7 @@ import {
   startHangingConsumer,
   take,
   untilGone,
+  untilStatus,
 } from "../support/bus.ts";
 import { eventually } from "../support/eventually.ts";
 
@@ -67,7 +68,7 @@ export function testCompetingConsumers(
         { messageId: "a", redeliveryCount: 0 },
         { messageId: "b", redeliveryCount: 0 },
       ]);
-      assert.deepEqual(await bus.queueStatus(queue), { ready: 1, consumers: 1 });
+      await untilStatus(bus, queue, { ready: 1, consumers: 1 });
       const killedAt = Date.now();
       await child.kill();
       await eventually(async () => (await bus.queueStatus(queue))?.ready === 3, {
@@ -84,7 +85,7 @@ export function testCompetingConsumers(
           ["c", 0],
         ],
       );
-      assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
+      await untilStatus(bus, queue, { ready: 0, consumers: 0 });
     });
 
     test("a message that kills its consumers becomes a dead letter", async (context) => {
@@ -162,7 +163,7 @@ export function testCompetingConsumers(
               [...plans.keys()],
             );
             assert.deepEqual(faults, []);
-            assert.deepEqual(await bus.queueStatus(queue), { ready: 0, consumers: 0 });
+            await untilStatus(bus, queue, { ready: 0, consumers: 0 });
             await bus.deleteQueue(queue);
           },
         ),

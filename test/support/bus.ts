@@ -12,6 +12,7 @@ import type {
   MessageBus,
   OutgoingMessage,
   QueueOptions,
+  QueueStatus,
   Settlement,
 } from "../../lib/bus/message-bus.ts";
 import { AppError, type ErrorCode } from "../../lib/errors.ts";
@@ -77,6 +78,17 @@ export async function nextDeadLetters(bus: MessageBus, queue: string, count: num
       return letters.length >= count ? letters : undefined;
     },
     { describe: `${count} dead letters of ${queue}`, timeoutMs: 20_000 },
+  );
+}
+
+/** Waits until the queue has these figures: a broker's own may be a moment old. */
+export async function untilStatus(bus: MessageBus, queue: string, expected: QueueStatus): Promise<void> {
+  await eventually(
+    async () => {
+      assert.deepEqual(await bus.queueStatus(queue), expected);
+      return true;
+    },
+    { describe: `the figures of ${queue}` },
   );
 }
 
