@@ -36,8 +36,7 @@ test("a hundred requests at once, of five users, to two stewards, by both archet
       const { user, home, third } = approvals[index % USERS.length] as (typeof approvals)[number];
       return ask(index + 1, user, home, third);
     }),
-  );
-  watching.abort();
+  ).finally(() => watching.abort());
   assert.equal(new Set(outcomes.map(({ expected }) => JSON.stringify(expected))).size, REQUESTS);
   for (const { expected, answered } of outcomes) assert.deepEqual(answered, expected);
   const chains = await most;
