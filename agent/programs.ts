@@ -1,6 +1,7 @@
 /** Where the programs of this package are, from source and from `dist/` alike. */
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
+import { packageRoot } from "../lib/package-root.ts";
 
 /**
  * The command of a program of this package that runs in a job: `sidecar`, or a microservice's folder name. The bundle is
@@ -10,8 +11,8 @@ import { fileURLToPath } from "node:url";
  */
 export function packageProgram(name: string): readonly string[] {
   const path = name === "sidecar" ? "sidecar/main" : `microservices/${name}/main`;
-  const candidates = [`../bundle/${path}.js`, `../${path}.js`, `../${path}.ts`].map((candidate) =>
-    fileURLToPath(new URL(candidate, import.meta.url)),
+  const candidates = [`dist/bundle/${path}.js`, `dist/${path}.js`, `${path}.ts`].map((candidate) =>
+    join(packageRoot, candidate),
   );
   const program = candidates.find((candidate) => existsSync(candidate)) ?? candidates[1] ?? path;
   return [process.execPath, program];

@@ -26,17 +26,7 @@ export async function startMessagingSidecar(settings: MessagingSettings, program
   const metricsUrl = await offerMetrics(settings, program);
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
   releases.push("message bus", () => bus.close());
-  let isBusLost = false;
-  const service = new MessagingService({
-    bus,
-    logger,
-    onBusLost: (error) => {
-      // Whoever runs the sidecar starts it again; its clients come back by themselves.
-      logger.error({ error }, "the message bus was lost");
-      isBusLost = true;
-      program.stop(1);
-    },
-  });
+  const service = new MessagingService({ bus, logger });
   const server = await startRpcServer({
     ...address,
     keepaliveMs: KEEPALIVE_MS,
@@ -45,7 +35,6 @@ export async function startMessagingSidecar(settings: MessagingSettings, program
   releases.push("server", () => server.close(0));
   const drainMs = settings.DYNAMOS_DRAIN_MS;
   const drain = async (): Promise<void> => {
-    if (isBusLost) return;
     const over = new AbortController();
     const limit = systemClock.sleep(drainMs, over.signal).then(
       () => logger.warn({ clients: service.openStreams, drainMs }, "stops although it still has clients"),

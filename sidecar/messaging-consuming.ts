@@ -8,19 +8,12 @@ import { Handoff } from "../lib/rpc/handoff.ts";
 
 type Answer = MessageInitShape<typeof ConsumeResponseSchema>;
 
-/** What a consumer needs. */
-export interface ConsumingContext {
-  readonly bus: MessageBus;
-  /** Called when the consumer was lost with the bus. */
-  readonly onBusLost: (error: AppError) => void;
-}
-
 /**
  * Serves one stream to its end: the client's Stop, once all is settled; the queue's end, with the bus's error; the client's
  * going, after which what it had not settled goes back to the queue, counted.
  */
 export async function* consumeFor(
-  { bus, onBusLost }: ConsumingContext,
+  bus: MessageBus,
   requests: AsyncIterable<ConsumeRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<Answer> {
@@ -33,7 +26,6 @@ export async function* consumeFor(
     prefetch: start.prefetch,
     onLost: (error) => {
       endedBy ??= toAppError(error);
-      if (endedBy.code === "unavailable") onBusLost(endedBy);
       end();
     },
   });

@@ -22,8 +22,6 @@ import { publishAll } from "./messaging-publishing.ts";
 export interface MessagingServiceOptions {
   readonly bus: MessageBus;
   readonly logger: Logger;
-  /** Called when the bus has ended for good. */
-  readonly onBusLost: (error: AppError) => void;
 }
 
 /** See the file comment. */
@@ -49,7 +47,7 @@ export class MessagingService {
 
   /** For a server of `lib/rpc`. */
   get implementation(): Implementation {
-    const { bus, onBusLost } = this.#options;
+    const { bus } = this.#options;
     return implement(MessagingServiceDefinition, {
       declareQueue: (request) =>
         this.#told(async () => {
@@ -62,7 +60,7 @@ export class MessagingService {
           return {};
         }),
       publish: (requests, { signal }) => this.#counted(publishAll(bus, requests, signal)),
-      consume: (requests, { signal }) => this.#counted(consumeFor({ bus, onBusLost }, requests, signal)),
+      consume: (requests, { signal }) => this.#counted(consumeFor(bus, requests, signal)),
       queueStatus: ({ queue }) =>
         this.#told(async () => {
           const figures = await bus.queueStatus(queue);

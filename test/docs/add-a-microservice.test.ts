@@ -15,18 +15,7 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 const blocks = sectionsOf(await readPackageFile("docs/add-a-microservice.md")).flatMap((section) => section.code);
 
 /** What a build and an exchange need of a checkout. */
-const COPIED = [
-  "agent",
-  "bench",
-  "cli",
-  "configuration",
-  "docs",
-  "lib",
-  "microservices",
-  "orchestrator",
-  "sdk",
-  "sidecar",
-];
+const COPIED = ["agent", "cli", "configuration", "docs", "lib", "microservices", "orchestrator", "sdk", "sidecar"];
 
 async function copyOfThisCheckout(): Promise<string> {
   const folder = await temporaryFolder();
