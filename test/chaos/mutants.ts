@@ -30,8 +30,8 @@ export const MUTANTS = {
   "forgotten-attempt": {
     what: "a provider's next life forgets the attempts of the last one, and counts from 1",
     file: "agent/provider-requests.ts",
-    text: "return ((asked.attempt - 1) * MAX_LIVES + delivery.redeliveryCount) * MAX_ATTEMPTS + 1;",
-    instead: "return ((asked.attempt - 1) * MAX_LIVES + 0 * delivery.redeliveryCount) * MAX_ATTEMPTS + 1;",
+    text: "return ((asked.attempt - 1) * MAX_LIVES + life) * MAX_ATTEMPTS + 1;",
+    instead: "return ((asked.attempt - 1) * MAX_LIVES + 0 * life) * MAX_ATTEMPTS + 1;",
   },
 } as const satisfies Record<string, Mutant>;
 export type MutantName = keyof typeof MUTANTS;

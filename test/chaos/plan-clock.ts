@@ -10,6 +10,8 @@ const LOOK_MS = 100;
 export class PlanClock {
   readonly #now: () => number;
   #behindMs = 0;
+  /** What comes next has this time, and the plan's does not pass it before it has begun. */
+  #nextMs = 0;
 
   /** @param now milliseconds since the run began. */
   constructor(now: () => number) {
@@ -18,12 +20,13 @@ export class PlanClock {
 
   /** Milliseconds of the plan that have passed. */
   now(): number {
-    return this.#now() - this.#behindMs;
+    return Math.min(this.#now() - this.#behindMs, this.#nextMs);
   }
 
-  /** What was due at this time begins only now. */
-  begins(atMs: number): void {
+  /** The request of this time begins now; the next one is that of `nextMs`, Infinity where there is none. */
+  begins(atMs: number, nextMs: number): void {
     this.#behindMs = Math.max(this.#behindMs, this.#now() - atMs);
+    this.#nextMs = nextMs;
   }
 
   /** Resolves at a time of the plan. */

@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
-import { CHAIN_ELEMENTS, describePlan, FAULT_KINDS, makePlan, REFUSALS, type PlanOptions } from "./plan.ts";
+import {
+  CHAIN_ELEMENTS,
+  describePlan,
+  FAULT_KINDS,
+  joinPlans,
+  makeDyingProvidersPlan,
+  makePlan,
+  REFUSALS,
+  type PlanOptions,
+} from "./plan.ts";
 import { rowsOf, SLICES, STEWARDS } from "./questions.ts";
 
 const LONG: PlanOptions = { seed: 7, lengthMs: 3 * 3_600_000, kinds: FAULT_KINDS, replicas: 2 };
@@ -74,6 +83,33 @@ describe("a plan", () => {
       parts,
       seen(["orchestrator", "policy-enforcer", "agent-SURF", ...STEWARDS.map((steward) => `agent-${steward}`)]),
     );
+  });
+
+  test("that is joined from several has them one after the other, each as it is alone", () => {
+    const [first, second] = [3, 4].map((seed) => makePlan({ ...LONG, seed, lengthMs: 60_000 }));
+    const joined = joinPlans([first!, second!]);
+    assert.equal(joined.options.lengthMs, 120_000);
+    const later = (planned: { readonly name: string; readonly atMs: number }) => ({
+      ...planned,
+      name: `${planned.name}-of-4`,
+      atMs: planned.atMs + 60_000,
+    });
+    assert.deepEqual(joined.requests.slice(first!.requests.length), second!.requests.map(later));
+    assert.deepEqual(joined.faults.slice(first!.faults.length), second!.faults.map(later));
+    assert.equal(new Set(joined.requests.map(({ name }) => name)).size, joined.requests.length);
+  });
+
+  test("of dying providers kills one provider of each request, of a size that takes a while", () => {
+    const { requests, faults } = makeDyingProvidersPlan(1);
+    assert.deepEqual(makeDyingProvidersPlan(1), makeDyingProvidersPlan(1));
+    for (const [index, { providers, throughThirdParty, question }] of requests.entries()) {
+      assert.ok(throughThirdParty);
+      assert.equal(rowsOf(question.slice), 300_000);
+      const action = faults[index]?.action;
+      const target = action?.kind === "kill" ? action.target : undefined;
+      assert.ok(target?.kind === "service");
+      assert.ok(providers.some((provider) => `agent-${provider}` === target.part));
+    }
   });
 
   test("has questions of 10 to 300,000 joined rows per steward", () => {

@@ -291,7 +291,13 @@ export function makeDyingProvidersPlan(seed: number): ChaosPlan {
       door: 0,
     });
     const target = { kind: "service", part: `agent-${random.pick(providers)}`, replica: 1 } as const;
-    faults.push({ name: `f${name}`, atMs, when, action: { kind: "kill", target, downMs: random.int(200, 800) } });
+    // Just after the request has begun.
+    faults.push({
+      name: `f${name}`,
+      atMs: atMs + 1,
+      when,
+      action: { kind: "kill", target, downMs: random.int(200, 800) },
+    });
   }
   const lengthMs = requests.length * DYING_PROVIDERS_GAP_MS;
   return { options: { seed, lengthMs, kinds: ["kill"], replicas: 1 }, requests, faults };

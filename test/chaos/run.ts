@@ -55,6 +55,8 @@ const SETTINGS_MS = {
   DYNAMOS_KEPT_ANSWER_MS: 15_000,
   DYNAMOS_ANSWER_LINGER_MS: 5_000,
   DYNAMOS_STALL_TIMEOUT_MS: 20_000,
+  DYNAMOS_COMPOSITION_TIMEOUT_MS: 5_000,
+  DYNAMOS_PROVIDER_ACCEPT_MS: 10_000,
 };
 /** A deadline's answer may take so long on its way. */
 const GRACE_MS = 20_000;
@@ -167,10 +169,10 @@ async function doRequests(
   { maxAtOnce }: RunOptions,
 ): Promise<void> {
   const underWay = new Set<Promise<void>>();
-  for (const request of requests) {
+  for (const [index, request] of requests.entries()) {
     await clock.until(request.atMs);
     while (underWay.size >= maxAtOnce) await Promise.race(underWay);
-    clock.begins(request.atMs);
+    clock.begins(request.atMs, requests[index + 1]?.atMs ?? Infinity);
     const work: Promise<void> = makeRequest(request, client).finally(() => underWay.delete(work));
     underWay.add(work);
   }

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { startExchange, type Exchange } from "../../cli/exchange/exchange.ts";
 import { freePort } from "../../cli/exchange/free-port.ts";
 import { processName } from "../../cli/exchange/parts.ts";
+import { toAppError } from "../../lib/errors.ts";
 import { embeddedBackends, realBackends, type Backends } from "./backends.ts";
 import { writeExchange } from "./exchange-data.ts";
 import { Link } from "./link.ts";
@@ -87,7 +88,8 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       replicas: { orchestrator: replicas, policyEnforcer: replicas, agent: replicas },
       readyMs: options.readyMs,
     });
-    for (const name of environmentOfAgents(environmentOf)) await startPatiently(exchange, name);
+    const agents = Object.keys(environmentOf).filter((name) => name.startsWith("agent-"));
+    await Promise.all(Array.from({ length: STARTS_AT_ONCE }, () => startPatiently(exchange, agents)));
     const setClock = (process: string, byMs: number): Promise<void> => writeFile(join(clocks, process), String(byMs));
     return { exchange, backends, oracle, stateFolder, links, disks, setClock, close };
   } catch (error) {
@@ -96,22 +98,18 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   }
 }
 
-function environmentOfAgents(environmentOf: Readonly<Record<string, unknown>>): readonly string[] {
-  return Object.keys(environmentOf).filter((name) => name.startsWith("agent-"));
-}
-
-/** As a cluster would: a part that does not come up at first is tried again. */
-async function startPatiently(exchange: Exchange, name: string): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      await exchange.start(name);
-      return;
-    } catch (error) {
+/** Starts the rest of these, as a cluster would: a part that does not come up at first is tried again. */
+async function startPatiently(exchange: Exchange, rest: string[]): Promise<void> {
+  for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+    for (let tries = 1; ; tries += 1) {
+      const error = await exchange.start(name).then(() => undefined, toAppError);
+      if (error === undefined) break;
       if (tries === START_TRIES) throw error;
     }
   }
 }
 
+const STARTS_AT_ONCE = 3;
 const START_TRIES = 3;
 
 const PARTS = ["orchestrator", "policy-enforcer", ...[...STEWARDS, THIRD_PARTY].map((party) => `agent-${party}`)];
