@@ -23,8 +23,7 @@ export const MUTANTS = {
     text: "    const settlement = await this.#decide(delivery);\n",
     instead:
       '    this.#answer(line, message, "accept");\n' +
-      "    let settlement = await this.#decide(delivery);\n" +
-      '    settlement = "accept";\n' +
+      "    const settlement = await this.#decide(delivery);\n" +
       "    if (message.content.length >= 0) return;\n",
   },
   "forgotten-attempt": {
