@@ -44,6 +44,8 @@ export type HistoryEvent = { readonly atMs: number } & (
   | { readonly kind: "restartFailed"; readonly service: string; readonly error: string }
   /** A line that a program logged as error or fatal. */
   | { readonly kind: "logged"; readonly service: string; readonly code: string | undefined; readonly line: string }
+  /** A line that says that somebody waited in vain until the end of his time. */
+  | { readonly kind: "stalled"; readonly service: string; readonly code: string; readonly line: string }
   /** After everything: what should be gone, and is not. */
   | { readonly kind: "leftOver"; readonly what: string; readonly name: string }
   | { readonly kind: "deadLetter"; readonly queue: string; readonly reason: string; readonly type: string }

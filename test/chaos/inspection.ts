@@ -121,16 +121,22 @@ function chainLeftOvers(stateFolder: string): LeftOver[] {
   ];
 }
 
-/** Error and fatal lines of all services' logs go into the history, at their own times. */
+/** Every fault is far shorter than the limits behind these: who comes to one of them waited for what was lost. */
+const OUT_OF_TIME = new Set(["deadline_exceeded", "time_limit_exceeded"]);
+
+/** Error and fatal lines of all services' logs go into the history, at their own times; and those that tell of waits in vain. */
 export function readLogs(stateFolder: string, history: History): void {
   const folder = join(stateFolder, "logs");
   for (const file of readdirSync(folder)) {
     for (const line of readFileSync(join(folder, file), "utf8").split("\n")) {
       if (line === "") continue;
-      const { level, time, error } = parseLine(line);
-      if (level !== undefined && level !== "error" && level !== "fatal") continue;
+      const { level, time, error, code = error?.code } = parseLine(line);
       const atMs = time === undefined ? history.now() : history.at(Date.parse(time));
-      history.add({ kind: "logged", service: file.replace(/\.log$/, ""), code: error?.code, line }, atMs);
+      const service = file.replace(/\.log$/, "");
+      if (code !== undefined && OUT_OF_TIME.has(code)) history.add({ kind: "stalled", service, code, line }, atMs);
+      else if (level === undefined || level === "error" || level === "fatal") {
+        history.add({ kind: "logged", service, code: error?.code, line }, atMs);
+      }
     }
   }
 }
@@ -138,6 +144,7 @@ export function readLogs(stateFolder: string, history: History): void {
 interface LogLine {
   readonly level?: string;
   readonly time?: string;
+  readonly code?: string;
   readonly error?: { readonly code?: string };
 }
 

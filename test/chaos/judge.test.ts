@@ -89,6 +89,17 @@ describe("what must not happen", () => {
       story([ANSWERED], [{ kind: "hung", request: "r1", url: "u", forMs: 9, atMs: 2_000 }]),
     ],
     ["a client that gives up", ["J1"], story([{ kind: "gaveUp", last: "unavailable" }], fault(0, 3_000))],
+    [
+      "a wait in vain, whatever the faults",
+      ["J1"],
+      story(
+        [ANSWERED],
+        [
+          ...fault(400, 450),
+          { kind: "stalled", service: "agent-VU", code: "time_limit_exceeded", line: "a line", atMs: 2_000 },
+        ],
+      ),
+    ],
     ["a wrong answer, whatever the faults", ["J2"], story([{ ...ANSWERED, fault: "1 doubled" }], fault(0, 3_000))],
     ["a party that nobody names", ["J2"], story([{ ...ANSWERED, providers: ["VU"] }], fault(0, 3_000))],
     ["a failure without a fault", ["J3"], story([failed("agent_offline")])],

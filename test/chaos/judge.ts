@@ -1,7 +1,7 @@
 /**
  * Finds what must not have happened in a run's history. Pure: the same history gives the same violations.
  *
- * - J1 each request has exactly one outcome, within its time;
+ * - J1 each request has exactly one outcome, within its time, and nobody waits in vain until the end of his;
  * - J2 an answer is right for the parties that it names, and names every other party of the request with a reason;
  * - J3 a failure has a code that a fault of the time explains, and none that blames the analyst or hides the cause;
  * - J4 what is to be refused is refused with its own code, or fails by a fault;
@@ -171,6 +171,8 @@ function judgeFailure(
   else if (!isExplained) violate("J3", `failed with ${said}, and no fault explains it`);
 }
 
+const MOST_OF_A_LINE = 600;
+
 function judgeEvent(event: HistoryEvent, faults: readonly Window[], limits: JudgeLimits): Violation[] {
   const ofRequest = "request" in event && typeof event.request === "string" ? { request: event.request } : {};
   const violation = (rule: Violation["rule"], what: string): Violation[] => [{ rule, what, ...ofRequest }];
@@ -192,7 +194,9 @@ function judgeEvent(event: HistoryEvent, faults: readonly Window[], limits: Judg
       return violation("J7", `${event.service} could not be started again: ${event.error}`);
     case "logged":
       if (event.code !== "internal" && event.code !== undefined && explained) return [];
-      return violation("J7", `${event.service} logged: ${event.line.slice(0, 600)}`);
+      return violation("J7", `${event.service} logged: ${event.line.slice(0, MOST_OF_A_LINE)}`);
+    case "stalled":
+      return violation("J1", `${event.service} waited in vain: ${event.line.slice(0, MOST_OF_A_LINE)}`);
     case "memory":
       if (event.mebibytes <= limits.maxMebibytes) return [];
       return violation("J7", `${event.process} had ${String(event.mebibytes)} MiB`);

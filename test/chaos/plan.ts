@@ -274,7 +274,7 @@ export function makeDyingProvidersPlan(seed: number): ChaosPlan {
   const random = new SeededRandom(seed);
   const requests: PlannedRequest[] = [];
   const faults: PlannedFault[] = [];
-  for (const when of ["query", "firstByte", "query", "firstByte"] as const) {
+  for (const when of ["query", "firstByte"] as const) {
     const name = String(requests.length + 1).padStart(4, "0");
     const providers = random.some(STEWARDS, 2);
     const atMs = requests.length * DYING_PROVIDERS_GAP_MS;

@@ -104,6 +104,7 @@ export async function runChaos(plan: ChaosPlan, options: RunOptions): Promise<Ru
     }
     for (const [process, mebibytes] of await memory) history.add({ kind: "memory", process, mebibytes });
     if (options.depth.looksAtTheEnd) await inspectStopped(world, history, slowness);
+    readLogs(world.stateFolder, history);
   } finally {
     await world.close();
   }
@@ -237,7 +238,6 @@ async function inspectStopped({ stateFolder, backends }: World, history: History
     await store.close();
   }
   for (const letter of await backends.deadLetters()) history.add({ kind: "deadLetter", ...letter });
-  readLogs(stateFolder, history);
 }
 
 /** The most memory that a process of each program had. */
