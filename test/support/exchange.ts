@@ -30,6 +30,8 @@ export interface TestExchange extends Exchange {
   /** Its configuration folder. */
   readonly configuration: string;
   readonly backends: TestBackends;
+  /** Does this after the tests of the file, before the exchange is stopped: hooks of the file itself come after that. */
+  atEnd(work: () => Promise<void>): void;
 }
 
 /** As the exchange's; store, bus and sidecar are what the environment chose (`backends.ts`). */
@@ -40,8 +42,7 @@ const LEFT_OVERS_MS = 15_000;
 
 /**
  * Starts an exchange; after the tests of this file it is stopped, and neither a process of it may be left, nor anything in store
- * and bus that nobody needs. To be awaited at the top
- * level of the file: a hook's own `after` would end it with the hook.
+ * and bus that nobody needs. To be awaited at the top level of the file: a hook's own `after` would end it with the hook.
  *
  * @param options its configuration folder; absent: a small sample (see {@link smallSample}).
  */
@@ -52,22 +53,28 @@ export async function testExchange(options: TestExchangeOptions = {}): Promise<T
   const { storeUrl, busUrl } = backends;
   const { sidecar } = backends.choice;
   const ending: (() => Promise<void>)[] = [() => backends.close()];
-  after(async () => {
-    for (const end of ending.reverse()) await end();
-  });
+  after(() => endAll(ending));
   const exchange = await startExchange({ sidecar, ...options, storeUrl, busUrl, configuration, stateFolder, port: 0 });
-  ending.push(async () => {
-    await exchange.stop();
-    await assertNoProcessLeft(stateFolder);
-    await assertNothingLeftIn(backends);
-  });
+  ending.push(
+    () => assertNothingLeftIn(backends),
+    () => assertNoProcessLeft(stateFolder),
+    () => exchange.stop(),
+  );
   return {
     ...exchange,
     backends,
     configuration,
+    atEnd: (work) => void ending.push(work),
     client: new ExchangeClient(exchange.url),
     adminKey: (await readFile(exchange.adminKeyFile, "utf8")).trim(),
   };
+}
+
+/** Does all of this, the last first, whatever happens to the others; fails with the first fault. */
+async function endAll(ending: readonly (() => Promise<void>)[]): Promise<void> {
+  const faults: unknown[] = [];
+  for (const end of ending.toReversed()) await end().catch((fault: unknown) => faults.push(fault));
+  if (faults.length > 0) throw faults[0];
 }
 
 /** Fails if an exchange that was stopped has left keys that nobody needs, queues of runs or of processes, or connections. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { call, type Approval } from "../../cli/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { rejectsWith, smallSample, testExchange } from "../support/exchange.ts";
@@ -27,7 +27,7 @@ const exchange = await testExchange({
 });
 const atHome = await approve(exchange, ["VU"]);
 const throughSurf = await approve(exchange, ["VU", "UVA"], { throughThirdParty: true });
-after(() => assertNothingLeft(exchange));
+exchange.atEnd(() => assertNothingLeft(exchange));
 
 describe("a process of a chain that is killed", () => {
   for (const element of ["sidecar", "sql-query", "sql-algorithm"]) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { call, type Answer, type Approval, type GatheredAnswer } from "../../cli/client.ts";
 import { ANALYST, changeDocument, rejectsWith, SALARY_QUERY, smallSample, testExchange } from "../support/exchange.ts";
 import { approve, assertNothingLeft, chainProcess, slowQuery, startedChains } from "../support/running-chains.ts";
@@ -18,7 +18,7 @@ await changeDocument<{ relations: Record<string, object> }>(exchange, "policyEnf
 }));
 const approval = await approve(exchange, ["VU"]);
 const othersApproval = await approve(exchange, ["VU"], { user: OTHER });
-after(() => assertNothingLeft(exchange));
+exchange.atEnd(() => assertNothingLeft(exchange));
 
 describe("the same request again, under its Idempotency-Key, at an agent", () => {
   test("at once and after the end: one run, and the same answer each time", async () => {
