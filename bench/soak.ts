@@ -101,7 +101,7 @@ async function work(
 async function sampleNow(bench: BenchExchange): Promise<ReadonlyMap<string, Sample>> {
   const samples = new Map<string, Sample>();
   for (const { program, residentMiB, handles } of await processFigures(bench)) {
-    if (!/^(agent|orchestrator|policy-enforcer|messaging)/.test(program)) continue;
+    if (!/^(agent|orchestrator|policy-enforcer|sidecar\/messaging)/.test(program)) continue;
     const most = samples.get(program) ?? { residentMiB: 0, handles: 0 };
     samples.set(program, {
       residentMiB: Math.max(most.residentMiB, residentMiB),

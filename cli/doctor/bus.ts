@@ -35,7 +35,7 @@ export interface BusFacts {
   readonly deadLetters?: DeadLetterFacts;
 }
 
-const REFUSED: ReadonlySet<string> = new Set(["unauthenticated", "forbidden"]);
+const REFUSED: ReadonlySet<string> = new Set(["unauthenticated", "forbidden", "access_refused"]);
 /** Messages of service queues are taken within milliseconds: so many waiting mean that whoever takes them cannot keep up. */
 const DEEP = 100;
 const DEAD_LETTERS_COMMAND = "npx dynamos dead-letters";

@@ -30,7 +30,7 @@ export interface StoreFacts {
 }
 
 /** Codes of a server that is there, and does not let us in. */
-const REFUSED: ReadonlySet<string> = new Set(["unauthenticated", "forbidden"]);
+const REFUSED: ReadonlySet<string> = new Set(["unauthenticated", "forbidden", "access_refused"]);
 /** A store that takes longer than this for a few small calls is not well. */
 const SLOW_MS = 2_000;
 

@@ -89,6 +89,8 @@ export class ProcessTable {
       // Only this user reaches a socket; a port is for where its path would be too long.
       ...(Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES ? {} : { socket }),
       environment: {
+        // The bus's metrics are taken where the bus is; its ready line tells the port.
+        DYNAMOS_METRICS_PORT: "0",
         ...bus,
         ...this.#options.environment,
         ...environmentOf[sidecarName(part)],

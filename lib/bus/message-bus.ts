@@ -78,7 +78,7 @@ export interface ConsumeOptions {
   readonly prefetch?: number;
   /**
    * Called once if the consumer ends without `close`: the queue is gone (`not_found`), or the bus has been out of reach
-   * for a minute (`unavailable`), or refuses it now (`forbidden`, `conflict`). A shorter absence is healed in silence: the
+   * for a minute (`unavailable`), or refuses it now (`access_refused`, `conflict`). A shorter absence is healed in silence: the
    * consumer then goes on, and what it had not settled is delivered again.
    */
   readonly onLost?: (error: Error) => void;

@@ -13,7 +13,7 @@ export interface OpenMessageBusOptions {
  * Opens a bus: `embedded:<path of the SQLite file>`; RabbitMQ at `amqp://…` or `amqps://…` (docs/configuration.md has the
  * whole form); or `sidecar:127.0.0.1:<port>` and `sidecar:unix:<path>` for the messaging sidecar beside this process. Adapters
  * are imported only when chosen, so that an embedded run loads no AMQP client. An unknown URL is `configuration_invalid`; a bus
- * that does not answer `unavailable`; one that refuses the user `forbidden`.
+ * that does not answer `unavailable`; one that refuses the user `access_refused`.
  */
 export async function openMessageBus(url: string, options: OpenMessageBusOptions = {}): Promise<MessageBus> {
   const clock = options.clock ?? systemClock;

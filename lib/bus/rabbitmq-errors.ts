@@ -5,11 +5,11 @@ import type { RabbitMqAddress } from "./rabbitmq-address.ts";
 
 /** Reply codes of AMQP 0-9-1 (section 1.2.2, "Reply constants") that mean: asking again will not help. */
 const REFUSALS: Readonly<Record<number, ErrorCode>> = {
-  403: "forbidden", // ACCESS_REFUSED
+  403: "access_refused", // ACCESS_REFUSED
   404: "not_found", // NOT_FOUND
   405: "conflict", // RESOURCE_LOCKED
   406: "conflict", // PRECONDITION_FAILED
-  530: "forbidden", // NOT_ALLOWED
+  530: "access_refused", // NOT_ALLOWED
 };
 
 /** What the broker says with 404 of a queue that is there, while its node or process is not: it passes. */
@@ -22,14 +22,14 @@ export function refusal(error: unknown, address: RabbitMqAddress): AppError | un
   const ours = typeof code === "number" && !PASSING.test(message) ? REFUSALS[code] : undefined;
   if (ours === undefined) return undefined;
   const said = brokerText(message);
-  if (ours === "forbidden") return forbidden(said, address, error);
+  if (ours === "access_refused") return accessRefused(said, address, error);
   return new AppError(ours, `RabbitMQ at ${address.label} refuses: ${said}`, { cause: error, retryable: false });
 }
 
-/** The `forbidden` that names the user and what helps. */
-export function forbidden(said: string, address: RabbitMqAddress, cause: unknown): AppError {
+/** The `access_refused` that names the user and what helps. */
+export function accessRefused(said: string, address: RabbitMqAddress, cause: unknown): AppError {
   return new AppError(
-    "forbidden",
+    "access_refused",
     `RabbitMQ at ${address.label} refuses user "${address.user}": ${said} Give the user that permission ` +
       `(rabbitmqctl set_permissions, set_topic_permissions), or name another user in the bus's URL.`,
     { cause },
@@ -59,14 +59,14 @@ export function connectRefusal(error: unknown, address: RabbitMqAddress): AppErr
   const { code, message } = error as { readonly code?: unknown; readonly message: string };
   if (/\b403\b/.test(message) || code === 403) {
     return new AppError(
-      "forbidden",
+      "access_refused",
       `RabbitMQ at ${address.label} refuses the credentials of user "${address.user}". Check the password, or its passwordFile.`,
       { cause: error },
     );
   }
   if (message.startsWith("Expected ConnectionOpenOk")) {
     return new AppError(
-      "forbidden",
+      "access_refused",
       `RabbitMQ at ${address.label} has no virtual host "${address.vhost}", or user "${address.user}" may not use it. ` +
         `Make it (rabbitmqctl add_vhost), and give the user permissions in it (rabbitmqctl set_permissions).`,
       { cause: error },

@@ -7,7 +7,7 @@ import type { BusMetrics } from "./bus-metrics.ts";
 import type { OutgoingMessage } from "./message-bus.ts";
 import type { RabbitMqAddress } from "./rabbitmq-address.ts";
 import { closedError, type RabbitMqConnection } from "./rabbitmq-connection.ts";
-import { forbidden, refusal, refusedTopic, unreachable } from "./rabbitmq-errors.ts";
+import { accessRefused, refusal, refusedTopic, unreachable } from "./rabbitmq-errors.ts";
 import { contentOf, publishOptions, sequenceOf } from "./rabbitmq-messages.ts";
 import { endChannel, EXCHANGE } from "./rabbitmq-topology.ts";
 
@@ -216,7 +216,7 @@ export class RabbitMqPublisher {
     const reason = refusal(error, this.#address) ?? unreachable(error, this.#address);
     this.#settle(
       sent[culprit]!,
-      reason.code === "forbidden" ? reason : forbidden(reason.message, this.#address, error),
+      reason.code === "access_refused" ? reason : accessRefused(reason.message, this.#address, error),
     );
     this.#waiting.unshift(...sent.slice(culprit + 1).filter((pending) => !pending.isSettled));
     this.#pump();

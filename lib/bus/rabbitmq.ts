@@ -56,7 +56,7 @@ const DEFAULT_UNAVAILABLE_AFTER_MS = 60_000;
 const MAX_DEADLINE_FOR_DEAD_LETTERS_MS = 60_000;
 
 /**
- * Opens the bus on RabbitMQ. `unavailable` when no host answers in time, `forbidden` for credentials, virtual host or
+ * Opens the bus on RabbitMQ. `unavailable` when no host answers in time, `access_refused` for credentials, virtual host or
  * permissions that do not suffice, `configuration_invalid` for a wrong URL, unreadable files or certificates.
  */
 export async function openRabbitMqBus(options: RabbitMqBusOptions): Promise<MessageBus> {

@@ -1,4 +1,4 @@
-/** The types that rows have here (issue 3, "Data"; decision 14), their Arrow form, and their text and JSON forms. */
+/** The types that rows have here, their Arrow form, and their text and JSON forms. */
 import {
   Bool,
   DataType,

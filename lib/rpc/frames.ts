@@ -22,7 +22,7 @@ import {
   type StartSchema,
 } from "./gen/dynamos/v1/stream_pb.ts";
 
-/** Bytes of one chunk or attachment frame: a fair size on loopback gRPC (style.md 3.8), and far below a bus message's limit. */
+/** Bytes of one chunk or attachment frame: a fair size on loopback gRPC, and far below a bus message's limit. */
 export const CHUNK_BYTES = 256 * 1024;
 
 /** Default limit of a reassembled batch or attachment: what one reader may hold at a time. */

@@ -83,7 +83,7 @@ describe("access to RabbitMQ", { skip: skipOwnRabbitMq }, () => {
       await assert.rejects(attempt(), (error) => {
         assert.match(String(error), /user "vu"/);
         assert.doesNotMatch(String(error), new RegExp(PASSWORD));
-        return withCode("forbidden")(error);
+        return withCode("access_refused")(error);
       });
     }
     // Each refusal closes a channel; the bus goes on.
@@ -103,7 +103,7 @@ describe("access to RabbitMQ", { skip: skipOwnRabbitMq }, () => {
         ),
       ),
     );
-    assert.equal(outcomes[20], "forbidden");
+    assert.equal(outcomes[20], "access_refused");
     // What was on its way before the refused one may be unknown; what came after was sent again, in order.
     assert.ok(
       outcomes.slice(0, 20).every((outcome) => ["confirmed", "unavailable"].includes(outcome)),
@@ -149,7 +149,7 @@ describe("access to RabbitMQ", { skip: skipOwnRabbitMq }, () => {
       await assert.rejects(open(url), (error) => {
         assert.match(String(error), expected);
         assert.doesNotMatch(String(error), /secret-guess|made-up/);
-        return withCode("forbidden")(error);
+        return withCode("access_refused")(error);
       });
       assert.ok(performance.now() - start < 8000, "it did not try again until its deadline");
     }
@@ -160,7 +160,7 @@ describe("access to RabbitMQ", { skip: skipOwnRabbitMq }, () => {
     await server.addUser("early", PASSWORD, empty, { configure: "^VU-", write: ".*", read: ".*" });
     await assert.rejects(open(empty.urlFor("early", PASSWORD)), (error) => {
       assert.match(String(error), /topic_exchange.*user "?'?early/s);
-      return withCode("forbidden")(error);
+      return withCode("access_refused")(error);
     });
     await empty.remove();
   });
