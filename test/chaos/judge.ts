@@ -44,6 +44,7 @@ const TRANSIENT = new Set([
   "job_start_failed",
   "no_authorized_providers",
   "offline",
+  "storage_full",
   "stream_interrupted",
   "unavailable",
 ]);

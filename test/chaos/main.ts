@@ -7,6 +7,7 @@ import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { noRealBackends } from "./backends.ts";
 import { buildMutant, isMutantName, MUTANTS } from "./mutants.ts";
 import {
   describePlan,
@@ -60,6 +61,8 @@ function planOf(seed: number): ChaosPlan {
 async function runPlan(plan: ChaosPlan): Promise<number> {
   console.log(describePlan(plan));
   if (values["plan-only"]) return 0;
+  const missing = backends === "real" ? noRealBackends() : undefined;
+  if (missing !== undefined) throw new Error(`${missing}; or do without servers: --backends embedded`);
   const folder = mkdtempSync(join(tmpdir(), "dynamos-chaos-"));
   const { history, violations } = await runChaos(plan, runOptions(folder));
   console.log(describeHistory(history.events));
@@ -123,8 +126,11 @@ function kindsOf(only: string | undefined): readonly FaultKind[] {
   return names as FaultKind[];
 }
 
-/** Files cannot be stopped or cut off, and not every machine lets disks be mounted. */
+/** Whether a kind of fault is left out, which is said: files cannot be stopped, and not every machine lets disks be mounted. */
 function isMissing(kind: FaultKind): boolean {
-  if (kind === "disk") return noSmallDisk() !== undefined;
-  return backends === "embedded" && (kind === "store" || kind === "broker" || kind === "duplicate");
+  const isOfServers = kind === "store" || kind === "broker" || kind === "duplicate";
+  const reason =
+    kind === "disk" ? noSmallDisk() : backends === "embedded" && isOfServers ? "the backends are files" : undefined;
+  if (reason !== undefined) console.log(`left out: ${kind} (${reason})`);
+  return reason !== undefined;
 }
