@@ -17,7 +17,8 @@ const USERS = [1, 2, 3, 4, 5].map((n) => ({ id: `user-${String(n)}`, userName: `
 
 const exchange = await testExchange({
   configuration: await codesConfiguration(),
-  environment: { DYNAMOS_MAX_RUNS: String(MAX_RUNS) },
+  // Fifteen approvals at once must not fail where the machine is slow: the chains are what is tried here.
+  environment: { DYNAMOS_MAX_RUNS: String(MAX_RUNS), DYNAMOS_COMPOSITION_TIMEOUT_MS: "30000" },
   environmentOf: { "agent-RUG": { DYNAMOS_MAX_RUNS: "1", DYNAMOS_MAX_QUEUED_RUNS: "1" } },
 });
 
