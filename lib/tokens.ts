@@ -35,7 +35,7 @@ export const CLOCK_TOLERANCE_SECONDS = 30;
 
 const ALGORITHM = "EdDSA";
 
-/** What a token says of its bearer; see `decisions.md` 18. */
+/** What a token says of its bearer; see decision 18. */
 export const TokenClaims = Type.Object({
   /** `user.userName`. Personal data. */
   sub: Type.String({ minLength: 1 }),

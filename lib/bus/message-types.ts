@@ -1,5 +1,5 @@
 /**
- * The `type` of every message on the bus (design contracts, "Bus"). The first seven are the names of the DYNAMOS
+ * The `type` of every message on the bus (`queues.ts`). The first seven are the names of the DYNAMOS
  * prototype; the rest are new here.
  */
 export const MESSAGE_TYPES = {

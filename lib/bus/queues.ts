@@ -1,4 +1,4 @@
-/** Names of queues (design contracts, "Bus"; decisions 1 and 3). A queue's binding key is its name. */
+/** Names of queues (decisions 1 and 3). A queue's binding key is its name. */
 
 import { AppError } from "../errors.ts";
 

@@ -1,5 +1,5 @@
 /**
- * What the bus has at RabbitMQ (design contracts, "Bus"; decision 10): one topic exchange, a queue bound under its own name
+ * What the bus has at RabbitMQ (decision 10): one topic exchange, a queue bound under its own name
  * for each of ours, and one bounded queue that gathers dead letters.
  */
 

@@ -1,5 +1,5 @@
 /**
- * Chains: which microservices a party runs for a request, and in which order (thesis, section 4.2; `contracts.md`, Chains).
+ * Chains: which microservices a party runs for a request, and in which order (thesis, section 4.2).
  * Pure; the agent starts what this returns, the config API draws it and validates metadata with it (`metadata.ts`).
  */
 import graphlib from "graphlib";

@@ -1,5 +1,5 @@
 /**
- * Bodies in the forms that users of the prototype send (`contracts.md`): snake case and camel case, translated at the edge, once,
+ * Bodies in the forms that users of the prototype send: snake case and camel case, translated at the edge, once,
  * and alike at the front door and at agents.
  */
 import type { TSchema, Static } from "@sinclair/typebox";

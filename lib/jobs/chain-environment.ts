@@ -1,5 +1,5 @@
 /**
- * The environment of a chain's containers (`contracts.md`, "A chain container's environment"): written by job runners,
+ * The environment of a chain's containers (`docs/configuration.md`): written by job runners,
  * read by sidecar and microservices.
  *
  * Data goes from the sidecar to {@link ChainPorts.firstMicroservicePort}, from each microservice to its own port + 1,

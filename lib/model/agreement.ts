@@ -1,4 +1,4 @@
-/** Agreements: what a data steward allows to whom (thesis, chapter 3; `contracts.md`, Documents). */
+/** Agreements: what a data steward allows to whom (thesis, chapter 3). */
 import { Type, type Static } from "@sinclair/typebox";
 import { DocumentName, SqlName, StewardName } from "./names.ts";
 

@@ -1,4 +1,4 @@
-/** Composition requests: what each party of a plan is told (thesis, section 4.3; `contracts.md`, Keys). */
+/** Composition requests: what each party of a plan is told (thesis, section 4.3). */
 import { Type, type Static } from "@sinclair/typebox";
 import { Role } from "./archetype.ts";
 import { DocumentName, StewardName, User } from "./names.ts";

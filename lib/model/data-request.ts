@@ -1,4 +1,4 @@
-/** Requests: approval and data request, in the shapes of `contracts.md`. */
+/** Requests: approval and data request, in the shapes that users of the prototype know. */
 import { Type, type Static } from "@sinclair/typebox";
 import { AppError } from "../errors.ts";
 import { DocumentName, StewardName, User } from "./names.ts";

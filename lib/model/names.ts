@@ -22,7 +22,7 @@ export const User = Type.Object(
 export type User = Static<typeof User>;
 
 /**
- * A job's name: the local part of the user's name made safe for Kubernetes, `-`, 8 hex digits (`contracts.md`, Bus).
+ * A job's name: the local part of the user's name made safe for Kubernetes, `-`, 8 hex digits.
  * Any user name works; one without a safe character becomes `user`.
  */
 export function makeJobName(userName: string, randomHex8: string): string {
