@@ -1,6 +1,6 @@
 /** Does the faults of the plan, and undoes them. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { processName } from "../../cli/exchange/parts.ts";
+import { processName, sidecarName } from "../../cli/exchange/parts.ts";
 import type { Switchable } from "./backends.ts";
 import { sendAgain } from "./duplicates.ts";
 import type { History } from "./history.ts";
@@ -137,7 +137,7 @@ async function switchOff(
 async function kill(target: Target, downMs: number, begin: () => void, context: FaultContext): Promise<boolean> {
   if (target.kind === "service") {
     begin();
-    return context.supervisor.kill(processName(target.part, target.replica), downMs);
+    return context.supervisor.kill(serviceName(target), downMs);
   }
   const pid = await findProcess(isElement(target), context.world);
   if (pid === undefined) return false;
@@ -153,7 +153,7 @@ async function stopForAWhile(
 ): Promise<boolean> {
   const pid =
     target.kind === "service"
-      ? context.supervisor.living(processName(target.part, target.replica))?.pid
+      ? context.supervisor.living(serviceName(target))?.pid
       : await findProcess(isElement(target), context.world);
   if (pid === undefined) return false;
   begin();
@@ -161,6 +161,11 @@ async function stopForAWhile(
   await sleep(forMs);
   signalProcess(pid, "SIGCONT");
   return true;
+}
+
+function serviceName({ part, replica, isSidecar }: Extract<Target, { kind: "service" }>): string {
+  const name = processName(part, replica);
+  return isSidecar ? sidecarName(name) : name;
 }
 
 /** The first process that is looked for, as soon as there is one. */

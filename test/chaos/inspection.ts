@@ -61,6 +61,10 @@ export async function leftOvers(
     ...leftOfQueues(await backends.queues(), instances, recentDeaths),
     ...(await backends.idleLeases()).map((name) => ({ what: "lease without a key", name })),
     ...chainLeftOvers(exchange.stateFolder),
+    ...filesUnder(exchange.stateFolder).flatMap((path) => {
+      const instance = /\/agent-\w+\/answers\/([^/]+)\//.exec(path)?.[1];
+      return instance !== undefined && instances.has(instance) ? [{ what: "kept answer", name: path }] : [];
+    }),
   ];
 }
 

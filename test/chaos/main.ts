@@ -28,6 +28,7 @@ const { values } = parseArgs({
     minutes: { type: "string", default: "2" },
     only: { type: "string" },
     replicas: { type: "string", default: "2" },
+    sidecars: { type: "boolean", default: false },
     backends: { type: "string", default: "real" },
     slowness: { type: "string", default: "1" },
     "at-once": { type: "string", default: "3" },
@@ -54,7 +55,12 @@ function planOf(seed: number): ChaosPlan {
   if (values["dying-providers"]) return makeDyingProvidersPlan(seed);
   const minutes = values.short ? SHORT_MINUTES : Number(values.minutes);
   const seeds = values.short && values.seed === undefined ? [SHORT_SEED, seed] : [seed];
-  const options = { lengthMs: minutes * 60_000, kinds: kindsOf(values.only), replicas: Number(values.replicas) };
+  const options = {
+    lengthMs: minutes * 60_000,
+    kinds: kindsOf(values.only),
+    replicas: Number(values.replicas),
+    hasSidecars: values.sidecars,
+  };
   return joinPlans(seeds.map((each) => makePlan({ ...options, seed: each })));
 }
 
@@ -96,7 +102,8 @@ function sameAgain({ requests }: ChaosPlan): string {
   const length = values.short
     ? `--short${isJoined ? " (its second half alone, with --seed)" : ""}`
     : `--minutes ${values.minutes}`;
-  return [length, `--seed ${String(given)}`, ...(values.only === undefined ? [] : [`--only ${values.only}`])].join(" ");
+  const only = values.only === undefined ? [] : [`--only ${values.only}`];
+  return [length, `--seed ${String(given)}`, ...only, ...(values.sidecars ? ["--sidecars"] : [])].join(" ");
 }
 
 /** Runs the focused plan on a build that is wrong on purpose: the harness must find violations. */

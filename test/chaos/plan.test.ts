@@ -13,12 +13,13 @@ import {
 } from "./plan.ts";
 import { rowsOf, SLICES, STEWARDS } from "./questions.ts";
 
-const LONG: PlanOptions = { seed: 7, lengthMs: 3 * 3_600_000, kinds: FAULT_KINDS, replicas: 2 };
+const LONG: PlanOptions = { seed: 7, lengthMs: 3 * 3_600_000, kinds: FAULT_KINDS, replicas: 2, hasSidecars: true };
 const options = fc.record({
   seed: fc.nat(2 ** 31 - 1),
   lengthMs: fc.integer({ min: 1_000, max: 600_000 }),
   kinds: fc.subarray([...FAULT_KINDS]),
   replicas: fc.integer({ min: 1, max: 3 }),
+  hasSidecars: fc.boolean(),
 });
 
 describe("a plan", () => {
@@ -78,6 +79,10 @@ describe("a plan", () => {
       seen(targets.flatMap((target) => (target.kind === "chain" ? target.element : []))),
       seen(CHAIN_ELEMENTS),
     );
+    assert.deepEqual(seen(targets.flatMap((target) => (target.kind === "service" ? target.isSidecar : []))), [
+      false,
+      true,
+    ]);
     const parts = seen(targets.flatMap((target) => (target.kind === "service" ? target.part : [])));
     assert.deepEqual(
       parts,

@@ -17,6 +17,8 @@ export interface PlanOptions {
   readonly kinds: readonly FaultKind[];
   /** Processes of each part: orchestrators, enforcers, agents per party. */
   readonly replicas: number;
+  /** Whether each of them has a messaging sidecar of its own, which may be killed and stopped, too. */
+  readonly hasSidecars: boolean;
 }
 
 /** How a request reaches its answer. */
@@ -66,7 +68,7 @@ export interface PlannedRequest {
 
 /** A process, chosen among those that there are when the fault begins. */
 export type Target =
-  | { readonly kind: "service"; readonly part: string; readonly replica: number }
+  | { readonly kind: "service"; readonly part: string; readonly replica: number; readonly isSidecar: boolean }
   /** An element of a chain, the next that runs at this party. */
   | { readonly kind: "chain"; readonly party: string; readonly element: ChainElement };
 
@@ -197,12 +199,13 @@ function planAlgorithm(random: SeededRandom): Algorithm | undefined {
   return random.chance(0.5) ? { names, byGroup } : undefined;
 }
 
-function planFaults({ seed, lengthMs, kinds, replicas }: PlanOptions): PlannedFault[] {
+function planFaults(options: PlanOptions): PlannedFault[] {
+  const { seed, lengthMs, kinds } = options;
   const random = new SeededRandom(seed ^ FAULTS_STREAM);
   const faults: PlannedFault[] = [];
   if (kinds.length === 0) return faults;
   for (let atMs = FIRST_FAULT_MS; atMs < lengthMs; atMs += random.int(2_000, 11_000)) {
-    const action = planAction(random, random.pick(kinds), replicas);
+    const action = planAction(random, random.pick(kinds), options);
     const when = random.pick(["time", "time", "approved", "query", "firstByte"] as const);
     faults.push({ name: `f${String(faults.length + 1).padStart(4, "0")}`, atMs, when, action });
   }
@@ -211,14 +214,14 @@ function planFaults({ seed, lengthMs, kinds, replicas }: PlanOptions): PlannedFa
 
 const PARTIES = [...STEWARDS, THIRD_PARTY];
 
-function planAction(random: SeededRandom, kind: FaultKind, replicas: number): FaultAction {
+function planAction(random: SeededRandom, kind: FaultKind, options: PlanOptions): FaultAction {
   const forMs = random.int(500, 6_000);
-  const service = { part: planPart(random), replica: random.int(1, replicas) };
+  const service = { part: planPart(random), replica: random.int(1, options.replicas) };
   switch (kind) {
     case "kill":
-      return { kind, target: planTarget(random, replicas), downMs: random.int(MIN_DOWN_MS, 4_000) };
+      return { kind, target: planTarget(random, options), downMs: random.int(MIN_DOWN_MS, 4_000) };
     case "stop":
-      return { kind, target: planTarget(random, replicas), forMs };
+      return { kind, target: planTarget(random, options), forMs };
     case "store":
     case "broker":
       return { kind, how: random.pick(["kill", "restart", "pause"] as const), forMs };
@@ -240,8 +243,11 @@ function planPart(random: SeededRandom): string {
   return random.pick(["orchestrator", "policy-enforcer", ...PARTIES.map((party) => `agent-${party}`)]);
 }
 
-function planTarget(random: SeededRandom, replicas: number): Target {
-  if (random.chance(0.5)) return { kind: "service", part: planPart(random), replica: random.int(1, replicas) };
+function planTarget(random: SeededRandom, { replicas, hasSidecars }: PlanOptions): Target {
+  if (random.chance(0.5)) {
+    const isSidecar = random.chance(0.3) && hasSidecars;
+    return { kind: "service", part: planPart(random), replica: random.int(1, replicas), isSidecar };
+  }
   const element = random.pick(CHAIN_ELEMENTS);
   return { kind: "chain", party: element === "sql-aggregate" ? THIRD_PARTY : random.pick(PARTIES), element };
 }
@@ -290,7 +296,8 @@ export function makeDyingProvidersPlan(seed: number): ChaosPlan {
       ending: { kind: "answer", repeats: false },
       door: 0,
     });
-    const target = { kind: "service", part: `agent-${random.pick(providers)}`, replica: 1 } as const;
+    const part = `agent-${random.pick(providers)}`;
+    const target = { kind: "service", part, replica: 1, isSidecar: false } as const;
     // Just after the request has begun.
     faults.push({
       name: `f${name}`,
@@ -300,7 +307,7 @@ export function makeDyingProvidersPlan(seed: number): ChaosPlan {
     });
   }
   const lengthMs = requests.length * DYING_PROVIDERS_GAP_MS;
-  return { options: { seed, lengthMs, kinds: ["kill"], replicas: 1 }, requests, faults };
+  return { options: { seed, lengthMs, kinds: ["kill"], replicas: 1, hasSidecars: false }, requests, faults };
 }
 
 const DYING_PROVIDERS_GAP_MS = 1_000;

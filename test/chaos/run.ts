@@ -79,6 +79,7 @@ export async function runChaos(plan: ChaosPlan, options: RunOptions): Promise<Ru
     seed: plan.options.seed,
     replicas: plan.options.replicas,
     backends: options.backends,
+    sidecar: plan.options.hasSidecars ? "separate" : "inProcess",
     settings: Object.fromEntries(
       Object.entries({ ...SETTINGS_MS, DYNAMOS_REQUEST_DEADLINE_MS: options.depth.requestDeadlineMs }).map(
         ([name, ms]) => [name, String(Math.round(ms * slowness))],
@@ -184,7 +185,8 @@ async function doRequests(
 async function heal(exchange: Exchange, supervisor: Supervisor, history: History, slowness: number): Promise<void> {
   await supervisor.settle();
   const notReady = async () => {
-    const outcomes = [...exchange.services.values()].map(async ({ name, url }) => {
+    const deployables = [...exchange.services.values()].filter(({ name }) => !name.endsWith("-sidecar"));
+    const outcomes = deployables.map(async ({ name, url }) => {
       const answer = await fetch(`${url}/ready`, { signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
       return answer?.ok === true ? [] : [{ what: "service that is not ready", name }];
     });

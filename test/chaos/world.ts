@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startExchange, type Exchange } from "../../cli/exchange/exchange.ts";
 import { freePort } from "../../cli/exchange/free-port.ts";
-import { processName } from "../../cli/exchange/parts.ts";
+import { processName, sidecarName, type SidecarPlacement } from "../../cli/exchange/parts.ts";
 import { toAppError } from "../../lib/errors.ts";
 import { embeddedBackends, realBackends, type Backends } from "./backends.ts";
 import { writeExchange } from "./exchange-data.ts";
@@ -20,6 +20,7 @@ export interface WorldOptions {
   readonly seed: number;
   readonly replicas: number;
   readonly backends: "embedded" | "real";
+  readonly sidecar: SidecarPlacement;
   /** Settings of every program. */
   readonly settings: Readonly<Record<string, string>>;
   readonly hasSmallDisks: boolean;
@@ -69,8 +70,12 @@ export async function openWorld(options: WorldOptions): Promise<World> {
         const name = processName(part, replica);
         const linked = await openLinks(part, backends, closing);
         links.set(name, linked.links);
+        const { DYNAMOS_BUS: bus = "", ...environment } = linked.environment;
+        const toBus = bus === "" ? {} : { DYNAMOS_BUS: bus };
+        if (options.sidecar === "separate") environmentOf[sidecarName(name)] = toBus;
         environmentOf[name] = {
-          ...linked.environment,
+          ...environment,
+          ...(options.sidecar === "separate" ? {} : toBus),
           NODE_OPTIONS: `--import=${fileURLToPath(new URL("./clock-shift.js", import.meta.url))}`,
           CHAOS_CLOCK_FILE: join(clocks, name),
         };
@@ -85,10 +90,11 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       environment: options.settings,
       environmentOf,
       offline: [...STEWARDS, THIRD_PARTY],
+      sidecar: options.sidecar,
       replicas: { orchestrator: replicas, policyEnforcer: replicas, agent: replicas },
       readyMs: options.readyMs,
     });
-    const agents = Object.keys(environmentOf).filter((name) => name.startsWith("agent-"));
+    const agents = Object.keys(environmentOf).filter((name) => /^agent-\w+(-\d+)?$/.test(name));
     await Promise.all(Array.from({ length: STARTS_AT_ONCE }, () => startPatiently(exchange, agents)));
     const setClock = (process: string, byMs: number): Promise<void> => writeFile(join(clocks, process), String(byMs));
     return { exchange, backends, oracle, stateFolder, links, disks, setClock, close };
