@@ -160,9 +160,11 @@ async function* runThirdParty(
   const asking = new AbortController();
   const broken = new AbortController();
   const providers = await providerKeys(context, question.job.composition.data_providers);
-  const runQueues: string[] = [];
+  let current: string | undefined;
   const onQueueReady = async (runQueue: string, attempt: number): Promise<void> => {
-    runQueues.push(runQueue);
+    // Whoever still provides for an attempt that has failed would wait for its credits until he takes it for stalled.
+    if (current !== undefined) await tellProviders(context, question, current);
+    current = runQueue;
     const run = { runQueue, attempt, online: new Set(Object.keys(providers)), signal: asking.signal };
     askProviders(context, question, run).catch((error: unknown) => {
       broken.abort(toAppError(error));
@@ -175,7 +177,7 @@ async function* runThirdParty(
     isWhole = true;
   } finally {
     asking.abort();
-    if (!isWhole) await tellProviders(context, question, runQueues);
+    if (!isWhole && current !== undefined) await tellProviders(context, question, current);
   }
 }
 
@@ -301,23 +303,25 @@ export async function failProvider(
   }
 }
 
-/** Tells the data providers that nobody waits any more for the streams to these runs (decision 22). */
+/** Tells the data providers that nobody waits any more for the streams to this run (decision 22). */
 async function tellProviders(
   context: AgentContext,
   { job, asked }: ProviderQuestion,
-  runQueues: readonly string[],
+  returnAddress: string,
 ): Promise<void> {
   const { requestId, deadlineMs } = asked;
   const { job_name: jobName, data_providers: providers } = job.composition;
   const reason = toFailure(new AppError("cancelled", `${context.steward} ended the request.`));
-  const tell = async (provider: string, returnAddress: string): Promise<void> => {
-    try {
-      const body = encodeJson({ requestId, jobName, returnAddress, reason });
-      await context.bus.publish(agentQueue(provider), { type: MESSAGE_TYPES.cancel, body, expiresAtMs: deadlineMs });
-    } catch (error) {
-      // Why the run ended is what counts; without a cancel, the provider ends when its rows find no queue any more.
-      context.logger.warn({ error: toAppError(error), provider }, "a cancel could not be sent");
-    }
-  };
-  await Promise.all(providers.flatMap((provider) => runQueues.map((runQueue) => tell(provider, runQueue))));
+  const body = encodeJson({ requestId, jobName, returnAddress, reason });
+  await Promise.all(
+    providers.map(async (provider) => {
+      try {
+        const message = { type: MESSAGE_TYPES.cancel, body, expiresAtMs: deadlineMs };
+        await context.bus.publish(agentQueue(provider), message);
+      } catch (error) {
+        // Why the run ended is what counts; without a cancel, the provider ends when its rows find no queue any more.
+        context.logger.warn({ error: toAppError(error), provider }, "a cancel could not be sent");
+      }
+    }),
+  );
 }
