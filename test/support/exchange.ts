@@ -38,7 +38,7 @@ export interface TestExchange extends Exchange {
 export type TestExchangeOptions = Partial<Omit<ExchangeOptions, "stateFolder" | "port" | "storeUrl" | "busUrl">>;
 
 /** Leases of processes that were killed, and figures of a broker, take some seconds to follow. */
-const LEFT_OVERS_MS = 15_000;
+const LEFT_OVERS_MS = 75_000;
 
 /**
  * Starts an exchange; after the tests of this file it is stopped, and neither a process of it may be left, nor anything in store
