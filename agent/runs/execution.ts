@@ -31,6 +31,10 @@ const LAST_WORDS_MS = 10_000;
 /** Mostly they have arrived by then, and tell the outcome themselves. */
 const HANDING_OVER_MS = 100;
 
+/** A bus that was away when a run ended comes back: what it holds of the run is removed after one of these pauses. */
+const CLEAN_UP_PAUSES_MS = [1_000, 3_000, 10_000, 20_000, 40_000, 60_000, 120_000];
+const NOT_CLEANED_UP = "a run could not be cleaned up";
+
 /** How long a chain whose outcome is known may take to send its spans, where spans are made. */
 const SPANS_MS = 3_000;
 
@@ -342,12 +346,27 @@ class Inbox {
 }
 
 /**
- * Does every step, whatever happens to the others. The run's outcome stands whatever comes of it: what is left has an end of its
- * own (queues expire, jobs have a deadline).
+ * Does every step, whatever happens to the others. The run's outcome stands whatever comes of it; a step that found the bus away is
+ * tried again in the background. What is left even then has an end of its own (queues expire, jobs have a deadline).
  */
 async function cleanUp(logger: Logger, steps: readonly (() => Promise<void>)[]): Promise<void> {
-  for (const result of await Promise.allSettled(steps.map((step) => step()))) {
-    if (result.status === "rejected")
-      logger.error({ error: toAppError(result.reason) }, "a run could not be cleaned up");
+  const results = await Promise.allSettled(steps.map((step) => step()));
+  for (const [index, result] of results.entries()) {
+    const step = steps[index];
+    if (result.status === "fulfilled" || step === undefined) continue;
+    const error = toAppError(result.reason);
+    if (error.code === "unavailable") void cleanUpAgain(logger, step);
+    else logger.error({ error }, NOT_CLEANED_UP);
   }
+}
+
+async function cleanUpAgain(logger: Logger, step: () => Promise<void>): Promise<void> {
+  let error: AppError | undefined;
+  for (const pauseMs of CLEAN_UP_PAUSES_MS) {
+    // A process that ends does not wait for it.
+    await new Promise<void>((resolve) => void setTimeout(resolve, pauseMs).unref());
+    error = await step().then(() => undefined, toAppError);
+    if (error?.code !== "unavailable") break;
+  }
+  if (error !== undefined) logger.error({ error }, NOT_CLEANED_UP);
 }

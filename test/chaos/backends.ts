@@ -5,6 +5,7 @@ import Database from "better-sqlite3";
 import { openMessageBus } from "../../lib/bus/open.ts";
 import { noEtcdProgram, startEtcd } from "../support/etcd.ts";
 import { skipOwnRabbitMq, startOwnRabbitMq } from "../support/rabbitmq.ts";
+import { keysInEtcd, keysInSqlite, type StoredKey } from "../support/store-inspection.ts";
 
 /** One queue of the bus. */
 export interface SeenQueue {
@@ -40,6 +41,8 @@ export interface Backends {
   readonly broker?: Switchable;
   queues(): Promise<readonly SeenQueue[]>;
   deadLetters(): Promise<readonly SeenDeadLetter[]>;
+  /** Keys that go by themselves. */
+  leasedKeys(): Promise<ReadonlySet<string>>;
   /** Leases that no key belongs to. */
   idleLeases(): Promise<readonly string[]>;
   close(): Promise<void>;
@@ -65,9 +68,14 @@ export function embeddedBackends(stateFolder: string): Backends {
         "SELECT name, kind, (SELECT count(*) FROM message WHERE queue_id = queue.id) AS messages FROM queue",
       ),
     deadLetters: async () => query<SeenDeadLetter>("SELECT queue, reason, type FROM dead_letter"),
+    leasedKeys: async () => leasedAmong(await keysInSqlite(join(stateFolder, "store.db"))),
     idleLeases: async () => [],
     close: async () => undefined,
   };
+}
+
+function leasedAmong(keys: readonly StoredKey[]): ReadonlySet<string> {
+  return new Set(keys.filter(({ isLeased }) => isLeased).map(({ key }) => key));
 }
 
 /** Why real servers cannot be started here; undefined where they can. */
@@ -116,6 +124,7 @@ export async function realBackends(): Promise<Backends> {
         await bus.close();
       }
     },
+    leasedKeys: async () => leasedAmong(await keysInEtcd(storeUrl)),
     idleLeases: async () => {
       const admin = await etcd.admin();
       try {

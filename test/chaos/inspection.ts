@@ -50,13 +50,18 @@ export async function leftOvers(
   const instances = new Set(online.map((key) => key.slice(key.lastIndexOf("/") + 1)));
   const services = [...exchange.services.values()].filter((service) => !service.hasEnded());
   const registered = services.filter(({ name }) => name.startsWith("agent-") && !name.endsWith("-sidecar")).length;
+  // Longer than anybody wants to wait here: the time of a request, and that for which its answer is kept.
+  const owned = documents.filter(({ key }) => key.startsWith("/orchestrator/answers/"));
+  const leased = owned.length === 0 ? new Set<string>() : await backends.leasedKeys();
   const agentsOnline = online.filter((key) => key.startsWith("/agents/online/")).length;
   return [
     ...(agentsOnline === registered
       ? []
       : [{ what: "online records", name: `${String(agentsOnline)} of ${String(registered)} agents` }]),
     ...documents.flatMap(({ key }) =>
-      DOCUMENTS.some((prefix) => key.startsWith(prefix)) || ONLINE.test(key) ? [] : [{ what: "key", name: key }],
+      DOCUMENTS.some((prefix) => key.startsWith(prefix)) || ONLINE.test(key) || leased.has(key)
+        ? []
+        : [{ what: "key", name: key }],
     ),
     ...leftOfQueues(await backends.queues(), instances, recentDeaths),
     ...(await backends.idleLeases()).map((name) => ({ what: "lease without a key", name })),
