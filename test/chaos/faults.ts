@@ -75,12 +75,20 @@ async function act({ name, action }: PlannedFault, begin: () => void, context: F
       });
     }
     case "duplicate":
-      return alone(DOUBLING, begin, context, async () => {
-        const seed = Number(/\d+/.exec(name)?.[0] ?? 0);
-        const end = await sendAgain(world.backends.busUrl, { ...action, seed });
-        await sleep(action.forMs);
-        await end();
-      });
+      return alone(
+        DOUBLING,
+        () => undefined,
+        context,
+        async () => {
+          const seed = Number(/\d+/.exec(name)?.[0] ?? 0);
+          const end = await sendAgain(world.backends.busUrl, { ...action, seed });
+          if (end === undefined) return false;
+          begin();
+          await sleep(action.forMs);
+          await end();
+          return true;
+        },
+      );
     case "disk":
       return alone(world.disks.get(action.part), begin, context, async (disk) => {
         await disk.fill();
@@ -101,22 +109,21 @@ async function act({ name, action }: PlannedFault, begin: () => void, context: F
 
 const DOUBLING = "messages that are sent again";
 
-/** Acts on something that is there and that no other fault is at work on. */
+/** Acts on something that is there and that no other fault is at work on; false where it was not, or where `work` says so. */
 async function alone<Thing>(
   thing: Thing | undefined,
   begin: () => void,
   { busy }: FaultContext,
-  work: (thing: Thing) => Promise<void>,
+  work: (thing: Thing) => Promise<boolean | void>,
 ): Promise<boolean> {
   if (thing === undefined || busy.has(thing)) return false;
   busy.add(thing);
   begin();
   try {
-    await work(thing);
+    return (await work(thing)) !== false;
   } finally {
     busy.delete(thing);
   }
-  return true;
 }
 
 async function switchOff(

@@ -22,16 +22,20 @@ import { describeEvent, describeHistory, describeViolation } from "./report.ts";
 import { REQUESTS_ALONE, runChaos, WHOLE, type RunOptions } from "./run.ts";
 import { noSmallDisk } from "./small-disk.ts";
 
+const DEFAULTS = { only: undefined, replicas: "2", backends: "real", slowness: "1", "at-once": "3" };
+/** Options that a run must be given again to be the same. */
+const CHANGED_BY_VALUE = ["only", "replicas", "backends", "slowness", "at-once"] as const;
+
 const { values } = parseArgs({
   options: {
     seed: { type: "string" },
     minutes: { type: "string", default: "2" },
     only: { type: "string" },
-    replicas: { type: "string", default: "2" },
+    replicas: { type: "string", default: DEFAULTS.replicas },
     sidecars: { type: "boolean", default: false },
-    backends: { type: "string", default: "real" },
-    slowness: { type: "string", default: "1" },
-    "at-once": { type: "string", default: "3" },
+    backends: { type: "string", default: DEFAULTS.backends },
+    slowness: { type: "string", default: DEFAULTS.slowness },
+    "at-once": { type: "string", default: DEFAULTS["at-once"] },
     short: { type: "boolean", default: false },
     "dying-providers": { type: "boolean", default: false },
     mutant: { type: "string" },
@@ -102,8 +106,10 @@ function sameAgain({ requests }: ChaosPlan): string {
   const length = values.short
     ? `--short${isJoined ? " (its second half alone, with --seed)" : ""}`
     : `--minutes ${values.minutes}`;
-  const only = values.only === undefined ? [] : [`--only ${values.only}`];
-  return [length, `--seed ${String(given)}`, ...only, ...(values.sidecars ? ["--sidecars"] : [])].join(" ");
+  const changed = CHANGED_BY_VALUE.filter((name) => values[name] !== undefined && values[name] !== DEFAULTS[name]).map(
+    (name) => `--${name} ${String(values[name])}`,
+  );
+  return [length, `--seed ${String(given)}`, ...changed, ...(values.sidecars ? ["--sidecars"] : [])].join(" ");
 }
 
 /** Runs the focused plan on a build that is wrong on purpose: the harness must find violations. */
