@@ -31,7 +31,7 @@ const QUESTION: DataRequest = {
 const APPROVAL: RequestApproval = { type: "sqlDataRequest", user: ANALYST, dataProviders: ["VU", "UVA"] };
 
 /** What one step of the story works with. */
-interface Story {
+export interface Story {
   readonly client: ExchangeClient;
   readonly adminKey: string;
   readonly known: AverageBySex;
@@ -86,7 +86,11 @@ export async function demo(options: DemoOptions): Promise<number> {
   return failures.length === 0 ? 0 : 1;
 }
 
-async function playStory(story: Story): Promise<void> {
+/**
+ * Asks, of any exchange that has the sample's documents, VU and UVA with the sample's data, and SURF. Each answer is written and
+ * checked as it comes; two exchanges with the same data tell the same story, but for the pseudonyms.
+ */
+export async function playStory(story: Story): Promise<void> {
   const compute = await computeToData(story);
   const through = await dataThroughTtp(story);
   await anonymized(story);

@@ -3,8 +3,13 @@
  * parts, two files at a time; then the system tests and the documentation, one at a time, since each starts whole exchanges.
  *
  * The system tests run on what `STORE`, `BUS` and `SIDECAR` choose (`backends.ts`), embedded without them; real servers are
- * started once for all. `npm run test:services` chooses the real ones, and runs of the parts only those that need servers. What
- * cannot run is skipped by name; with `CI=true` that is a failure: there, everything that a test needs is installed.
+ * started once for all. `npm run test:services` chooses the real ones, and runs of the parts only those that need servers.
+ *
+ * The tests under `test/cluster` run on the Kubernetes cluster that `KUBECONFIG` names, one at a time, on one installation that the
+ * first of them makes (`cluster-installation.ts`); `npm run test:cluster` runs them alone. `DYNAMOS_TEST_CLUSTER=later` leaves them
+ * out and says so: for continuous integration, where they are a step of their own.
+ *
+ * What cannot run is skipped by name; with `CI=true` that is a failure: there, everything that a test needs is installed.
  */
 import { readdirSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -12,6 +17,7 @@ import { run } from "node:test";
 import { spec } from "node:test/reporters";
 import { packageRoot } from "../../lib/package-root.ts";
 import { chosenBackends, describeBackends, missingBackends } from "./backends.ts";
+import { beginClusterRun, noCluster, type ClusterRun } from "./cluster-run.ts";
 import { startSharedServers } from "./shared-servers.ts";
 
 const TEST_FOLDER = join(packageRoot, "dist", "test");
@@ -19,11 +25,15 @@ const TEST_FOLDER = join(packageRoot, "dist", "test");
 const FILE_TIMEOUT_MS = 600_000;
 const SLOWEST_SHOWN = 12;
 const SERVICES_FLAG = "--services";
+const CLUSTER_FLAG = "--cluster";
 /** Files beside the system's that real servers are needed for. */
 const NEEDS_SERVERS = /^contract[/\\](?:knowledge-store|message-bus)|etcd|rabbitmq|readme-services/;
+/** Takes the installation of a cluster run away. */
+const LAST_ON_CLUSTER = /uninstall/;
 
-const words = process.argv.slice(2).filter((word) => word !== SERVICES_FLAG);
+const words = process.argv.slice(2).filter((word) => word !== SERVICES_FLAG && word !== CLUSTER_FLAG);
 const onServices = process.argv.includes(SERVICES_FLAG);
+const onCluster = process.argv.includes(CLUSTER_FLAG);
 if (onServices) {
   process.env["STORE"] ??= "etcd";
   process.env["BUS"] ??= "rabbitmq";
@@ -39,15 +49,17 @@ if (files.length === 0) {
   process.exit(1);
 }
 
-const isWholeSystem = (file: string): boolean => /^(system|docs|cluster)[/\\]/.test(file);
+const isWholeSystem = (file: string): boolean => /^(system|docs)[/\\]/.test(file);
+const isOfCluster = (file: string): boolean => /^cluster[/\\]/.test(file);
 const failed: string[] = [];
 const skipped: string[] = [];
 const passed = new Map<string, number>();
 const seconds = new Map<string, number>();
 
-const parts = files.filter((file) => !isWholeSystem(file) && (!onServices || NEEDS_SERVERS.test(file)));
+const here = onCluster ? [] : files.filter((file) => !isOfCluster(file));
+const parts = here.filter((file) => !isWholeSystem(file) && (!onServices || NEEDS_SERVERS.test(file)));
 await runFiles(parts, 2);
-const whole = files.filter(
+const whole = here.filter(
   (file) => isWholeSystem(file) && (!onServices || !file.startsWith("docs") || NEEDS_SERVERS.test(file)),
 );
 const missing = whole.length === 0 ? false : await missingBackends(choice);
@@ -62,7 +74,41 @@ if (missing === false) {
 } else {
   for (const file of whole) skipped.push(`${file}: all its tests (${missing})`);
 }
+const ofCluster = onServices ? [] : files.filter(isOfCluster).sort(lastOnesLast);
+await runOnCluster();
 report();
+
+/** The tests of the cluster, or why they cannot run. */
+async function runOnCluster(): Promise<void> {
+  if (ofCluster.length === 0) return;
+  if (!onCluster && process.env["DYNAMOS_TEST_CLUSTER"] === "later") {
+    console.log(`cluster tests: ${String(ofCluster.length)} files are run by their own step, npm run test:cluster`);
+    return;
+  }
+  const missing = await noCluster();
+  if (missing !== false) {
+    for (const file of ofCluster) skipped.push(`${file}: all its tests (${missing})`);
+    return;
+  }
+  const cluster = beginClusterRun();
+  Object.assign(process.env, cluster.environment);
+  try {
+    for (const file of ofCluster) await runOnClusterAndLook(cluster, file);
+  } finally {
+    failed.push(...(await cluster.end()));
+  }
+}
+
+async function runOnClusterAndLook(cluster: ClusterRun, file: string): Promise<void> {
+  const failedBefore = failed.length;
+  await runFiles([file], 1);
+  if (failed.length > failedBefore) console.log(await cluster.report());
+}
+
+/** What takes the installation away comes last. */
+function lastOnesLast(one: string, other: string): number {
+  return Number(LAST_ON_CLUSTER.test(one)) - Number(LAST_ON_CLUSTER.test(other)) || one.localeCompare(other);
+}
 
 async function runFiles(some: readonly string[], concurrency: number): Promise<void> {
   if (some.length === 0) return;
@@ -88,6 +134,7 @@ function report(): never {
   const count = (of: readonly string[]): number => of.reduce((sum, file) => sum + (passed.get(file) ?? 0), 0);
   console.log(`passed: ${String(count(parts))} tests of parts`);
   if (whole.length > 0) console.log(`passed: ${String(count(whole))} tests on ${describeBackends(choice)}`);
+  if (ofCluster.length > 0) console.log(`passed: ${String(count(ofCluster))} tests on the cluster`);
   const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST_SHOWN);
   for (const [file, took] of slowest) console.log(`  ${took.toFixed(1).padStart(6)} s  ${file}`);
   for (const name of skipped) console.log(`skipped: ${name}`);
