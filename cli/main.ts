@@ -12,6 +12,8 @@ const USAGE = `dynamos: data exchange between data stewards
       plays the story of the README and checks its answers
   dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL] [--json]
       looks at a deployment, and says what is wrong with it and what to do
+  dynamos ask [FILE] [--orchestrator URL] [--ready URL …] [--wait SECONDS]
+      sends the request in a file, and prints the answer; without a file: who can be asked
   dynamos dead-letters [list|show ID|replay ID] [--bus URL] [--state FOLDER] [--limit N] [--json]
       what the message bus could not deliver, without its contents; sends one again
   dynamos data propose FILE … [--delimiter CHARACTER]
@@ -91,6 +93,21 @@ async function dispatch(name: string, args: string[]): Promise<number> {
       const { configuration, state, store, bus, orchestrator, json } = values;
       return doctor({ configuration, stateFolder: state, store, bus, orchestrator, json, write });
     }
+    case "ask": {
+      const { values, positionals } = parseArgs({
+        args,
+        allowPositionals: true,
+        options: {
+          orchestrator: { type: "string", default: "http://localhost:8080" },
+          ready: { type: "string", multiple: true, default: [] },
+          wait: { type: "string", default: "0" },
+        },
+      });
+      const { ask } = await import("./commands/ask.ts");
+      const { orchestrator, ready, wait } = values;
+      if (positionals.length > 1) throw new Error("dynamos ask takes one file.");
+      return ask({ file: positionals[0], orchestrator, ready, waitMs: seconds(wait) * 1000, write });
+    }
     case "dead-letters": {
       const { values, positionals } = parseArgs({
         args,
@@ -130,6 +147,11 @@ function count(text: string): number {
   const limit = Number(text);
   if (!Number.isInteger(limit) || limit < 1) throw new Error(`--limit ${text}: write a number from 1.`);
   return limit;
+}
+
+function seconds(text: string): number {
+  if (!/^\d{1,5}$/.test(text)) throw new Error(`--wait ${text}: write a number of seconds.`);
+  return Number(text);
 }
 
 function stopSignal(): Promise<void> {
