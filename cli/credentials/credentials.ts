@@ -1,5 +1,6 @@
 /** Makes, changes, removes and lists the credentials of an exchange's parts at store and broker. */
 import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import {
   CORE_USER,
   agentUser,
@@ -13,7 +14,8 @@ import { openMessageBus } from "../../lib/bus/open.ts";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import type { StoreUsers } from "../../lib/knowledge/open-users.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
-import type { CredentialsFolder } from "./credentials-folder.ts";
+import { secretFileText } from "../../lib/secret-files.ts";
+import type { CredentialsFolder, Service, ServiceFiles } from "./credentials-folder.ts";
 
 /** Where users are made. */
 export interface Servers {
@@ -46,10 +48,27 @@ export async function addCore(servers: Servers, folder: CredentialsFolder, { isT
   });
   await withNewPassword(folder, "store", (password) => store.putCore(password));
   await withNewPassword(folder, "bus", (password) => bus.putCore(password));
+  if (isTried) await tryCore(servers, (service) => folder.files(service, true));
+}
+
+/**
+ * Makes the core's credentials with the passwords that a folder has, `store-password` and `bus-password`: where these were made by
+ * somebody else, such as a Helm release. The folder stays as it is, and a repeat changes nothing.
+ */
+export async function addGivenCore(servers: Servers, folder: string, { isTried }: TrialOptions): Promise<void> {
+  const { bus, store } = servers;
+  const fileOf = (service: Service): string => join(folder, `${service}-password`);
+  const [storePassword, busPassword] = await Promise.all([
+    secretFileText(fileOf("store")),
+    secretFileText(fileOf("bus")),
+  ]);
+  await store.putCore(storePassword);
+  await bus.putCore(busPassword);
   if (!isTried) return;
-  await tryStore(store.urlFor(CORE_USER, folder.files("store", true)));
-  // Opening it makes what every party's agent needs to be there.
-  await tryBus(bus.urlFor(CORE_USER, folder.files("bus", true)));
+  await tryCore(servers, (service) => {
+    const { caFile } = servers[service];
+    return { passwordFile: fileOf(service), ...(caFile === undefined ? {} : { caFile }) };
+  });
 }
 
 /** Makes the credentials of a party's agent and chains, or new passwords and rights for them, and writes its folder. */
@@ -81,9 +100,9 @@ export async function addParty(
   await withNewPassword(folder, "bus", (password) => bus.putAgent(party, password));
   await withNewPassword(chainFolder, "bus", (password) => bus.putChain(party, password));
   if (!isTried) return;
-  await tryStore(store.urlFor(agent, folder.files("store", true)));
-  await tryBus(bus.urlFor(agent, folder.files("bus", true)));
-  await tryBus(bus.urlFor(chain, chainFolder.files("bus", true)));
+  await tryStore(store.trialUrlFor(agent, folder.files("store", true)));
+  await tryBus(bus.trialUrlFor(agent, folder.files("bus", true)));
+  await tryBus(bus.trialUrlFor(chain, chainFolder.files("bus", true)));
 }
 
 /**
@@ -115,12 +134,18 @@ async function addAuthorities({ bus, store }: Servers, folder: CredentialsFolder
 /** The file follows the server at once: whoever connects in between tries again with what it finds there. */
 async function withNewPassword(
   folder: CredentialsFolder,
-  service: "store" | "bus",
+  service: Service,
   put: (password: string) => Promise<void>,
 ): Promise<void> {
   const password = randomBytes(PASSWORD_BYTES).toString("base64url");
   await put(password);
   await folder.addPassword(service, password);
+}
+
+/** Opening the bus makes what every party's agent needs to be there. */
+async function tryCore({ bus, store }: Servers, files: (service: Service) => ServiceFiles): Promise<void> {
+  await tryStore(store.trialUrlFor(CORE_USER, files("store")));
+  await tryBus(bus.trialUrlFor(CORE_USER, files("bus")));
 }
 
 async function tryStore(url: string): Promise<void> {

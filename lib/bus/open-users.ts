@@ -2,7 +2,7 @@
 import type { PartyAccess } from "../access/identities.ts";
 import { CORE_USER, agentUser, chainUser } from "../access/identities.ts";
 import { AppError } from "../errors.ts";
-import { type RabbitMqAddress, parseRabbitMqUrl, urlForUser } from "./rabbitmq-address.ts";
+import { type RabbitMqAddress, brokersAt, parseRabbitMqUrl, urlForUser } from "./rabbitmq-address.ts";
 import { agentPermissions, chainPermissions, corePermissions, ownQueues } from "./rabbitmq-permissions.ts";
 import { type RabbitMqUsers, openRabbitMqUsers } from "./rabbitmq-users.ts";
 
@@ -16,8 +16,10 @@ export interface UserFiles {
 /**
  * Opens the users of the broker at `brokerUrl` (its own user does not count), by its management API at `managementUrl`. Fails
  * with `configuration_invalid`, `unavailable` or `access_refused`.
+ *
+ * @param partyAddress `host[:port][,host[:port]…]` of the broker for its users; absent: those of `brokerUrl`.
  */
-export async function openBusUsers(brokerUrl: string, managementUrl: string): Promise<BusUsers> {
+export async function openBusUsers(brokerUrl: string, managementUrl: string, partyAddress?: string): Promise<BusUsers> {
   if (!/^amqps?:/.test(brokerUrl)) {
     throw new AppError(
       "configuration_invalid",
@@ -25,16 +27,22 @@ export async function openBusUsers(brokerUrl: string, managementUrl: string): Pr
     );
   }
   const address = parseRabbitMqUrl(brokerUrl);
-  return new BusUsers(address, await openRabbitMqUsers({ managementUrl, vhost: address.vhost }));
+  const forUsers = partyAddress === undefined ? address : brokersAt(address, partyAddress);
+  return new BusUsers({ address, forUsers }, await openRabbitMqUsers({ managementUrl, vhost: address.vhost }));
 }
 
 /** Users with the rights that `rabbitmq-permissions.ts` describes. */
 export class BusUsers {
   readonly #address: RabbitMqAddress;
+  readonly #forUsers: RabbitMqAddress;
   readonly #users: RabbitMqUsers;
 
-  constructor(address: RabbitMqAddress, users: RabbitMqUsers) {
+  constructor(
+    { address, forUsers }: { readonly address: RabbitMqAddress; readonly forUsers: RabbitMqAddress },
+    users: RabbitMqUsers,
+  ) {
     this.#address = address;
+    this.#forUsers = forUsers;
     this.#users = users;
   }
 
@@ -72,6 +80,11 @@ export class BusUsers {
 
   /** What a user's programs are given. */
   urlFor(user: string, files: UserFiles): string {
+    return urlForUser(this.#forUsers, { user, ...files });
+  }
+
+  /** The same by our own address, with files where we see them. */
+  trialUrlFor(user: string, files: UserFiles): string {
     return urlForUser(this.#address, { user, ...files });
   }
 }

@@ -74,6 +74,12 @@ export function urlForUser(
   return `${isTls ? "amqps" : "amqp"}://${encodeURIComponent(user)}@${places.join(",")}${path}?${query}`;
 }
 
+/** The same brokers for those who reach them by other addresses, `host[:port][,host[:port]…]`. Fails with `configuration_invalid`. */
+export function brokersAt(address: RabbitMqAddress, addresses: string): RabbitMqAddress {
+  const { hosts } = parseRabbitMqUrl(`${address.isTls ? "amqps" : "amqp"}://${addresses}`);
+  return { ...address, hosts };
+}
+
 /** Reads the address's files; `configuration_invalid` naming one that cannot be read. */
 export async function readCredentials(address: RabbitMqAddress): Promise<RabbitMqCredentials> {
   const { passwordFile, caFile, certFile, keyFile } = address.files;

@@ -62,6 +62,11 @@ export function urlForUser(
   return `${isTls ? "etcds" : "etcd"}://${encodeURIComponent(user)}@${endpoints.join(",")}${path}?${query}`;
 }
 
+/** The same place for those who reach it by other addresses, `host:port[,host:port…]`. Fails with `configuration_invalid`. */
+export function placeAt(place: EtcdPlace, addresses: string): EtcdPlace {
+  return { ...place, endpoints: addresses.split(",").map(endpoint) };
+}
+
 /** Reads the files that a place names. Fails with `configuration_invalid`, naming option and file. */
 export async function readCredentials(place: EtcdPlace): Promise<EtcdCredentials> {
   const { files, password } = place;

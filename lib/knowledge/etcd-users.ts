@@ -7,11 +7,14 @@ import { type EtcdConnection, EtcdConnections } from "./etcd-connection.ts";
 import { EtcdFailure, type GrpcFailure } from "./etcd-errors.ts";
 import { EtcdKeys, type EtcdRange } from "./etcd-keys.ts";
 import { type EtcdRight } from "./etcd-permissions.ts";
-import { type EtcdPlace, describePlace, parseEtcdUrl } from "./etcd-url.ts";
+import { type EtcdPlace, describePlace, parseEtcdUrl, readCredentials } from "./etcd-url.ts";
 import { StoreMetrics } from "./store-metrics.ts";
 
 /** Longest time for one request, in milliseconds: each change of users goes through the whole cluster. */
 const TIMEOUT_MS = 10_000;
+
+/** The user and the role that may do everything, by etcd's own rule. */
+const ROOT = "root";
 
 const PERMISSION_TYPES = { read: "Read", readwrite: "Readwrite" } as const satisfies Record<
   EtcdRight["mode"],
@@ -33,6 +36,27 @@ export async function openEtcdUsers(url: string, clock: Clock = systemClock): Pr
   }
 }
 
+/**
+ * Switches users on at the etcd that a URL names, which it does by nobody's leave as long as they are off: the URL's user, `root`,
+ * is made with its password. Where they are on already, nothing changes. Fails as opening the store does, and with
+ * `configuration_invalid` for another user than root, without whom etcd switches nothing on.
+ */
+export async function switchOnEtcdUsers(url: string, clock: Clock = systemClock): Promise<void> {
+  const place = parseEtcdUrl(url);
+  if (place.user !== ROOT) {
+    throw new AppError(
+      "configuration_invalid",
+      `The URL of ${describePlace(place)} names ${place.user === undefined ? "no user" : `the user "${place.user}"`}: users are switched on by ${ROOT}, with its passwordFile.`,
+    );
+  }
+  const users = new EtcdUsers(place, clock);
+  try {
+    await users.switchOn();
+  } finally {
+    users.close();
+  }
+}
+
 /** See the file comment. Close it in the end. */
 export class EtcdUsers {
   readonly #place: EtcdPlace;
@@ -51,14 +75,25 @@ export class EtcdUsers {
 
   /** Fails with `configuration_invalid` unless this etcd asks who comes. */
   async requireSwitchedOn(): Promise<void> {
-    const connection = await this.#calls.during("users", "", (call) => this.#calls.connection(call));
-    if (connection.metadata().get("token").length > 0) return;
+    if (await this.#isSwitchedOn()) return;
     const message =
       this.#place.user === undefined
         ? `The URL of ${describePlace(this.#place)} names no user: write root and its passwordFile.`
         : `${describePlace(this.#place)} asks nobody who comes, so that credentials would protect nothing: switch users on ` +
           `(etcdctl user add root; etcdctl user grant-role root root; etcdctl auth enable).`;
     throw new AppError("configuration_invalid", message);
+  }
+
+  /** Makes the place's user root, and switches users on, unless they are. Afterwards, open it anew. */
+  async switchOn(): Promise<void> {
+    if (await this.#isSwitchedOn()) return;
+    const { password = "" } = await readCredentials(this.#place);
+    await this.#request("userAdd", { name: ROOT, password }, "user name already exists");
+    // One who began before us may not have come to the end, and may have had another password.
+    await this.#request("userChangePassword", { name: ROOT, password });
+    await this.#request("roleAdd", { name: ROOT }, "role name already exists");
+    await this.#request("userGrantRole", { user: ROOT, role: ROOT });
+    await this.#request("authEnable", {});
   }
 
   /** The names of all users. */
@@ -93,6 +128,12 @@ export class EtcdUsers {
 
   close(): void {
     this.#calls.close();
+  }
+
+  /** An etcd with users gives whoever comes a token. */
+  async #isSwitchedOn(): Promise<boolean> {
+    const connection = await this.#calls.during("users", "", (call) => this.#calls.connection(call));
+    return connection.metadata().get("token").length > 0;
   }
 
   /** Grants first: whoever uses the role meanwhile misses nothing. */

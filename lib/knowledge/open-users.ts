@@ -3,8 +3,8 @@ import type { PartyAccess } from "../access/identities.ts";
 import { CORE_USER, agentUser } from "../access/identities.ts";
 import { AppError } from "../errors.ts";
 import { agentRights, coreRights, partyPrefixes } from "./etcd-permissions.ts";
-import { type EtcdPlace, parseEtcdUrl, urlForUser } from "./etcd-url.ts";
-import { type EtcdUsers, openEtcdUsers } from "./etcd-users.ts";
+import { type EtcdPlace, parseEtcdUrl, placeAt, urlForUser } from "./etcd-url.ts";
+import { type EtcdUsers, openEtcdUsers, switchOnEtcdUsers } from "./etcd-users.ts";
 import { parseKnowledgeStoreUrl } from "./open.ts";
 
 /** Where a user's secrets lie. */
@@ -14,24 +14,40 @@ export interface UserFiles {
   readonly caFile?: string;
 }
 
+/** How {@link openStoreUsers} opens them. */
+export interface StoreUsersOptions {
+  /** `host:port[,host:port…]` of the store for its users; absent: those of the URL. */
+  readonly partyAddress?: string | undefined;
+  /** Switches users on where they are off: see {@link switchOnEtcdUsers}. */
+  readonly switchesOn?: boolean;
+}
+
 /** Opens the users of the store at a URL, as the user in it. Fails with `configuration_invalid`, `unavailable` or `access_refused`. */
-export async function openStoreUsers(url: string): Promise<StoreUsers> {
+export async function openStoreUsers(
+  url: string,
+  { partyAddress, switchesOn = false }: StoreUsersOptions = {},
+): Promise<StoreUsers> {
   if (parseKnowledgeStoreUrl(url).kind !== "etcd") {
     throw new AppError(
       "configuration_invalid",
       "Only etcd has users: the store's URL begins with etcd:// or etcds://.",
     );
   }
-  return new StoreUsers(parseEtcdUrl(url), await openEtcdUsers(url));
+  const place = parseEtcdUrl(url);
+  const forUsers = partyAddress === undefined ? place : placeAt(place, partyAddress);
+  if (switchesOn) await switchOnEtcdUsers(url);
+  return new StoreUsers({ place, forUsers }, await openEtcdUsers(url));
 }
 
 /** Users with the rights that `etcd-permissions.ts` describes. Close it in the end. */
 export class StoreUsers {
   readonly #place: EtcdPlace;
+  readonly #forUsers: EtcdPlace;
   readonly #users: EtcdUsers;
 
-  constructor(place: EtcdPlace, users: EtcdUsers) {
+  constructor({ place, forUsers }: { readonly place: EtcdPlace; readonly forUsers: EtcdPlace }, users: EtcdUsers) {
     this.#place = place;
+    this.#forUsers = forUsers;
     this.#users = users;
   }
 
@@ -62,6 +78,11 @@ export class StoreUsers {
 
   /** What a user's programs are given. */
   urlFor(user: string, files: UserFiles): string {
+    return urlForUser(this.#forUsers, { user, ...files });
+  }
+
+  /** The same by our own address, with files where we see them. */
+  trialUrlFor(user: string, files: UserFiles): string {
     return urlForUser(this.#place, { user, ...files });
   }
 

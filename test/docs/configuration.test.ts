@@ -5,6 +5,7 @@ import type { TObject, TSchema } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
 import { AgentSettings } from "../../agent/config.ts";
 import { DataPod, DataPods } from "../../agent/data/data-pods.ts";
+import { AdminSettings } from "../../cli/credentials/admin-settings.ts";
 import { CommandSettings, EXCHANGE_FLAGS, ExchangeFile } from "../../cli/exchange/settings.ts";
 import { SAMPLE_TABLES } from "../../cli/generate-sample-data.ts";
 import { CHAIN_VARIABLES } from "../../lib/jobs/chain-environment.ts";
@@ -34,6 +35,7 @@ const SETTINGS: Readonly<Record<string, TObject>> = {
   "every microservice": ProgramSettings,
   "sql-query": SqlQuerySettings,
   "sql-anonymize": SqlAnonymizeSettings,
+  administrator: AdminSettings,
 };
 
 const MEMBERS: Readonly<Record<string, TObject>> = {
