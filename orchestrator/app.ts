@@ -8,6 +8,7 @@ import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { AppError } from "../lib/errors.ts";
 import { portDependencies, readinessOf, requireConsumer, type Dependency } from "../lib/http/readiness.ts";
+import { CLOSING_REST_MS, closeServer } from "../lib/http/close-server.ts";
 import { createHttpServer } from "../lib/http/server.ts";
 import { orchestratorOnlineKeys } from "../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
@@ -88,7 +89,8 @@ export async function startOrchestrator(
   addTokenRoutes(server, http);
   addKnowledgeRoutes(server, http);
   addChainRoutes(server, http);
-  releases.push("HTTP server", () => server.close());
+  const drainMs = settings.DYNAMOS_DRAIN_MS;
+  releases.push("HTTP server", () => closeServer(server, drainMs), drainMs + CLOSING_REST_MS);
   const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   running.registration = await register(settings.DYNAMOS_INSTANCE_URL ?? url, settings, orchestrator);
   running.updates = new PolicyUpdates(orchestrator, watching.signal).run();

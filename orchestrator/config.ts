@@ -72,6 +72,11 @@ export const OrchestratorSettings = Type.Object({
     minimum: 1,
     description: "asynchronous requests that run at once; more get 429",
   }),
+  DYNAMOS_DRAIN_MS: Type.Integer({
+    default: 10_000,
+    minimum: 0,
+    description: "how long answers may go on after the orchestrator was told to stop",
+  }),
   DYNAMOS_METRICS: MetricsSetting,
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info", description: "fatal, error, warn, info, debug or trace" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false, description: "stop when standard input closes" }),
