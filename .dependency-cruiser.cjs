@@ -33,8 +33,8 @@ module.exports = {
       name: "adapters-only-by-open",
       comment: "One place chooses the adapter.",
       severity: "error",
-      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|rabbitmq|local|sidecar)" },
-      to: { path: "^lib/(knowledge/(sqlite|etcd)|bus/(embedded|rabbitmq|sidecar)|jobs/local)" },
+      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|rabbitmq|local|kubernetes|sidecar)" },
+      to: { path: "^lib/(knowledge/(sqlite|etcd)|bus/(embedded|rabbitmq|sidecar)|jobs/(local|kubernetes))" },
     },
     {
       name: "deployables-meet-in-proto",
@@ -84,6 +84,7 @@ module.exports = {
     // etcd3 brings no way of its own to make a channel's credentials, or to hear of its state.
     vendor("@grpc/grpc-js", "^lib/(rpc/|knowledge/etcd-(connection|calls)\\.ts$)"),
     vendor("etcd3", "^lib/knowledge/etcd"),
+    vendor("@kubernetes/client-node", "^(lib/jobs/kubernetes|test/|bench/)"),
     vendor("amqplib", "^(lib/bus/rabbitmq|test/|bench/)"),
     vendor("fastify", "^(lib/http/|orchestrator/http/|agent/http/|test/)"),
     vendor("graphlib", "^lib/chain/"),

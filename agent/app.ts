@@ -70,7 +70,8 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     steward,
     clock,
     environment: baseEnvironment(),
-    report: (error) => logger.error({ error }, "the job runner could not clean up"),
+    report: (error) => logger.error({ error }, "the job runner met a fault where nobody waits"),
+    ...(settings.DYNAMOS_POD_NAME === undefined ? {} : { podName: settings.DYNAMOS_POD_NAME }),
   });
   releases.push("job runner", () => runner.close());
   const rpc = new RpcClient(bus, { replyQueue: instanceReplyQueue(steward, instance) });

@@ -14,6 +14,9 @@ export const AgentSettings = Type.Object({
     Type.String({ description: "message bus for the chains' sidecars, where it is another URL than the agent's own" }),
   ),
   DYNAMOS_JOBS: Type.String({ description: "job runner, for example local:/path/jobs" }),
+  DYNAMOS_POD_NAME: Type.Optional(
+    Type.String({ description: "this agent's own pod, whose controller owns the chains' Jobs; on a cluster only" }),
+  ),
   DYNAMOS_STATE_FOLDER: Type.String({ description: "folder for keys, loaded data and kept answers" }),
   DYNAMOS_ORCHESTRATOR_URL: Type.String({
     description:

@@ -64,8 +64,8 @@ export function makeJobSpec(input: JobSpecInput): JobSpec {
 }
 
 function toContainer(microservice: Microservice, input: JobSpecInput): ContainerSpec {
-  const { name, image } = microservice;
-  const limitMiB = microservice.resources?.memoryLimitMiB ?? input.memoryLimitMiB;
+  const { name, image, needs, resources } = microservice;
+  const limitMiB = resources?.memoryLimitMiB ?? input.memoryLimitMiB;
   // An image without a command has an entry point of its own.
   const command = microservice.command ?? (image === undefined ? input.programOf(name) : undefined);
   return {
@@ -74,5 +74,8 @@ function toContainer(microservice: Microservice, input: JobSpecInput): Container
     ...(image === undefined ? {} : { image }),
     environment: input.microserviceEnvironment(microservice),
     memoryLimitBytes: limitMiB * 1024 * 1024,
+    ...(needs === undefined ? {} : { needs }),
+    ...(resources?.cpuRequest === undefined ? {} : { cpuRequest: resources.cpuRequest }),
+    ...(resources?.cpuLimit === undefined ? {} : { cpuLimit: resources.cpuLimit }),
   };
 }

@@ -37,7 +37,7 @@ const outside = [
 const outputs = [
   ...(await bundle(inChains, outside)),
   // etcd's client reads files of its own package, and must meet the same gRPC as the adapter around it.
-  ...(await bundle(services, [...outside, "etcd3", "@grpc/grpc-js"])),
+  ...(await bundle(services, [...outside, "etcd3", "@grpc/grpc-js", "@kubernetes/client-node"])),
 ];
 // Afterwards rather than before, so that an exchange that runs from here finds its programs all the time.
 removeOtherOutputs(join(root, "dist/bundle"), new Set(outputs));

@@ -18,7 +18,15 @@ export interface ContainerSpec {
   readonly environment: Readonly<Record<string, string>>;
   /** Resident memory limit in bytes; beyond it the container is killed and the job fails with `memory_limit_exceeded`. */
   readonly memoryLimitBytes: number;
+  /** What it may see beyond the stream, where containers see only what is mounted. Default nothing. */
+  readonly needs?: readonly ContainerNeed[];
+  /** Processors that are set aside for it, and its most, as Kubernetes writes them (`500m`, `2`). Runners without such limits ignore them. */
+  readonly cpuRequest?: string;
+  readonly cpuLimit?: string;
 }
+
+/** Something of the steward's: its data (with the worlds made of them), or the key of its pseudonyms. */
+export type ContainerNeed = "data" | "anonymizationKey";
 
 /** A job to start. */
 export interface JobSpec {
@@ -46,7 +54,7 @@ export interface JobStatus {
   readonly failure?: Failure;
 }
 
-/** A job in a list: its state, and the labels that it was started with. */
+/** A job in a list: its state (its failure may be without log lines), and the labels that it was started with. */
 export interface ListedJob extends JobStatus {
   readonly labels: Readonly<Record<string, string>>;
 }
@@ -84,7 +92,8 @@ export interface JobRunner {
   /** Kills whatever of it lives and removes it, also while it is starting; resolves when nothing of it runs. Unknown: harmless. */
   stop(name: string): Promise<void>;
   /**
-   * All jobs of this runner's steward that are not removed, also those of an earlier life of this agent. A job that ended
+   * All jobs of this runner's steward that are not removed, also those of an earlier life of this agent, in the order in which
+   * they became known. A job that ended
    * is kept for a while, so that its state and logs can be read, and removed then.
    */
   list(): Promise<readonly ListedJob[]>;

@@ -13,11 +13,9 @@ import { delimiter, join } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import type { Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
+import { LAUNCHER_NAME, type ContainerExit } from "./job-ending.ts";
 import { keepLog } from "./local-log.ts";
 import { identityOf, signalGroup, type ProcessIdentity } from "./local-processes.ts";
-
-/** What the shell at the gate calls itself in its own error messages: a program that exec refuses shows by it. */
-export const LAUNCHER_NAME = "dynamos-launch";
 
 /** Both output streams become one, in the order of writing. The shell's own variables do not reach the program. */
 const GATE_PROGRAM = 'read -r go || exit 1; unset go PWD OLDPWD SHLVL; exec "$@" </dev/null 2>&1';
@@ -33,12 +31,6 @@ export interface LocalContainerOptions {
   readonly folder: string;
   readonly logPath: string;
   readonly maxLogBytes: number;
-}
-
-/** How a container ended: an exit code, or the signal that killed it. */
-export interface ContainerExit {
-  readonly exitCode?: number;
-  readonly signal?: NodeJS.Signals;
 }
 
 type LocalProcess = ChildProcessByStdio<Writable, Readable, null>;

@@ -15,9 +15,10 @@ import { EventEmitter, once } from "node:events";
 import type { Clock } from "../clock.ts";
 import { AppError, toAppError, toFailure } from "../errors.ts";
 import { chainEnvironment, sidecarEnvironment, type ChainPorts } from "./chain-environment.ts";
+import { FAILURE_LOG_LINES, hasEnded } from "./job-ending.ts";
 import type { ContainerSpec, JobPhase, JobSpec, JobStatus } from "./job-runner.ts";
 import { LocalContainer } from "./local-container.ts";
-import { endingOfExit, failureOf, FAILURE_LOG_LINES, type Ending } from "./local-ending.ts";
+import { endingOfExit, failureOf, type Ending } from "./local-ending.ts";
 import type { JobFolder, JobRecord } from "./local-folder.ts";
 import type { ProcessGuard } from "./local-guard.ts";
 import type { MemoryWatch, WatchedContainer } from "./local-memory.ts";
@@ -245,11 +246,6 @@ export class LocalJob {
       throw error;
     }
   }
-}
-
-/** Whether a phase is a last one. */
-export function hasEnded(phase: JobPhase): boolean {
-  return phase === "succeeded" || phase === "failed";
 }
 
 /** Microservices first, in chain order, each with its part of the chain environment. */

@@ -8,8 +8,11 @@ import type { JobRunner } from "./job-runner.ts";
 export type JobRunnerSetting =
   /** Processes on this machine; `folder` is shared by all agents of the exchange here. */
   | { readonly kind: "local"; readonly folder: string }
-  /** Jobs in the agent's own namespace. */
-  | { readonly kind: "kubernetes" };
+  /** Jobs in the agent's own namespace, made as this file says. */
+  | { readonly kind: "kubernetes"; readonly file: string };
+
+/** Where the agent's chart puts the jobs file. */
+export const DEFAULT_JOBS_FILE = "/etc/dynamos/jobs/jobs.json";
 
 /** What every runner needs of its agent. */
 export interface JobRunnerContext {
@@ -19,16 +22,20 @@ export interface JobRunnerContext {
   readonly environment: Environment;
   /** Hears of what goes wrong where nobody waits. */
   readonly report: (error: AppError) => void;
+  /** The agent's own pod, on a cluster. */
+  readonly podName?: string;
 }
 
-/** Reads `local:<folder>` or `kubernetes`. Anything else: `configuration_invalid`. */
+/** Reads `local:<folder>`, `kubernetes:<file>`, or `kubernetes` for {@link DEFAULT_JOBS_FILE}. Anything else: `configuration_invalid`. */
 export function parseJobRunnerSetting(text: string): JobRunnerSetting {
-  if (text === "kubernetes") return { kind: "kubernetes" };
+  if (text === "kubernetes") return { kind: "kubernetes", file: DEFAULT_JOBS_FILE };
+  const file = /^kubernetes:(.+)$/.exec(text)?.[1];
+  if (file !== undefined) return { kind: "kubernetes", file };
   const folder = /^local:(.+)$/.exec(text)?.[1];
   if (folder !== undefined) return { kind: "local", folder };
   throw new AppError(
     "configuration_invalid",
-    `${JSON.stringify(text)} names no job runner: it is local:<folder> or kubernetes.`,
+    `${JSON.stringify(text)} names no job runner: it is local:<folder> or kubernetes:<file>.`,
   );
 }
 
@@ -39,11 +46,21 @@ export async function openJobRunner(setting: JobRunnerSetting, context: JobRunne
       const { openLocalJobRunner } = await import("./local.ts");
       return openLocalJobRunner({ ...context, stateFolder: setting.folder });
     }
-    case "kubernetes":
-      throw new AppError(
-        "configuration_invalid",
-        "The job runner for Kubernetes is not part of this version: use local:<folder>.",
-      );
+    case "kubernetes": {
+      const [{ openKubernetesJobRunner }, { loadKubernetesSettings }] = await Promise.all([
+        import("./kubernetes.ts"),
+        import("./kubernetes-settings.ts"),
+      ]);
+      const { steward, clock, report, podName } = context;
+      const settings = await loadKubernetesSettings(setting.file);
+      return openKubernetesJobRunner({
+        settings,
+        steward,
+        clock,
+        report,
+        ...(podName === undefined ? {} : { podName }),
+      });
+    }
     default:
       return setting satisfies never;
   }

@@ -2,6 +2,8 @@
 import { Type, type Static } from "@sinclair/typebox";
 import { DocumentName } from "./names.ts";
 
+const Processors = Type.String({ pattern: "^([1-9]\\d{0,5}m|\\d{1,3}(\\.\\d{1,3})?)$" });
+
 /** One microservice as a chain element. */
 export const Microservice = Type.Object(
   {
@@ -22,7 +24,15 @@ export const Microservice = Type.Object(
     ),
     /** New. */
     resources: Type.Optional(
-      Type.Object({ memoryLimitMiB: Type.Optional(Type.Integer({ minimum: 32 })) }, { additionalProperties: false }),
+      Type.Object(
+        {
+          memoryLimitMiB: Type.Optional(Type.Integer({ minimum: 32 })),
+          /** Processors, as Kubernetes writes them: `500m`, `2`. Only job runners with such limits heed them. */
+          cpuRequest: Type.Optional(Processors),
+          cpuLimit: Type.Optional(Processors),
+        },
+        { additionalProperties: false },
+      ),
     ),
   },
   { additionalProperties: false },

@@ -385,7 +385,10 @@ export function jobRunnerContract(kind: string, setUp: () => Promise<JobRunnerFi
           const spec = await jobOf(`console.log("here"); ${FOREVER}`, [FOREVER]);
           await one.start(spec);
           await untilPrinted(other, spec.name, "here");
-          assert.ok((await other.list()).some(({ name, phase }) => name === spec.name && phase === "running"));
+          await eventually(
+            async () => (await other.list()).some(({ name, phase }) => name === spec.name && phase === "running"),
+            { timeoutMs: 60_000, describe: "the other runner to list it as running" },
+          );
           const watched = collect(other.watch(spec.name));
           await other.stop(spec.name);
           assert.equal((await watched).at(-1)?.phase, "failed");

@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { test } from "node:test";
 import { systemClock } from "../../../lib/clock.ts";
-import { openJobRunner, parseJobRunnerSetting, type JobRunnerContext } from "../../../lib/jobs/open.ts";
+import {
+  DEFAULT_JOBS_FILE,
+  openJobRunner,
+  parseJobRunnerSetting,
+  type JobRunnerContext,
+} from "../../../lib/jobs/open.ts";
 import { DONE } from "../../support/job-programs.ts";
 import { jobOf, untilEnd } from "../../support/local-jobs.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
@@ -22,9 +29,21 @@ test("local:<folder> opens the runner of this machine", async () => {
   await runner.close();
 });
 
-test("kubernetes is understood, and said not to be there yet", async () => {
-  const setting = parseJobRunnerSetting("kubernetes");
-  await assert.rejects(openJobRunner(setting, context), { code: "configuration_invalid", message: /Kubernetes/ });
+test("kubernetes:<file> is the cluster's runner; without a file, it is where the agent's chart puts it", () => {
+  assert.deepEqual(parseJobRunnerSetting("kubernetes:/etc/jobs.json"), { kind: "kubernetes", file: "/etc/jobs.json" });
+  assert.deepEqual(parseJobRunnerSetting("kubernetes"), { kind: "kubernetes", file: DEFAULT_JOBS_FILE });
+});
+
+test("kubernetes needs its jobs file, and says which setting of it is wrong", async () => {
+  const file = join(await temporaryFolder(), "jobs.json");
+  const setting = parseJobRunnerSetting(`kubernetes:${file}`);
+  const isRefused = { code: "configuration_invalid", message: /jobs\.json/ };
+  await assert.rejects(openJobRunner(setting, context), isRefused);
+  await writeFile(file, JSON.stringify({ image: "dynamos", scratch: "much", mount: {} }));
+  await assert.rejects(openJobRunner(setting, context), {
+    ...isRefused,
+    message: /\/scratch.*\/mount|\/mount.*\/scratch/,
+  });
 });
 
 test("another setting is refused with the ones that exist", () => {
