@@ -12,13 +12,21 @@
 # (`docker buildx imagetools inspect docker.io/library/node:20-bookworm-slim` prints it). Node 20.19 or later, or 22.
 ARG NODE_IMAGE=docker.io/library/node:20-bookworm-slim
 
+# What packages follow from: package.json without our scripts, whose change is no change of packages.
+FROM ${NODE_IMAGE} AS manifest
+WORKDIR /app
+COPY package.json ./
+RUN node -e 'const { scripts, ...rest } = JSON.parse(fs.readFileSync("package.json")); fs.writeFileSync("package.json", JSON.stringify(rest))' \
+  && touch -d @0 package.json
+
 # Packages come before sources, so that a change of sources compiles no native code.
 FROM ${NODE_IMAGE} AS packages
 WORKDIR /app
 RUN apt-get update -qq \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 make g++ \
   && rm -rf /var/lib/apt/lists/*
-COPY package.json package-lock.json .npmrc ./
+COPY --from=manifest /app/package.json ./
+COPY package-lock.json .npmrc ./
 # better-sqlite3 is compiled with the headers of the base image: nothing is fetched but from the package registry.
 RUN npm_config_build_from_source=true npm_config_nodedir=/usr/local npm ci --include=dev && npm cache clean --force
 
