@@ -325,6 +325,13 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
+{{/* Quantities as texts: `--set jobs.limits.cpu=2` gives a number. */}}
+{{- define "agent.quantities" -}}
+{{- $texts := dict }}
+{{- range $name, $quantity := . }}{{ $_ := set $texts $name (toString $quantity) }}{{ end }}
+{{- toJson $texts }}
+{{- end }}
+
 {{/* What the agent makes Jobs from: the settings of lib/jobs/kubernetes-settings.ts. */}}
 {{- define "agent.jobs" -}}
 {{- $jobs := .Values.jobs }}
@@ -346,12 +353,13 @@ readinessProbe:
 {{- $_ := set $settings "annotations" $jobs.annotations }}
 {{- $_ := set $settings "volumes" (concat $volumes (list $key $chainBus)) }}
 {{- $_ := set $settings "mounts" $mounts }}
-{{- $_ := set $settings "requests" $jobs.requests }}
-{{- $_ := set $settings "limits" $jobs.limits }}
-{{- $_ := set $settings "sidecarLimits" $jobs.sidecarLimits }}
+{{- $_ := set $settings "requests" (include "agent.quantities" $jobs.requests | fromJson) }}
+{{- $_ := set $settings "limits" (include "agent.quantities" $jobs.limits | fromJson) }}
+{{- $_ := set $settings "sidecarLimits" (include "agent.quantities" $jobs.sidecarLimits | fromJson) }}
 {{- $_ := set $settings "scratch" $jobs.scratch }}
 {{- $_ := set $settings "runAsUser" 10001 }}
 {{- $_ := set $settings "startTimeoutMs" (int64 $jobs.startTimeoutMs) }}
+{{- $_ := set $settings "stopGraceSeconds" (int64 $jobs.stopGraceSeconds) }}
 {{- $_ := set $settings "ttlSecondsAfterFinished" (int64 $jobs.ttlSecondsAfterFinished) }}
 {{- $_ := set $settings "nodeSelector" $jobs.nodeSelector }}
 {{- $_ := set $settings "tolerations" $jobs.tolerations }}

@@ -141,10 +141,6 @@ topologySpreadConstraints:
 {{- end }}
 - name: tmp
   emptyDir: {}
-{{- if .Values.tls.enabled }}
-- name: tls
-  secret: { secretName: {{ required "tls.secret: name the Secret with the certificate" .Values.tls.secret }}, defaultMode: 0440 }
-{{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
