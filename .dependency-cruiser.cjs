@@ -75,7 +75,7 @@ module.exports = {
       comment: "Code next to data holds no store, bus or cluster credentials.",
       severity: "error",
       from: { path: "^(microservices|sdk)/" },
-      to: { path: "^lib/(knowledge|bus|http|policy|tokens|jobs/(?!chain-environment))" },
+      to: { path: "^lib/(knowledge|bus|http|tls|policy|tokens|jobs/(?!chain-environment))" },
     },
     vendor(
       "better-sqlite3",

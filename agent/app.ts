@@ -10,7 +10,14 @@ import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { baseEnvironment, telemetryEnvironment } from "../lib/config/env.ts";
 import { AppError } from "../lib/errors.ts";
-import { portDependencies, readinessOf, requireAnswer, type Dependency } from "../lib/http/readiness.ts";
+import { isOwnUrlLocal, ownUrl } from "../lib/http/own-url.ts";
+import {
+  certificateDependency,
+  portDependencies,
+  readinessOf,
+  requireAnswer,
+  type Dependency,
+} from "../lib/http/readiness.ts";
 import { createHttpServer } from "../lib/http/server.ts";
 import { openJobRunner, parseJobRunnerSetting } from "../lib/jobs/open.ts";
 import { agentInstanceKeys, onlineKeys } from "../lib/knowledge/keys.ts";
@@ -23,6 +30,8 @@ import { keepRegistered, type Registration } from "../lib/registration.ts";
 import { startMetrics } from "../lib/telemetry/metrics.ts";
 import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
+import { openTls } from "../lib/tls/open.ts";
+import type { Trust } from "../lib/tls/trust.ts";
 import { remoteJwks } from "../lib/tokens.ts";
 import { Admission, type AdmissionLimits } from "./admission.ts";
 import { AnswersFolder } from "./answers-folder.ts";
@@ -62,6 +71,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   releases.push("tracing", await startTracing(`agent-${steward}`, otlpEndpoint === undefined ? {} : { otlpEndpoint }));
 
   const metrics = startMetrics(settings, releases);
+  const { certificate, trust } = await openTls(settings, program);
   const store = await openKnowledgeStore(settings.DYNAMOS_STORE);
   releases.push("knowledge store", () => store.close());
   const bus = await openMessageBus(settings.DYNAMOS_BUS);
@@ -99,6 +109,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     telemetryEnvironment: telemetryEnvironment(),
     clock,
     logger,
+    trust,
     knowledge: new KnowledgeBase(store),
     bus,
     rpc,
@@ -106,7 +117,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     keys,
     tokenKeys: remoteJwks(
       orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),
-      { clock },
+      { clock, trust },
     ),
     jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS),
     live,
@@ -159,15 +170,19 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     maxBodyBytes: 1024 * 1024,
     service: `agent-${steward}`,
     readiness: readinessOf(
-      dependenciesOf(context, () => online.registration),
+      [...dependenciesOf(context, () => online.registration), ...certificateDependency(certificate)],
       { clock },
     ),
     metrics,
+    certificate,
   });
   addDataRequestRoutes(server, context, requests);
   await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
   const { port } = server.server.address() as AddressInfo;
-  online.instanceUrl = settings.DYNAMOS_INSTANCE_URL ?? `http://${settings.DYNAMOS_HOST}:${String(port)}`;
+  const { DYNAMOS_INSTANCE_URL: given, DYNAMOS_HOST: host } = settings;
+  online.instanceUrl = ownUrl({ given, host, port, isTls: certificate !== undefined });
+  if (isOwnUrlLocal({ given, host }))
+    logger.warn({ url: online.instanceUrl }, "other machines cannot call this agent: set DYNAMOS_INSTANCE_URL");
   const url = settings.DYNAMOS_ADVERTISED_URL ?? online.instanceUrl;
 
   await bus.declareQueue(agentQueue(steward), { kind: "service" });
@@ -277,7 +292,7 @@ async function watchSiblings(
 }
 
 function dependenciesOf(
-  { knowledge, bus, settings }: AgentContext,
+  { knowledge, bus, settings, trust }: AgentContext,
   registration: () => Registration | undefined,
 ): readonly Dependency[] {
   return [
@@ -293,15 +308,19 @@ function dependenciesOf(
     {
       name: "orchestrator",
       required: false,
-      check: () => requireAnyAnswer(orchestratorUrls(settings).map((url) => `${url}/health`)),
-      fix: "See that DYNAMOS_ORCHESTRATOR_URL is the orchestrator's address: the keys that check tokens come from there.",
+      check: () =>
+        requireAnyAnswer(
+          orchestratorUrls(settings).map((url) => `${url}/health`),
+          trust,
+        ),
+      fix: "See that DYNAMOS_ORCHESTRATOR_URL is the orchestrator's address (https where it serves TLS): the keys that check tokens come from there.",
     },
   ];
 }
 
 /** One that answers is enough; where none does, the first one's fault is told. */
-async function requireAnyAnswer(urls: readonly string[]): Promise<void> {
-  const outcomes = await Promise.allSettled(urls.map((url) => requireAnswer(url)));
+async function requireAnyAnswer(urls: readonly string[], trust: Trust): Promise<void> {
+  const outcomes = await Promise.allSettled(urls.map((url) => requireAnswer(url, trust)));
   if (outcomes.some(({ status }) => status === "fulfilled")) return;
   for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
 }

@@ -1,6 +1,7 @@
 /** The agent's settings. `docs/configuration.md` lists them; a test compares. */
 import { Type, type Static } from "@sinclair/typebox";
 import { MetricsSetting } from "../lib/telemetry/metrics.ts";
+import { TlsSettings } from "../lib/tls/settings.ts";
 
 /** Names are environment variables. */
 export const AgentSettings = Type.Object({
@@ -36,6 +37,7 @@ export const AgentSettings = Type.Object({
   DYNAMOS_INSTANCE_URL: Type.Optional(
     Type.String({ description: "base URL that other services reach this very instance at; absent: host and port" }),
   ),
+  ...TlsSettings,
   DYNAMOS_MAX_RUNS: Type.Integer({ default: 4, minimum: 1, description: "chains that run at once, per role" }),
   DYNAMOS_MAX_QUEUED_RUNS: Type.Integer({
     default: 200,

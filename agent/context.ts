@@ -5,6 +5,7 @@ import type { Clock } from "../lib/clock.ts";
 import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import type { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
+import type { Trust } from "../lib/tls/trust.ts";
 import type { KeyGetter } from "../lib/tokens.ts";
 import type { Admission } from "./admission.ts";
 import type { AgentSettings } from "./config.ts";
@@ -27,6 +28,8 @@ export interface AgentContext {
   readonly telemetryEnvironment: Readonly<Record<string, string>>;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Whose certificates count, of orchestrators and of other instances. */
+  readonly trust: Trust;
   readonly knowledge: KnowledgeBase;
   readonly bus: MessageBus;
   readonly rpc: RpcClient;

@@ -1,6 +1,8 @@
 /** An analyst's and an admin's view of an exchange: the HTTP API as functions. For the commands, the demo and the tests. */
 import { AppError, fromFailure, type Problem } from "../lib/errors.ts";
+import { fetchTrusted } from "../lib/http/fetch.ts";
 import type { DataRequest, RequestApproval } from "../lib/model/data-request.ts";
+import { NODE_TRUST, type Trust } from "../lib/tls/trust.ts";
 
 /** One row of an answer. */
 export type AnswerRow = Readonly<Record<string, string | number | boolean | null>>;
@@ -52,14 +54,19 @@ export interface CallOptions {
   readonly idempotencyKey?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
+  /** Whose certificates count, of `https` URLs; default: what Node trusts. */
+  readonly trust?: Trust;
 }
 
 /** See the file comment. Failures are AppErrors with the problem's code; the problem's members are in `details`. */
 export class ExchangeClient {
   readonly url: string;
+  readonly #trust: Trust;
 
-  constructor(url: string) {
+  /** @param trust whose certificates count, of `https` URLs. */
+  constructor(url: string, trust: Trust = NODE_TRUST) {
     this.url = url.replace(/\/$/, "");
+    this.#trust = trust;
   }
 
   /** Asks for approval. */
@@ -79,7 +86,7 @@ export class ExchangeClient {
 
   /** Asks one party's agent directly. */
   askAgent(endpoint: string, question: DataRequest, options: CallOptions): Promise<Answer> {
-    return callJson("POST", endpoint, question, options) as Promise<Answer>;
+    return callJson("POST", endpoint, question, { trust: this.#trust, ...options }) as Promise<Answer>;
   }
 
   /** Reads a document of the config API, for example `archetypes/computeToData`. */
@@ -93,22 +100,22 @@ export class ExchangeClient {
   }
 
   #json(method: string, path: string, body: unknown, options: CallOptions): Promise<unknown> {
-    return callJson(method, `${this.url}${path}`, body, options);
+    return callJson(method, `${this.url}${path}`, body, { trust: this.#trust, ...options });
   }
 }
 
 /** Calls and gives the response, whatever its status. */
 export async function call(method: string, url: string, body: unknown, options: CallOptions = {}): Promise<Response> {
-  return fetch(url, {
+  return fetchTrusted(url, {
     method,
     headers: {
-      ...(body === undefined ? {} : { "content-type": "application/json" }),
       ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }),
       ...(options.idempotencyKey === undefined ? {} : { "idempotency-key": options.idempotencyKey }),
       ...options.headers,
     },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    ...(body === undefined ? {} : { body }),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
+    trust: options.trust ?? NODE_TRUST,
   });
 }
 

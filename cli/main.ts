@@ -10,7 +10,8 @@ const USAGE = `dynamos: data exchange between data stewards
       runs an exchange on this machine until Ctrl-C; without a folder, the sample's
   dynamos demo [--keep] [WHERE …]
       plays the story of the README and checks its answers
-  dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL] [--json]
+  dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL]
+                 [--ca FILE] [--json]
       looks at a deployment, and says what is wrong with it and what to do
   dynamos ask [FILE] [--orchestrator URL] [--ready URL …] [--wait SECONDS]
       sends the request in a file, and prints the answer; without a file: who can be asked
@@ -86,12 +87,13 @@ async function dispatch(name: string, args: string[]): Promise<number> {
           store: { type: "string" },
           bus: { type: "string" },
           orchestrator: { type: "string" },
+          ca: { type: "string" },
           json: { type: "boolean", default: false },
         },
       });
       const { doctor } = await import("./commands/doctor.ts");
-      const { configuration, state, store, bus, orchestrator, json } = values;
-      return doctor({ configuration, stateFolder: state, store, bus, orchestrator, json, write });
+      const { configuration, state, store, bus, orchestrator, ca, json } = values;
+      return doctor({ configuration, stateFolder: state, store, bus, orchestrator, ca, json, write });
     }
     case "ask": {
       const { values, positionals } = parseArgs({

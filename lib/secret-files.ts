@@ -4,19 +4,51 @@ import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { AppError } from "./errors.ts";
 
+const NOT_WRITABLE = ["EROFS", "EACCES", "EPERM"];
+
 /**
  * The text of a key file; made if it is not there. Two processes at once end with the same text: the file appears whole
  * under its name, by a hard link, or not at all.
  *
  * @param make produces the text of a new file.
+ * @throws AppError `configuration_invalid`, naming the file, where it cannot be read, or is not there and cannot be made, as in a
+ * folder that is read-only.
  */
 export async function loadOrCreateSecretFile(path: string, make: () => Promise<string> | string): Promise<string> {
-  const existing = await readIfThere(path);
+  const existing = await readSecretFile(path);
   if (existing !== undefined) return existing;
+  const text = await make();
+  try {
+    return await createSecretFile(path, text);
+  } catch (cause) {
+    if (!NOT_WRITABLE.some((code) => isCode(cause, code))) throw cause;
+    throw new AppError(
+      "configuration_invalid",
+      `The file ${path} is not there, and cannot be made, since its folder is not writable: put it there.`,
+      { cause, place: { file: path } },
+    );
+  }
+}
+
+/** The text of a key file; undefined where there is none. `configuration_invalid` where it cannot be read. */
+export async function readSecretFile(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    if (isCode(cause, "ENOENT")) return undefined;
+    const code = (cause as NodeJS.ErrnoException).code ?? "unknown error";
+    throw new AppError("configuration_invalid", `The key file ${path} cannot be read: ${code}.`, {
+      cause,
+      place: { file: path },
+    });
+  }
+}
+
+async function createSecretFile(path: string, text: string): Promise<string> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const draft = `${path}.${randomBytes(6).toString("hex")}`;
   try {
-    await writeFile(draft, await make(), { mode: 0o600, flag: "wx" });
+    await writeFile(draft, text, { mode: 0o600, flag: "wx" });
     try {
       await link(draft, path);
     } catch (error) {
@@ -52,15 +84,6 @@ export async function replaceSecretFile(path: string, text: string): Promise<voi
     await rename(draft, path);
   } finally {
     await rm(draft, { force: true });
-  }
-}
-
-async function readIfThere(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (isCode(error, "ENOENT")) return undefined;
-    throw error;
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Access tokens (decision 18): JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037). The orchestrator issues them
+ * Access tokens (decision 18): JSON Web Tokens (RFC 7519) signed with Ed25519 (RFC 8037) or a key of the operator's. The orchestrator issues them
  * with a key that its replicas share, and publishes the public half as a JWK set (RFC 7517) at `/.well-known/jwks.json`;
  * agents verify with that.
  */
@@ -22,7 +22,9 @@ import { Type, type Static } from "@sinclair/typebox";
 import { Value } from "@sinclair/typebox/value";
 import type { Clock } from "./clock.ts";
 import { AppError, toAppError } from "./errors.ts";
+import { fetchTrusted } from "./http/fetch.ts";
 import { loadOrCreateSecretFile } from "./secret-files.ts";
+import { NODE_TRUST, type Trust } from "./tls/trust.ts";
 
 /** `iss` of every token. */
 export const TOKEN_ISSUER = "dynamos-orchestrator";
@@ -33,7 +35,10 @@ export const REFRESH_TOKEN_SECONDS = 24 * 3600;
 /** Clock skew tolerated between parties, in seconds (decision 22). */
 export const CLOCK_TOLERANCE_SECONDS = 30;
 
+/** Of keys that are made here. */
 const ALGORITHM = "EdDSA";
+/** Of keys that operators bring along, as well (`private-keys.ts`). A key fits one of them alone. */
+const ALGORITHMS = [ALGORITHM, "ES256", "ES384", "ES512", "RS256"];
 
 /** What a token says of its bearer; see decision 18. */
 export const TokenClaims = Type.Object({
@@ -87,12 +92,16 @@ export async function issueTokens(
   const issuedAt = Math.floor(clock.now() / 1000);
   const sign = async (typ: "access" | "refresh", seconds: number): Promise<string> =>
     new SignJWT({ ...claims, typ } satisfies JWTPayload)
-      .setProtectedHeader({ alg: ALGORITHM, typ: "JWT", ...(signingKey.kid ? { kid: signingKey.kid } : {}) })
+      .setProtectedHeader({
+        alg: algorithmOf(signingKey),
+        typ: "JWT",
+        ...(signingKey.kid ? { kid: signingKey.kid } : {}),
+      })
       .setIssuer(TOKEN_ISSUER)
       .setIssuedAt(issuedAt)
       .setExpirationTime(Math.min(issuedAt + seconds, refreshUntil))
       .setJti(randomUUID())
-      .sign(await importJWK(signingKey, ALGORITHM));
+      .sign(await importJWK(signingKey, algorithmOf(signingKey)));
   return {
     accessToken: await sign("access", ACCESS_TOKEN_SECONDS),
     refreshToken: await sign("refresh", REFRESH_TOKEN_SECONDS),
@@ -123,15 +132,18 @@ export async function verifyRefreshToken(
 /** The public halves of private keys, as a JWK set to publish. */
 export function publicJwks(keys: readonly JWK[]): JSONWebKeySet {
   return {
-    keys: keys.map(({ kty, crv, x, kid }) => ({
-      ...(kty === undefined ? {} : { kty }),
-      ...(crv === undefined ? {} : { crv }),
-      ...(x === undefined ? {} : { x }),
-      ...(kid === undefined ? {} : { kid }),
-      alg: ALGORITHM,
-      use: "sig",
-    })),
+    keys: keys.map((key) => ({ ...publicMembers(key), alg: algorithmOf(key), use: "sig" })),
   };
+}
+
+/** What a public key consists of (RFC 7518, section 6; RFC 8037): named one by one, so that nothing private goes along. */
+function publicMembers({ kty, crv, x, y, n, e, kid }: JWK): JWK {
+  const members = { kty, crv, x, y, n, e, kid };
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
+}
+
+function algorithmOf({ alg }: JWK): string {
+  return alg ?? ALGORITHM;
 }
 
 /** A key getter over keys at hand, for whoever signs itself. */
@@ -174,6 +186,8 @@ async function makeSigningKey(): Promise<string> {
 /** How {@link remoteJwks} fetches. */
 export interface RemoteJwksOptions {
   readonly clock: Clock;
+  /** Whose certificates count, of `https` URLs; default: what Node trusts. */
+  readonly trust?: Trust;
   /** Deadline of one fetch; default 5,000. */
   readonly timeoutMs?: number;
   /** A set older than this is fetched again before use, and used on if that fails; default 300,000. */
@@ -188,13 +202,13 @@ export interface RemoteJwksOptions {
  * when no orchestrator can be reached and nothing is cached.
  */
 export function remoteJwks(urls: readonly string[], options: RemoteJwksOptions): KeyGetter {
-  const { clock, timeoutMs = 5_000, maxAgeMs = 300_000, cooldownMs = 5_000 } = options;
+  const { clock, trust = NODE_TRUST, timeoutMs = 5_000, maxAgeMs = 300_000, cooldownMs = 5_000 } = options;
   let cached: { readonly find: ReturnType<typeof createLocalJWKSet>; readonly fetchedAtMs: number } | undefined;
   let fetching: Promise<void> | undefined;
   let triedAtMs = Number.NEGATIVE_INFINITY;
   const refresh = async (): Promise<void> => {
     triedAtMs = clock.now();
-    const keySet = await fetchKeySet(urls, timeoutMs);
+    const keySet = await fetchKeySet(urls, timeoutMs, trust);
     cached = { find: createLocalJWKSet(keySet), fetchedAtMs: clock.now() };
   };
   const refreshOnce = (): Promise<void> => (fetching ??= refresh().finally(() => (fetching = undefined)));
@@ -217,26 +231,29 @@ function keepCached(thrown: unknown): void {
   if (toAppError(thrown).code !== "unavailable") throw thrown;
 }
 
-async function fetchKeySet(urls: readonly string[], timeoutMs: number): Promise<JSONWebKeySet> {
+async function fetchKeySet(urls: readonly string[], timeoutMs: number, trust: Trust): Promise<JSONWebKeySet> {
   const faults: unknown[] = [];
   for (const url of urls) {
     try {
-      return await fetchKeySetAt(url, timeoutMs);
+      return await fetchKeySetAt(url, timeoutMs, trust);
     } catch (thrown) {
       faults.push(thrown);
     }
   }
+  const known = faults.find((fault) => fault instanceof AppError);
   throw new AppError(
     "unavailable",
-    `The orchestrator's public keys at ${urls.join(" or ")} cannot be read within ${String(timeoutMs)} ms.`,
+    `The orchestrator's public keys at ${urls.join(" or ")} cannot be read within ${String(timeoutMs)} ms.` +
+      (known === undefined ? "" : ` ${known.message}`),
     { party: "orchestrator", cause: faults.length === 1 ? faults[0] : new AggregateError(faults) },
   );
 }
 
-async function fetchKeySetAt(url: string, timeoutMs: number): Promise<JSONWebKeySet> {
-  const response = await fetch(url, {
+async function fetchKeySetAt(url: string, timeoutMs: number, trust: Trust): Promise<JSONWebKeySet> {
+  const response = await fetchTrusted(url, {
     signal: AbortSignal.timeout(timeoutMs),
     headers: { accept: "application/json" },
+    trust,
   });
   if (!response.ok) throw new Error(`status ${String(response.status)}`);
   const body = (await response.json()) as JSONWebKeySet;
@@ -272,7 +289,7 @@ async function verifyJwt(
   try {
     const { payload } = await jwtVerify(token, getKey, {
       issuer: TOKEN_ISSUER,
-      algorithms: [ALGORITHM],
+      algorithms: ALGORITHMS,
       clockTolerance: CLOCK_TOLERANCE_SECONDS,
       currentDate: new Date(clock.now()),
       requiredClaims: ["exp", "iat", "jti"],

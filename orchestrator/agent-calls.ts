@@ -112,6 +112,7 @@ class PartyCall {
         },
         body: request,
         signal: AbortSignal.any([signal, waiting.signal]),
+        trust: this.#context.trust,
       });
       isWaiting = false;
       if (response.statusCode !== 200) throw await problemOf(response, party);

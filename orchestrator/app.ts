@@ -1,14 +1,22 @@
 /** Wiring of the orchestrator: opens the ports, builds the parts, serves, and watches for policy updates. */
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { mkdir } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { openMessageBus } from "../lib/bus/open.ts";
 import { instanceReplyQueue, POLICY_ENFORCER_QUEUE } from "../lib/bus/queues.ts";
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { AppError } from "../lib/errors.ts";
-import { portDependencies, readinessOf, requireConsumer, type Dependency } from "../lib/http/readiness.ts";
 import { CLOSING_REST_MS, closeServer } from "../lib/http/close-server.ts";
+import { isOwnUrlLocal, ownUrl } from "../lib/http/own-url.ts";
+import {
+  certificateDependency,
+  portDependencies,
+  readinessOf,
+  requireConsumer,
+  type Dependency,
+} from "../lib/http/readiness.ts";
 import { createHttpServer } from "../lib/http/server.ts";
 import { orchestratorOnlineKeys } from "../lib/knowledge/keys.ts";
 import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
@@ -16,11 +24,11 @@ import { openKnowledgeStore } from "../lib/knowledge/open.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
 import type { OrchestratorOnlineRecord } from "../lib/messages.ts";
 import { keepRegistered, type Registration } from "../lib/registration.ts";
-import { loadOrCreateSecretFile } from "../lib/secret-files.ts";
 import { startMetrics } from "../lib/telemetry/metrics.ts";
 import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
-import { loadOrCreateSigningKey, localJwks } from "../lib/tokens.ts";
+import { openTls, type ProgramTls } from "../lib/tls/open.ts";
+import { localJwks } from "../lib/tokens.ts";
 import { AgentLiveness } from "./agent-liveness.ts";
 import type { OrchestratorSettings } from "./config.ts";
 import type { OrchestratorContext, OrchestratorLimits } from "./context.ts";
@@ -34,6 +42,7 @@ import { addRequestRoutes } from "./http/requests.ts";
 import { addTokenRoutes } from "./http/tokens.ts";
 import { JobTokens } from "./job-tokens.ts";
 import { KeptAnswers } from "./kept-answers.ts";
+import { loadOrchestratorKeys } from "./keys.ts";
 import { createMetrics } from "./metrics.ts";
 import { PlanStore } from "./plans.ts";
 import { PolicyUpdates } from "./policy-updates.ts";
@@ -56,7 +65,8 @@ export async function startOrchestrator(
 
   const metrics = startMetrics(settings, releases);
 
-  const orchestrator = await openPorts(settings, program);
+  const tls = await openTls(settings, program);
+  const orchestrator = await openPorts(settings, tls, program);
   if (settings.DYNAMOS_SEED_FOLDER !== undefined) {
     const stored = await seedIfEmpty(orchestrator.knowledge, settings.DYNAMOS_SEED_FOLDER, orchestrator.clock);
     if (stored > 0) logger.info({ documents: stored }, "seeded the empty knowledge store");
@@ -79,10 +89,11 @@ export async function startOrchestrator(
     maxBodyBytes: settings.DYNAMOS_MAX_BODY_BYTES,
     service: "orchestrator",
     readiness: readinessOf(
-      dependenciesOf(orchestrator, () => running.registration),
+      [...dependenciesOf(orchestrator, () => running.registration), ...certificateDependency(tls.certificate)],
       { clock: orchestrator.clock },
     ),
     metrics,
+    certificate: tls.certificate,
   });
   addRequestRoutes(server, http);
   addKeptAnswerRoutes(server, http);
@@ -92,10 +103,23 @@ export async function startOrchestrator(
   const drainMs = settings.DYNAMOS_DRAIN_MS;
   releases.push("HTTP server", () => closeServer(server, drainMs), drainMs + CLOSING_REST_MS);
   const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
-  running.registration = await register(settings.DYNAMOS_INSTANCE_URL ?? url, settings, orchestrator);
+  const { port } = server.server.address() as AddressInfo;
+  running.registration = await register(instanceUrl(settings, port, tls, logger), settings, orchestrator);
   running.updates = new PolicyUpdates(orchestrator, watching.signal).run();
   logger.info({ url }, "orchestrator is ready");
   return { url };
+}
+
+function instanceUrl(
+  { DYNAMOS_INSTANCE_URL: given, DYNAMOS_HOST: host }: OrchestratorSettings,
+  port: number,
+  { certificate }: ProgramTls,
+  logger: ProgramContext["logger"],
+): string {
+  const url = ownUrl({ given, host, port, isTls: certificate !== undefined });
+  if (isOwnUrlLocal({ given, host }))
+    logger.warn({ url }, "replicas on other machines cannot call this one: set DYNAMOS_INSTANCE_URL");
+  return url;
 }
 
 function register(
@@ -136,6 +160,7 @@ function dependenciesOf(
 
 async function openPorts(
   settings: OrchestratorSettings,
+  { trust }: ProgramTls,
   { releases, logger }: Pick<ProgramContext, "releases" | "logger">,
 ): Promise<OrchestratorContext> {
   const clock = systemClock;
@@ -158,6 +183,7 @@ async function openPorts(
     rpc,
     clock,
     logger,
+    trust,
     gathering,
     agents,
     replicas: new Replicas(store, instance),
@@ -172,16 +198,12 @@ async function openHttpContext(
 ): Promise<HttpContext> {
   const { clock, logger, limits } = orchestrator;
   const folder = settings.DYNAMOS_STATE_FOLDER;
-  const signingKey = await loadOrCreateSigningKey(join(folder, "signing-key.json"));
-  const adminKey = await loadOrCreateSecretFile(
-    join(folder, "admin-key"),
-    () => `${randomBytes(24).toString("hex")}\n`,
-  );
+  const { signingKey, publishedKeys, adminKey } = await loadOrchestratorKeys(folder);
   return {
     orchestrator,
-    callers: new Callers(localJwks([signingKey]), adminKey.trim(), clock),
+    callers: new Callers(localJwks(publishedKeys), adminKey, clock),
     tokens: new JobTokens(signingKey, clock),
-    signingKeys: [signingKey],
+    signingKeys: publishedKeys,
     answers: await KeptAnswers.open({
       folder: join(folder, "answers"),
       maxBytes: limits.maxKeptAnswerBytes,

@@ -1,6 +1,7 @@
 /** The orchestrator's settings. `docs/configuration.md` lists them; a test compares. */
 import { Type, type Static } from "@sinclair/typebox";
 import { MetricsSetting } from "../lib/telemetry/metrics.ts";
+import { TlsSettings } from "../lib/tls/settings.ts";
 
 /** Names are environment variables. */
 export const OrchestratorSettings = Type.Object({
@@ -20,6 +21,7 @@ export const OrchestratorSettings = Type.Object({
   DYNAMOS_INSTANCE_URL: Type.Optional(
     Type.String({ description: "base URL that other replicas reach this very instance at; absent: host and port" }),
   ),
+  ...TlsSettings,
   DYNAMOS_ONLINE_LEASE_MS: Type.Integer({
     default: 5_000,
     minimum: 1000,

@@ -4,6 +4,7 @@ import type { RpcClient } from "../lib/bus/rpc.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
+import type { Trust } from "../lib/tls/trust.ts";
 import type { AgentLiveness } from "./agent-liveness.ts";
 import type { GatheringSlots } from "./gathering-slots.ts";
 import type { OrchestratorMetrics } from "./metrics.ts";
@@ -19,6 +20,8 @@ export interface OrchestratorContext {
   readonly rpc: RpcClient;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Whose certificates count, of agents and of other replicas. */
+  readonly trust: Trust;
   readonly gathering: GatheringSlots;
   /** Which agents' instances live, for calls that wait for them. */
   readonly agents: AgentLiveness;

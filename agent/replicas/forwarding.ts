@@ -8,6 +8,7 @@ import { AppError, toAppError } from "../../lib/errors.ts";
 import { callService, isUnreachable } from "../../lib/http/outgoing.ts";
 import { NOT_HERE_HEADER } from "../../lib/http/request-headers.ts";
 import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-context.ts";
+import type { Trust } from "../../lib/tls/trust.ts";
 import type { RequestClaim } from "../../lib/messages.ts";
 import type { Siblings } from "./siblings.ts";
 
@@ -45,6 +46,8 @@ export interface Forwarder {
   readonly instance: string;
   readonly siblings: Siblings;
   readonly clock: Pick<Clock, "sleep">;
+  /** Whose certificates count. */
+  readonly trust: Trust;
 }
 
 /**
@@ -55,7 +58,7 @@ export interface Forwarder {
  * @throws AppError the signal's reason.
  */
 export async function forward(
-  { instance, siblings, clock }: Forwarder,
+  { instance, siblings, clock, trust }: Forwarder,
   owner: RequestClaim,
   request: ForwardedRequest,
   signal: AbortSignal,
@@ -80,6 +83,7 @@ export async function forward(
       },
       ...(request.body === undefined ? {} : { body: request.body }),
       signal: AbortSignal.any([signal, late.signal]),
+      trust,
     });
     answered.abort();
     if (body.headers[NOT_HERE_HEADER] !== undefined) {
@@ -91,6 +95,7 @@ export async function forward(
   } catch (error) {
     if (signal.aborted) throw toAppError(signal.reason);
     if (late.signal.aborted || isUnreachable(error)) return undefined;
+    if (error instanceof AppError) throw error;
     throw new AppError("unavailable", `Instance ${owner.instance} of the agent could not be asked.`, { cause: error });
   } finally {
     answered.abort();

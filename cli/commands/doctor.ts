@@ -1,7 +1,10 @@
 /** `dynamos doctor`: looks at a deployment from outside, part by part, and says what is wrong and what to do. */
 import { join, resolve } from "node:path";
 import { systemClock, type Clock } from "../../lib/clock.ts";
+import { extraAuthoritiesFile } from "../../lib/config/env.ts";
 import { packageRoot, packageVersion } from "../../lib/package-root.ts";
+import { createLogger } from "../../lib/telemetry/logger.ts";
+import { openTrust } from "../../lib/tls/trust.ts";
 import { judgeBus } from "../doctor/bus.ts";
 import type { Finding } from "../doctor/findings.ts";
 import { judgeMachine, type Checked } from "../doctor/machine.ts";
@@ -11,7 +14,7 @@ import { probeCertificates, probeServices } from "../doctor/probe-services.ts";
 import { probeStore } from "../doctor/probe-store.ts";
 import { findingLines, summarize, summaryLine } from "../doctor/report.ts";
 import { judgeCertificates, judgeOnline, judgeServices } from "../doctor/services.ts";
-import { judgeStore } from "../doctor/store.ts";
+import { judgeStore, type StoreFacts } from "../doctor/store.ts";
 import { exchangeSettings, type ExchangeSettings } from "../exchange/settings.ts";
 
 /** Options of the command. */
@@ -24,6 +27,8 @@ export interface DoctorOptions {
   readonly bus: string | undefined;
   /** Base URL of a front door to ask besides those that are registered. */
   readonly orchestrator: string | undefined;
+  /** PEM file of authorities to trust besides Node's when services are asked. */
+  readonly ca?: string | undefined;
   /** One JSON document instead of lines. */
   readonly json: boolean;
   readonly write: (line: string) => void;
@@ -72,11 +77,20 @@ async function examine(
   report(judgeBus(await probeBus(busUrl, store)));
 
   section("Services");
-  const services = await probeServices(store, options.orchestrator?.replace(/\/$/, ""), clock);
+  const services = await askServices(store, options, clock);
   if (store.reached.ok) report(judgeOnline(store, services));
   report(judgeServices(services, packageVersion));
   const urls = [storeUrl, busUrl, ...services.map(({ url }) => url), ...store.agents.map(({ dns }) => dns)];
   report(judgeCertificates(await probeCertificates(urls), clock.now()));
+}
+
+async function askServices(store: StoreFacts, { orchestrator, ca }: DoctorOptions, clock: Clock) {
+  const trust = await openTrust(ca, { clock, logger: createLogger("doctor", {}, "silent") }, extraAuthoritiesFile());
+  try {
+    return await probeServices(store, orchestrator?.replace(/\/$/, ""), { clock, trust });
+  } finally {
+    await trust.close();
+  }
 }
 
 /** Settings as `dynamos up` finds them: flags, environment, `exchange.json`. */

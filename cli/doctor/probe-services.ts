@@ -2,6 +2,8 @@
 import { connect } from "node:tls";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError } from "../../lib/errors.ts";
+import { fetchTrusted } from "../../lib/http/fetch.ts";
+import type { Trust } from "../../lib/tls/trust.ts";
 import { attempt } from "./attempt.ts";
 import { ORCHESTRATOR, type CertificateFacts, type ReportedDependency, type ServiceFacts } from "./services.ts";
 import type { StoreFacts } from "./store.ts";
@@ -9,25 +11,32 @@ import type { StoreFacts } from "./store.ts";
 const ANSWER_LIMIT_MS = 5_000;
 const LOOK_AGAIN_MS = 1_000;
 
+/** What asking needs. */
+export interface ServiceProbe {
+  readonly clock: Clock;
+  /** Whose certificates count. */
+  readonly trust: Trust;
+}
+
 /** Asks all that are online, and the orchestrator at this URL. */
 export async function probeServices(
   { agents, orchestrators }: StoreFacts,
   orchestratorUrl: string | undefined,
-  clock: Clock,
+  probe: ServiceProbe,
 ): Promise<readonly ServiceFacts[]> {
   const front = new Set([
     ...(orchestratorUrl === undefined ? [] : [orchestratorUrl]),
     ...orchestrators.map((each) => each.url),
   ]);
   return Promise.all([
-    ...[...front].map((url) => probeOrchestrator(url, clock)),
-    ...agents.map(({ name, instanceUrl }) => probeService(`the agent of ${name}`, instanceUrl, clock)),
+    ...[...front].map((url) => probeOrchestrator(url, probe)),
+    ...agents.map(({ name, instanceUrl }) => probeService(`the agent of ${name}`, instanceUrl, probe)),
   ]);
 }
 
-async function probeOrchestrator(url: string, clock: Clock): Promise<ServiceFacts> {
-  const service = await probeService(ORCHESTRATOR, url, clock);
-  const keys = await attempt(() => getJson(`${url}/.well-known/jwks.json`));
+async function probeOrchestrator(url: string, probe: ServiceProbe): Promise<ServiceFacts> {
+  const service = await probeService(ORCHESTRATOR, url, probe);
+  const keys = await attempt(() => getJson(`${url}/.well-known/jwks.json`, probe.trust));
   const set = keys.result?.body as { readonly keys?: readonly { readonly kid?: string }[] } | undefined;
   return set?.keys === undefined ? service : { ...service, keyIds: set.keys.map(({ kid }) => kid ?? "") };
 }
@@ -39,17 +48,17 @@ interface ReadyBody {
 }
 
 /** A part that is not ready is asked once more: its first look at a dependency may take longer than it waits. */
-async function probeService(name: string, url: string, clock: Clock): Promise<ServiceFacts> {
-  const first = await probeOnce(name, url, clock);
+async function probeService(name: string, url: string, probe: ServiceProbe): Promise<ServiceFacts> {
+  const first = await probeOnce(name, url, probe);
   const isWell = first.isReady === true && first.dependencies?.every(({ ok }) => ok) === true;
   if (isWell || !first.reached.ok) return first;
-  await clock.sleep(LOOK_AGAIN_MS);
-  return probeOnce(name, url, clock);
+  await probe.clock.sleep(LOOK_AGAIN_MS);
+  return probeOnce(name, url, probe);
 }
 
-async function probeOnce(name: string, url: string, clock: Clock): Promise<ServiceFacts> {
+async function probeOnce(name: string, url: string, { clock, trust }: ServiceProbe): Promise<ServiceFacts> {
   const begunMs = clock.now();
-  const asked = await attempt(() => getJson(`${url}/ready`));
+  const asked = await attempt(() => getJson(`${url}/ready`, trust));
   const tookMs = clock.now() - begunMs;
   const answer = asked.result;
   if (answer === undefined) return { name, url, reached: asked.outcome };
@@ -71,11 +80,12 @@ interface JsonAnswer {
   readonly body: unknown;
 }
 
-async function getJson(url: string): Promise<JsonAnswer> {
+async function getJson(url: string, trust: Trust): Promise<JsonAnswer> {
   let response: Response;
   try {
-    response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_LIMIT_MS) });
+    response = await fetchTrusted(url, { signal: AbortSignal.timeout(ANSWER_LIMIT_MS), trust });
   } catch (cause) {
+    if (cause instanceof AppError) throw cause;
     throw new AppError("unavailable", `${url}: ${reasonOf(cause)}.`, { cause });
   }
   const text = await response.text();
@@ -90,8 +100,8 @@ async function getJson(url: string): Promise<JsonAnswer> {
 function reasonOf(thrown: unknown): string {
   if (!(thrown instanceof Error)) return String(thrown);
   if (thrown.name === "TimeoutError") return `no answer within ${String(ANSWER_LIMIT_MS)} ms`;
-  const { cause } = thrown as { cause?: { readonly code?: string; readonly message?: string } };
-  return cause?.code ?? cause?.message ?? thrown.message;
+  const { code, cause } = thrown as { code?: string; cause?: { readonly code?: string; readonly message?: string } };
+  return code ?? cause?.code ?? cause?.message ?? thrown.message;
 }
 
 /** The certificates at those of these URLs that are TLS; one that cannot be reached has been named already. */

@@ -60,3 +60,9 @@ export function telemetryEnvironment(source: Environment = process.env): Record<
 function isForChildren(name: string): boolean {
   return name.startsWith("OTEL_") && name !== "OTEL_SERVICE_NAME" && !name.endsWith("_HEADERS");
 }
+
+/** The PEM file of authorities that Node trusts besides its own list (`NODE_EXTRA_CA_CERTS`). */
+export function extraAuthoritiesFile(source: Environment = process.env): string | undefined {
+  const path = source["NODE_EXTRA_CA_CERTS"];
+  return path === "" ? undefined : path;
+}

@@ -1,6 +1,8 @@
 /** One outgoing HTTP call whose answer is a stream: for calls between services. */
 import { request as httpRequest, type ClientRequest, type IncomingMessage } from "node:http";
-import { request as httpsRequest } from "node:https";
+import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import { tlsFault } from "../tls/tls-faults.ts";
+import type { Trust } from "../tls/trust.ts";
 
 /** What is called. */
 export interface OutgoingCall {
@@ -10,6 +12,8 @@ export interface OutgoingCall {
   readonly body?: unknown;
   /** Ends the call, also while its answer is read. */
   readonly signal: AbortSignal;
+  /** Whose certificates count, of `https` URLs. */
+  readonly trust: Trust;
 }
 
 /** A machine that has gone says nothing; the system itself would wait for minutes. */
@@ -24,20 +28,33 @@ const CONNECTION_ERRORS = new Set([
   "ETIMEDOUT",
 ]);
 
-/** Resolves with the answer's head, whatever its status, its body unread. Fails with Node's error; see {@link isUnreachable}. */
-export function callService(url: URL, { method, headers, body, signal }: OutgoingCall): Promise<IncomingMessage> {
+/**
+ * Resolves with the answer's head, whatever its status, its body unread. Fails with Node's error (see {@link isUnreachable}), or
+ * with `unavailable` that says what helps where the other side's certificate does not count here.
+ */
+export function callService(
+  url: URL,
+  { method, headers, body, signal, trust }: OutgoingCall,
+): Promise<IncomingMessage> {
   const isSecure = url.protocol === "https:";
   const bytes = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
   const content =
     bytes === undefined ? {} : { "content-type": "application/json", "content-length": String(bytes.length) };
   return new Promise((resolve, reject) => {
+    const options = { method, signal, headers: { ...headers, ...content } };
     // A connection of its own: a kept one may be closed by the other side just as it is used.
-    const options = { method, signal, agent: false as const, headers: { ...headers, ...content } };
-    const call = isSecure ? httpsRequest(url, options, resolve) : httpRequest(url, options, resolve);
-    call.on("error", reject);
+    const call = isSecure
+      ? httpsRequest(url, { ...options, agent: oneConnection(trust) }, resolve)
+      : httpRequest(url, { ...options, agent: false }, resolve);
+    call.on("error", (error) => reject(tlsFault(url, error) ?? error));
     limitConnecting(call, isSecure ? "secureConnect" : "connect");
     call.end(bytes);
   });
+}
+
+function oneConnection(trust: Trust): HttpsAgent {
+  const secureContext = trust.secureContext();
+  return new HttpsAgent(secureContext === undefined ? {} : { secureContext });
 }
 
 /** Whether an error of a call says that the other side is not there, or went away. */

@@ -8,6 +8,9 @@ import type { Clock } from "../clock.ts";
 import type { MessageBus } from "../bus/message-bus.ts";
 import { AppError, toAppError } from "../errors.ts";
 import { dynamosMeter } from "../telemetry/metrics.ts";
+import type { ServerCertificate } from "../tls/server-certificate.ts";
+import type { Trust } from "../tls/trust.ts";
+import { fetchTrusted } from "./fetch.ts";
 
 /** One thing that a deployable works with, as it is now. */
 export interface DependencyStatus {
@@ -83,6 +86,20 @@ export function portDependencies(ports: { readonly store: Pingable; readonly bus
   ];
 }
 
+/** The server's certificate as a dependency; none where it serves plain HTTP. It is served on for as long as callers bear it. */
+export function certificateDependency(certificate: ServerCertificate | undefined): readonly Dependency[] {
+  if (certificate === undefined) return [];
+  const { certFile, keyFile } = certificate.place;
+  return [
+    {
+      name: "TLS certificate",
+      required: false,
+      check: async () => certificate.check(),
+      fix: `Put a certificate in PEM and the key that fits it into ${certFile} and ${keyFile}: they are read again by themselves.`,
+    },
+  ];
+}
+
 /** Fails with `unavailable` where nobody takes messages from a service queue. */
 export async function requireConsumer(bus: Pick<MessageBus, "queueStatus">, queue: string): Promise<void> {
   const status = await bus.queueStatus(queue);
@@ -91,8 +108,10 @@ export async function requireConsumer(bus: Pick<MessageBus, "queueStatus">, queu
 }
 
 /** Fails with `unavailable` where an HTTP GET is not answered with a status of success. */
-export async function requireAnswer(url: string): Promise<void> {
-  const response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_LIMIT_MS) }).catch((cause: unknown) => {
+export async function requireAnswer(url: string, trust: Trust): Promise<void> {
+  const signal = AbortSignal.timeout(ANSWER_LIMIT_MS);
+  const response = await fetchTrusted(url, { signal, trust }).catch((cause: unknown) => {
+    if (cause instanceof AppError) throw cause;
     throw new AppError("unavailable", `${url} cannot be reached.`, { cause });
   });
   await response.body?.cancel();

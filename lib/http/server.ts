@@ -3,7 +3,9 @@
  * body limits. Routes are added by the deployables.
  */
 import { randomUUID } from "node:crypto";
-import { STATUS_CODES } from "node:http";
+import { STATUS_CODES, type IncomingMessage } from "node:http";
+import type { Server as TlsServer } from "node:https";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import {
   fastify,
@@ -20,6 +22,8 @@ import { AppError, isErrorCode, toAppError, toProblem } from "../errors.ts";
 import { packageVersion } from "../package-root.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { RunningMetrics } from "../telemetry/metrics.ts";
+import { LOWEST_TLS } from "../tls/parts.ts";
+import type { ServerCertificate } from "../tls/server-certificate.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../telemetry/trace-context.ts";
 import { measureAnswers } from "./http-metrics.ts";
 import type { Readiness } from "./readiness.ts";
@@ -49,9 +53,13 @@ export interface HttpServerOptions {
   readonly clock?: Clock;
   /** Answers `/metrics`; absent: there is nothing. */
   readonly metrics?: RunningMetrics | undefined;
+  /** With it HTTPS is served, and nothing else; renewed certificates count for new connections. */
+  readonly certificate?: ServerCertificate | undefined;
 }
 
 const REQUEST_TIMEOUT_MS = 30_000;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+const SILENT_GRACE_MS = 500;
 /** Of one part of a path: user names and keys, percent-encoded, are shorter. */
 const MAX_PARAMETER_LENGTH = 1024;
 const PROBLEM_TYPE = "application/problem+json";
@@ -67,6 +75,9 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const maxBodyBytes = options.maxBodyBytes ?? 1024 * 1024;
   const requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
   let isClosing = false;
+  const { certificate } = options;
+  // Node takes the longer of both time-outs for the whole request, and looks at them at this interval.
+  const timeouts = { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 6) };
   const server = fastify({
     loggerInstance: options.logger,
     // One line per answer, written below: without the URL, which may carry a user's name.
@@ -78,8 +89,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     frameworkErrors: (error, _request, reply) => void sendProblem(reply, new AppError("bad_request", error.message)),
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
     requestTimeout: requestTimeoutMs,
-    // Node takes the longer of both time-outs for the whole request, and looks at them at this interval.
-    http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.ceil(requestTimeoutMs / 6) },
+    ...(certificate === undefined ? { http: timeouts } : { https: { ...timeouts, ...tlsOptions(certificate) } }),
     clientErrorHandler: (error, socket) => refuseConnection(socket, clientError(error, requestTimeoutMs)),
     forceCloseConnections: "idle",
     // Answered below, as a problem document.
@@ -138,9 +148,39 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       }),
     ),
   );
+  if (certificate !== undefined) {
+    certificate.onRenewed(() => (server.server as TlsServer).setSecureContext(tlsOptions(certificate)));
+  }
+  endSilentConnections(server);
   measureAnswers(server);
   addOperatorRoutes(server, options);
   return server;
+}
+
+function tlsOptions({ pair: { cert, key } }: ServerCertificate): object {
+  return { cert, key, minVersion: LOWEST_TLS, handshakeTimeout: HANDSHAKE_TIMEOUT_MS };
+}
+
+/**
+ * Lets the closing server end connections on which nothing has been asked: Node counts them as busy, and waits for them until
+ * their time-outs. What is on its way on them has a moment to come.
+ */
+function endSilentConnections(server: FastifyInstance): void {
+  const silent = new Map<string, Socket>();
+  // With TLS a request names another socket than its connection did.
+  const nameOf = ({ remoteAddress, remotePort }: Socket): string => `${String(remoteAddress)} ${String(remotePort)}`;
+  server.server.on("connection", (socket: Socket) => {
+    const name = nameOf(socket);
+    silent.set(name, socket);
+    socket.once("close", () => silent.delete(name));
+  });
+  server.server.on("request", ({ socket }: IncomingMessage) => silent.delete(nameOf(socket)));
+  server.addHook("preClose", async () => {
+    const end = (): void => {
+      for (const socket of silent.values()) socket.destroy();
+    };
+    setTimeout(end, SILENT_GRACE_MS).unref();
+  });
 }
 
 function addOperatorRoutes(

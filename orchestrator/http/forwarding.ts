@@ -5,6 +5,7 @@ import { AppError, toAppError } from "../../lib/errors.ts";
 import { callService, isUnreachable } from "../../lib/http/outgoing.ts";
 import type { OrchestratorOnlineRecord } from "../../lib/messages.ts";
 import { traceHeaders } from "../../lib/telemetry/trace-context.ts";
+import type { Trust } from "../../lib/tls/trust.ts";
 import type { OrchestratorContext } from "../context.ts";
 
 /** Says who passed a request on; its receiver never does. */
@@ -35,9 +36,9 @@ export async function forwardTo(
   owner: OrchestratorOnlineRecord,
   request: FastifyRequest,
   reply: FastifyReply,
-  { replicas, metrics }: OrchestratorContext,
+  { replicas, metrics, trust }: OrchestratorContext,
 ): Promise<boolean> {
-  const answer = await callOwner(owner, request, replicas.instance);
+  const answer = await callOwner(owner, request, { instance: replicas.instance, trust });
   if (answer === undefined) return false;
   metrics.forwarded.add(1);
   // Not the reply itself, which is a promise of its own end.
@@ -51,7 +52,7 @@ export async function forwardTo(
 async function callOwner(
   owner: OrchestratorOnlineRecord,
   request: FastifyRequest,
-  instance: string,
+  { instance, trust }: { readonly instance: string; readonly trust: Trust },
 ): Promise<IncomingMessage | undefined> {
   try {
     return await callService(new URL(request.url, owner.url), {
@@ -63,10 +64,12 @@ async function callOwner(
       },
       ...(request.method === "POST" ? { body: request.body } : {}),
       signal: request.callerGone,
+      trust,
     });
   } catch (thrown) {
     if (request.callerGone.aborted) throw toAppError(request.callerGone.reason);
     if (isUnreachable(thrown)) return undefined;
+    if (thrown instanceof AppError) throw thrown;
     throw new AppError("unavailable", "The replica that has this request could not be asked.", { cause: thrown });
   }
 }

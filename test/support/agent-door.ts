@@ -34,6 +34,7 @@ import type { Agreement } from "../../lib/model/agreement.ts";
 import type { CompositionRequest } from "../../lib/model/composition.ts";
 import { createLogger } from "../../lib/telemetry/logger.ts";
 import { issueTokens, loadOrCreateSigningKey, localJwks } from "../../lib/tokens.ts";
+import { NODE_TRUST } from "../../lib/tls/trust.ts";
 import { readPackageFile } from "./markdown.ts";
 import { NUMBERS, numbersAgreement } from "./numbers.ts";
 import { ANALYST } from "./exchange.ts";
@@ -117,6 +118,7 @@ export async function openAgentDoor(
     telemetryEnvironment: { OTEL_TRACES_SAMPLER: "always_off" },
     clock: systemClock,
     logger,
+    trust: NODE_TRUST,
     knowledge,
     bus,
     rpc,

@@ -40,11 +40,19 @@ export class CertificateAuthority {
     return authority;
   }
 
-  /** A certificate for localhost and 127.0.0.1 that serves servers and clients alike; `name` is its common name. */
-  async certificate(name = "localhost"): Promise<CertificateFiles> {
+  /**
+   * A certificate that serves servers and clients alike; `name` is its common name.
+   *
+   * @param options the names that it is for (default: localhost and 127.0.0.1), and how many days it is good for (default 2;
+   * negative: it is over).
+   */
+  async certificate(
+    name = "localhost",
+    { names = "DNS:localhost,IP:127.0.0.1", days = 2 }: { readonly names?: string; readonly days?: number } = {},
+  ): Promise<CertificateFiles> {
     const folder = join(this.#folder, String(++this.#count));
     await mkdir(folder);
-    const extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
+    const extensions = `subjectAltName=${names}\nextendedKeyUsage=serverAuth,clientAuth\n`;
     await writeFile(join(folder, "extensions"), extensions);
     await openssl(folder, [
       ...["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", `/CN=${name}`],
@@ -52,7 +60,7 @@ export class CertificateAuthority {
     ]);
     const serial = `0x${process.pid.toString(16)}${Math.floor(performance.now()).toString(16)}${String(this.#count)}`;
     await openssl(folder, [
-      ...["x509", "-req", "-in", "request.pem", "-days", "2", "-extfile", "extensions", "-out", "cert.pem"],
+      ...["x509", "-req", "-in", "request.pem", "-days", String(days), "-extfile", "extensions", "-out", "cert.pem"],
       ...["-CA", "../ca.pem", "-CAkey", "../ca.key", "-set_serial", serial],
     ]);
     return { certFile: join(folder, "cert.pem"), keyFile: join(folder, "key.pem") };

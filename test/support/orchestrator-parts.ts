@@ -9,6 +9,7 @@ import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { ReleaseStack } from "../../lib/lifecycle.ts";
 import { createLogger } from "../../lib/telemetry/logger.ts";
+import { NODE_TRUST } from "../../lib/tls/trust.ts";
 import { AgentLiveness } from "../../orchestrator/agent-liveness.ts";
 import type { OrchestratorContext } from "../../orchestrator/context.ts";
 import { GatheringSlots } from "../../orchestrator/gathering-slots.ts";
@@ -53,6 +54,7 @@ export async function openReplicas<const Name extends string>(
       rpc,
       clock: clocks[name],
       logger,
+      trust: NODE_TRUST,
       gathering,
       agents,
       replicas: new Replicas(store, name),

@@ -8,6 +8,7 @@ import { systemClock } from "../../../lib/clock.ts";
 import { AppError } from "../../../lib/errors.ts";
 import { NOT_HERE_HEADER } from "../../../lib/http/request-headers.ts";
 import { newTraceContext } from "../../../lib/telemetry/trace-context.ts";
+import { NODE_TRUST } from "../../../lib/tls/trust.ts";
 
 const REQUEST = {
   method: "POST",
@@ -42,7 +43,7 @@ async function ownerThat(t: TestContext, listener: RequestListener): Promise<Own
   };
   return {
     ask: (signal = new AbortController().signal) =>
-      forward({ instance: "mine", siblings, clock: systemClock }, owner, REQUEST, signal),
+      forward({ instance: "mine", siblings, clock: systemClock, trust: NODE_TRUST }, owner, REQUEST, signal),
     vanish: () => gone.abort(new AppError("unavailable", "gone")),
   };
 }
