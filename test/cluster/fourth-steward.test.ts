@@ -7,10 +7,11 @@ import { averageSalaryBySex } from "../../cli/demo/known-answer.ts";
 import { writeSampleData } from "../../cli/generate-sample-data.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import { packageRoot } from "../../lib/package-root.ts";
-import { addSteward, clusterInstallation, installAgent } from "../support/cluster-installation.ts";
+import { clusterInstallation } from "../support/cluster-installation.ts";
 import { makeNamespaces, removeNamespaces } from "../support/cluster-namespaces.ts";
 import { podsOf } from "../support/cluster-pods.ts";
 import { askUntilAnswered, salaryRequest } from "../support/cluster-questions.ts";
+import { addSteward, installAgent, removeSteward, valuesFile } from "../support/cluster-releases.ts";
 import { kubectl, noCluster } from "../support/cluster-tools.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
@@ -21,15 +22,15 @@ const skip = await noCluster();
 if (skip !== false) test("a fourth steward", { skip });
 else {
   const installation = await clusterInstallation();
-  const { client, adminKey: token, core, namespaceOf, suffix } = installation;
+  const { client, adminKey: token, core, namespaceOf, site } = installation;
   const data = await temporaryFolder();
-  after(() => removeNamespaces(suffix, "rug"));
+  after(() => removeNamespaces(site.suffix, "rug"));
 
   test("RUG joins with a Secret, a release and an agreement, and its CSV files from a ConfigMap are asked at once", async () => {
     const before = await podsBefore();
     for (const steward of ["VU", "UVA"] as const) await writeSampleData(join(data, steward), steward);
     const files = await writeSampleData(join(data, "RUG"), "RUG", { pairs: PAIRS });
-    await makeNamespaces(suffix, "rug");
+    await makeNamespaces(site.suffix, "rug");
     const RUG = namespaceOf("RUG");
     await kubectl([
       "create",
@@ -39,8 +40,8 @@ else {
       RUG,
       ...Object.values(files).map((file) => `--from-file=${file}`),
     ]);
-    await addSteward(suffix, "RUG", "dataProvider");
-    await installAgent(suffix, "RUG", "-f", join(packageRoot, "test", "cluster", "values", "rug.yaml"));
+    await addSteward(site, "RUG", "dataProvider");
+    await installAgent(site, "RUG", "-f", valuesFile("rug"), "--set", "data.sample=false");
     await client.put("policyEnforcer", await agreementLikeVus(), { token });
     const { answer } = await askUntilAnswered(client, salaryRequest({ providers: ["VU", "UVA", "RUG"] }));
     const known = await averageSalaryBySex(data, ["VU", "UVA", "RUG"]);
@@ -61,8 +62,8 @@ else {
       method: "DELETE",
       headers: { authorization: `Bearer ${token}` },
     });
-    await kubectl(["exec", "-n", core, "deploy/core-console", "--", "dynamos", "steward", "remove", "RUG"]);
-    await removeNamespaces(suffix, "rug");
+    await removeSteward(site, "RUG");
+    await removeNamespaces(site.suffix, "rug");
     const { answer } = await askUntilAnswered(client, salaryRequest());
     assert.equal(answer.status, "ok");
   });

@@ -1,9 +1,9 @@
 /** The charts: valid for Helm and for the API server, installed and ready, tested by Helm's own tests, and found whole by the doctor. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { chart, clusterInstallation } from "../support/cluster-installation.ts";
-import { makeNamespaces, namespaceName, removeNamespaces } from "../support/cluster-namespaces.ts";
+import { clusterInstallation } from "../support/cluster-installation.ts";
 import { podsOf } from "../support/cluster-pods.ts";
+import { chart, type Chart } from "../support/cluster-releases.ts";
 import { helm, kubectl, kubectlJson, noCluster, runProgram } from "../support/cluster-tools.ts";
 
 /** What a steward or an operator would set, beyond the defaults; every part that is behind a flag is on, but other people's kinds. */
@@ -18,7 +18,7 @@ const EVERYTHING = {
     ["--set", "steward=VU,data.sample=true,replicas=2"],
     [
       "--set",
-      "steward=VU,data.existingClaim=mine,tls.enabled=true,tls.secret=vu-tls,ingress.enabled=true,ingress.host=vu.example.org",
+      "steward=VU,data.existingClaim=mine,dataSets.people.engine=sqlite,dataSets.people.path=people.db,tls.enabled=true,tls.secret=vu-tls,ingress.enabled=true,ingress.host=vu.example.org",
     ],
   ],
 } as const;
@@ -27,7 +27,7 @@ const skip = await noCluster();
 
 if (skip !== false) test("the charts", { skip });
 else {
-  const { core, namespaceOf, suffix, client } = await clusterInstallation();
+  const { core, namespaceOf, client } = await clusterInstallation();
   const releases = [
     ["core", core],
     ["orchestrator", core],
@@ -37,7 +37,7 @@ else {
   ] as const;
 
   for (const [name, variants] of Object.entries(EVERYTHING)) {
-    const folder = chart(name as keyof typeof EVERYTHING);
+    const folder = chart(name as Chart);
     describe(`charts/${name}`, () => {
       for (const values of variants) {
         const what = values.length === 0 ? "its defaults" : values.slice(1).join(" ");
@@ -98,16 +98,4 @@ else {
       await helm(["test", release, "-n", namespace, "--timeout", "120s"]);
     });
   }
-
-  test("a namespace without the Secret says what is missing, and starts when it is there", async () => {
-    const purpose = "late";
-    await makeNamespaces(suffix, purpose);
-    try {
-      const rendered = await helm(["template", "late", chart("agent"), "--set", "steward=LATE"]);
-      assert.match(rendered, /name: dynamos-credentials/);
-      assert.ok(namespaceName(suffix, purpose));
-    } finally {
-      await removeNamespaces(suffix, purpose);
-    }
-  });
 }

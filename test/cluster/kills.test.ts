@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { CHAIN_SELECTOR, assertNoChainLeft, runningChainPod } from "../support/cluster-chains.ts";
-import { clusterInstallation, waitUntilOnline } from "../support/cluster-installation.ts";
+import { clusterInstallation, waitUntilWhole } from "../support/cluster-installation.ts";
 import { endContainer, killPod, podsOf } from "../support/cluster-pods.ts";
 import { askUntilAnswered, rowsOf, slowRequest } from "../support/cluster-questions.ts";
 import { noCluster } from "../support/cluster-tools.ts";
@@ -23,7 +23,7 @@ else {
 
   /** Kills while VU's chain runs, and looks at the answer. */
   const survives = async (kill: (chainPod: string) => Promise<void>): Promise<readonly string[]> => {
-    await waitUntilOnline(installation, "VU", "UVA", "SURF");
+    await waitUntilWhole(installation);
     const answer = askUntilAnswered(client, slowRequest(STEPS, ["VU"]));
     answer.catch(() => undefined);
     await kill(await runningChainPod(installation, "VU"));
@@ -43,7 +43,7 @@ else {
     });
 
     test("the agent's messaging sidecar, alone", async () => {
-      await survives(async () => endContainer(VU, await onlyPod(VU, "dynamos-agent"), "messaging-sidecar"));
+      await survives(async () => endContainer(VU, await onlyPod(VU, "dynamos-agent"), "messaging"));
     });
 
     test("an orchestrator's pod", async () => {
@@ -59,7 +59,7 @@ else {
     });
 
     test("the agent of the third party, with dataThroughTtp", async () => {
-      await waitUntilOnline(installation, "VU", "UVA", "SURF");
+      await waitUntilWhole(installation);
       const answer = askUntilAnswered(client, slowRequest(STEPS, ["VU", "UVA"], true));
       answer.catch(() => undefined);
       await runningChainPod(installation, "SURF");

@@ -10,7 +10,8 @@ const skip = await noCluster();
 
 if (skip !== false) test("NetworkPolicies", { skip });
 else {
-  const { core, namespaceOf, suffix } = await clusterInstallation();
+  const { core, namespaceOf, site } = await clusterInstallation();
+  const { suffix } = site;
   const VU = namespaceOf("VU");
   const elsewhere = namespaceName(suffix, "elsewhere");
   await makeNamespaces(suffix, "elsewhere");

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { assertNoChainLeft } from "../support/cluster-chains.ts";
-import { clusterInstallation, installAgent, installOrchestrator } from "../support/cluster-installation.ts";
+import { clusterInstallation } from "../support/cluster-installation.ts";
 import { podsOf } from "../support/cluster-pods.ts";
 import { askUntilAnswered, salaryRequest } from "../support/cluster-questions.ts";
+import { installAgent, installOrchestrator } from "../support/cluster-releases.ts";
 import { noCluster } from "../support/cluster-tools.ts";
 
 const ANALYSTS = 2;
@@ -13,15 +14,15 @@ const skip = await noCluster();
 if (skip !== false) test("rolling upgrades", { skip });
 else {
   const installation = await clusterInstallation();
-  const { client, core, namespaceOf, suffix } = installation;
+  const { client, core, namespaceOf, site } = installation;
 
   test("an upgrade of the orchestrators and of VU's agents loses no request", async (t) => {
     const right = (await askUntilAnswered(client, salaryRequest())).answer.pooled?.rows;
     const before = await uids();
     const load = new Load(right);
     const upgraded = Promise.all([
-      installOrchestrator(suffix, "--set", "podAnnotations.upgraded=yes"),
-      installAgent(suffix, "VU", "--set", "podAnnotations.upgraded=yes"),
+      installOrchestrator(site, "--set", "podAnnotations.upgraded=yes"),
+      installAgent(site, "VU", "--set", "podAnnotations.upgraded=yes"),
     ]);
     const analysts = Array.from({ length: ANALYSTS }, () => load.ask(upgraded));
     await upgraded;

@@ -5,6 +5,7 @@ import { leftOverQueues } from "../support/bus-inspection.ts";
 import { queuesOf, storedKeysOf } from "../support/cluster-chains.ts";
 import { clusterInstallation } from "../support/cluster-installation.ts";
 import { askUntilAnswered, salaryRequest } from "../support/cluster-questions.ts";
+import { removeSteward } from "../support/cluster-releases.ts";
 import { helm, kubectl, noCluster } from "../support/cluster-tools.ts";
 import { eventually } from "../support/eventually.ts";
 import { leftOverKeys } from "../support/store-inspection.ts";
@@ -49,7 +50,7 @@ else {
       { timeoutMs: GONE_MS, intervalMs: 1_000, describe: "queues and keys of the parties to be gone" },
     );
     for (const party of ["VU", "UVA", "SURF"]) {
-      await kubectl(["exec", "-n", core, "deploy/core-console", "--", "dynamos", "steward", "remove", party]);
+      await removeSteward(installation.site, party);
     }
     const queues = (await queuesOf(installation)).map(({ name }) => name);
     assert.deepEqual(
