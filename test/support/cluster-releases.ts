@@ -20,6 +20,7 @@ export interface Site {
 export type Chart = "core" | "orchestrator" | "agent";
 
 const VALUES = join(packageRoot, "test", "cluster", "values");
+const VALUES_OF = { core: "core-debian", orchestrator: "orchestrator", agent: "agent" } as const;
 const HELM_WAIT = "180s";
 
 /** A chart's folder. */
@@ -91,7 +92,7 @@ async function release(
 ): Promise<void> {
   await helm([
     ...["upgrade", "--install", name, chart(of), "-n", namespace, "--wait", "--timeout", HELM_WAIT],
-    ...["--set-string", imageOf("", TEST_IMAGE), "-f", valuesFile(of)],
+    ...["--set-string", imageOf("", TEST_IMAGE), "-f", valuesFile(VALUES_OF[of])],
     ...(site.more?.all ?? []),
     ...(site.more?.[of] ?? []),
     ...parameters,
