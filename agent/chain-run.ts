@@ -102,7 +102,7 @@ async function* runAttempts(
       context.logger.info({ dataRequest: requestId, attempt, services }, "a chain starts");
       const { onQueueReady } = allowed;
       return execute(
-        { ...context, isTraced: context.settings.OTEL_EXPORTER_OTLP_ENDPOINT !== undefined },
+        context,
         {
           spec,
           request,

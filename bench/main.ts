@@ -1,9 +1,11 @@
 /** Measurements of the whole system: `npm run bench -- NAME [arguments]`. */
+import { measureJobStart } from "./job-start.ts";
 import { measureLoad } from "./load.ts";
 import { measureMemory } from "./memory.ts";
 import { soak } from "./soak.ts";
 
 const BENCHES: Readonly<Record<string, (...numbers: number[]) => Promise<void>>> = {
+  "job-start": measureJobStart,
   load: measureLoad,
   memory: measureMemory,
   soak,

@@ -1,6 +1,6 @@
 /**
  * One attempt at a data request (decision 1: an execution): its own run queue and reply queue, its own job. Whatever
- * happens, at the end the job is stopped and both queues are gone.
+ * happens, at the end both queues are gone, and the job is ended, for which nobody waits.
  *
  * States: queues declared → job started → frames and reports come in by the reply queue → ended or failed → cleaned up. What
  * the job runner says counts only where the sidecar itself has no word left: a sidecar that was killed reports nothing.
@@ -35,8 +35,9 @@ const HANDING_OVER_MS = 100;
 const CLEAN_UP_PAUSES_MS = [1_000, 3_000, 10_000, 20_000, 40_000, 60_000, 120_000];
 const NOT_CLEANED_UP = "a run could not be cleaned up";
 
-/** How long a chain whose outcome is known may take to send its spans, where spans are made. */
-const SPANS_MS = 3_000;
+/** How long a chain may take to end by itself, so that its processes send their spans and need no killing: after its end, after a failure. */
+const LAST_STEPS_MS = 5_000;
+const LAST_STEPS_OF_FAILED_MS = 2_000;
 
 /** What an execution works with. */
 export interface ExecutionDependencies {
@@ -44,8 +45,6 @@ export interface ExecutionDependencies {
   readonly runner: JobRunner;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Whether the chain's processes send spans, and so must not be killed as soon as their outcome is known. */
-  readonly isTraced: boolean;
 }
 
 /** One attempt to run. */
@@ -72,7 +71,7 @@ export type ExecutionEvent =
  * @throws AppError what made it fail; `retryable` says whether another attempt may help.
  */
 export async function* execute(
-  { bus, runner, clock, logger, isTraced }: ExecutionDependencies,
+  { bus, runner, clock, logger }: ExecutionDependencies,
   plan: ExecutionPlan,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
@@ -83,7 +82,7 @@ export async function* execute(
   const inbox = new Inbox(plan.request);
   let consumer: Consumer | undefined;
   const ending = new AbortController();
-  let hasOutcome = false;
+  let lastStepsMs = 0;
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -106,25 +105,27 @@ export async function* execute(
     void watchJob({ bus, runner, clock, logger }, name, inbox, ending.signal);
     for await (const event of events(inbox, bus, plan)) {
       // With its last frame a reader has what it wants, and may ask for no more.
-      hasOutcome = event.kind === "ended" || (event.kind === "frame" && event.frame.body.case === "end");
+      const isLast = event.kind === "ended" || (event.kind === "frame" && event.frame.body.case === "end");
+      if (isLast) lastStepsMs = LAST_STEPS_MS;
       yield event;
     }
   } catch (error) {
-    hasOutcome = !signal.aborted;
+    lastStepsMs = signal.aborted ? 0 : LAST_STEPS_OF_FAILED_MS;
     throw error;
   } finally {
     signal.removeEventListener("abort", onAbort);
     ending.abort();
     inbox.close();
-    const isSendingSpans = hasOutcome && isTraced;
-    if (isSendingSpans) await cleanUp(logger, [() => endOfItself(runner, name, AbortSignal.timeout(SPANS_MS))]);
-    await cleanUp(logger, [
-      () => runner.end(name),
-      async () => consumer?.close(),
-      () => bus.deleteQueue(input),
-      () => bus.deleteQueue(reply),
-    ]);
+    // On a cluster a pod takes seconds to end: nobody waits for it. An agent that stops ends what is left by closing the runner.
+    void cleanUp(logger, [() => endJob(runner, name, lastStepsMs)]);
+    await cleanUp(logger, [async () => consumer?.close(), () => bus.deleteQueue(input), () => bus.deleteQueue(reply)]);
   }
+}
+
+/** Ends the job, after it has had some time to end by itself. */
+async function endJob(runner: JobRunner, name: string, lastStepsMs: number): Promise<void> {
+  if (lastStepsMs > 0) await endOfItself(runner, name, AbortSignal.timeout(lastStepsMs));
+  await runner.end(name);
 }
 
 /** Waits until the job has ended by itself, or the signal is aborted. */
@@ -176,7 +177,7 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
 
 /** Turns the job's own end into the inbox's, once messages under way have had their time. */
 async function watchJob(
-  { bus, runner, clock, logger }: Omit<ExecutionDependencies, "isTraced">,
+  { bus, runner, clock, logger }: ExecutionDependencies,
   name: string,
   inbox: Inbox,
   signal: AbortSignal,

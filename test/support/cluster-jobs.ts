@@ -13,6 +13,9 @@ import { makeNamespaces, namespaceName, newSuffix, removeNamespaces } from "./cl
 import { apply, kubectl, kubectlJson, TEST_IMAGE } from "./cluster-tools.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
+/** An image with Node for small programs; that of the system has it. */
+export const TEST_NODE_IMAGE = TEST_IMAGE;
+
 /** A namespace for one file's job runners. */
 export interface ClusterJobs {
   readonly namespace: string;

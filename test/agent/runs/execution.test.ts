@@ -1,21 +1,33 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { execute } from "../../../agent/runs/execution.ts";
 import type { MessageBus } from "../../../lib/bus/message-bus.ts";
 import { openMessageBus } from "../../../lib/bus/open.ts";
 import { runQueue, runReplyQueue } from "../../../lib/bus/queues.ts";
 import { systemClock } from "../../../lib/clock.ts";
 import { AppError } from "../../../lib/errors.ts";
-import type { JobRunner, JobSpec } from "../../../lib/jobs/job-runner.ts";
-import { RunRequestSchema } from "../../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import type { JobRunner, JobSpec, JobStatus } from "../../../lib/jobs/job-runner.ts";
+import { MESSAGE_TYPES } from "../../../lib/bus/message-types.ts";
+import { RunReportSchema, RunRequestSchema } from "../../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { EndSchema } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { createLogger } from "../../../lib/telemetry/logger.ts";
 import { newTraceContext } from "../../../lib/telemetry/trace-context.ts";
 import { eventually } from "../../support/eventually.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 const RUN = "analyst-0a1b2c3d-vu-0123456789ab-1-aaaaa";
+const SPEC = { name: RUN, deadlineMs: Date.now() + 60_000 } as JobSpec;
+const logger = createLogger("test", {}, "info", { write: () => undefined });
+const notFound = new AppError("not_found", "There is no such job.");
+/** A runner that has no job of this name. */
+const NO_JOB = {
+  watch: async function* (): AsyncGenerator<JobStatus> {
+    throw notFound;
+  },
+  end: async () => undefined,
+};
 
 test("the queues of a run that ended while the bus was away are removed when it is back", async (t) => {
   const bus = await openMessageBus(`embedded:${join(await temporaryFolder(), "bus.db")}`);
@@ -35,14 +47,12 @@ test("the queues of a run that ended while the bus was away are removed when it 
       isAway = true;
       throw new AppError("job_start_failed", "There are no programs.");
     },
-    end: async () => undefined,
+    ...NO_JOB,
   } as unknown as JobRunner;
   const request = create(RunRequestSchema, { requestId: "a request", attempt: 1, credits: 2 });
-  const spec = { name: RUN, deadlineMs: Date.now() + 60_000 } as JobSpec;
-  const logger = createLogger("test", {}, "info", { write: () => undefined });
   const events = execute(
-    { bus: breaking, runner, clock: systemClock, logger, isTraced: false },
-    { spec, request, trace: newTraceContext() },
+    { bus: breaking, runner, clock: systemClock, logger },
+    { spec: SPEC, request, trace: newTraceContext() },
     new AbortController().signal,
   );
   await assert.rejects(events.next(), { code: "job_start_failed" });
@@ -51,4 +61,40 @@ test("the queues of a run that ended while the bus was away are removed when it 
   assert.ok(await left());
   isAway = false;
   await eventually(async () => !(await left()), { timeoutMs: 20_000 });
+});
+
+test("an answer does not wait for its job's end; the job is ended once it has had some time to end by itself", async (t) => {
+  const bus = await openMessageBus(`embedded:${join(await temporaryFolder(), "bus.db")}`);
+  t.after(() => bus.close());
+  const calls: string[] = [];
+  let finish = (): void => undefined;
+  const podIsGone = new Promise<void>((resolve) => (finish = resolve));
+  const runner = {
+    start: async () => undefined,
+    watch: async function* (): AsyncGenerator<JobStatus> {
+      yield { name: RUN, phase: "running" };
+      calls.push("watched");
+      await podIsGone;
+      yield { name: RUN, phase: "succeeded" };
+    },
+    end: async () => void calls.push("ended"),
+  } as unknown as JobRunner;
+  const reply = runReplyQueue(RUN);
+  const ids = { requestId: "a request", attempt: 1 };
+  const request = create(RunRequestSchema, { ...ids, credits: 2, returnAddress: "elsewhere", reportAddress: reply });
+  const events = execute(
+    { bus, runner, clock: systemClock, logger },
+    { spec: SPEC, request, trace: newTraceContext() },
+    new AbortController().signal,
+  );
+  const first = events.next();
+  await eventually(() => calls.includes("watched"));
+  const state = { case: "ended" as const, value: create(EndSchema, { rows: 0n, batches: 0n }) };
+  const body = toBinary(RunReportSchema, create(RunReportSchema, { ...ids, state }));
+  await bus.publish(reply, { type: MESSAGE_TYPES.runReport, body });
+  assert.equal((await first).value?.kind, "ended");
+  assert.equal((await events.next()).done, true);
+  assert.ok(!calls.includes("ended"));
+  finish();
+  await eventually(() => calls.includes("ended"));
 });
