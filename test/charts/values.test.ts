@@ -40,7 +40,7 @@ const CHARTS: readonly Chart[] = [
     settings: OrchestratorSettings,
     needed: {},
     decided: /_(STORE|BUS|STATE_FOLDER|SEED_FOLDER|HOST|PORT|INSTANCE_URL|METRICS|EXIT_WITH_PARENT|TLS_\w+)$/,
-    otherDefault: [],
+    otherDefault: ["drainMs"],
   },
   {
     chart: "agent",
@@ -76,7 +76,7 @@ const WRONG: readonly (readonly [ChartName, Values, RegExp])[] = [
   ["orchestrator", { policyEnforcer: { replicas: "2" } }, /at '\/policyEnforcer\/replicas'/],
   ["orchestrator", { networkPolicy: { store: { ports: [99_999] } } }, /at '\/networkPolicy\/store\/ports\/0'/],
   ["orchestrator", { metrics: { serviceMonitor: { interval: "often" } } }, /serviceMonitor\/interval'/],
-  ["orchestrator", { terminationGracePeriodSeconds: 5 }, /at '\/terminationGracePeriodSeconds'/],
+  ["orchestrator", { preStopSeconds: 0 }, /at '\/preStopSeconds'/],
   ["orchestrator", { test: { providers: ["the VU"] } }, /at '\/test\/providers\/0'/],
 ];
 

@@ -35,6 +35,10 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{ .Values.keys.existingSecret | default (printf "%s-keys" .Release.Name) }}
 {{- end }}
 
+{{- define "orchestrator.drainMs" -}}
+{{ hasKey .Values.settings "drainMs" | ternary .Values.settings.drainMs 30000 | int64 }}
+{{- end }}
+
 {{/* What Pod Security's level "restricted" asks of a pod; secrets are readable by the group. */}}
 {{- define "orchestrator.podSecurity" -}}
 runAsNonRoot: true
@@ -57,7 +61,8 @@ serviceAccountName: {{ .root.Release.Name }}
 automountServiceAccountToken: false
 # Their variables (DYNAMOS_PORT=tcp://… of a Service called dynamos) would be taken for settings.
 enableServiceLinks: false
-terminationGracePeriodSeconds: {{ .root.Values.terminationGracePeriodSeconds }}
+# The hook, the drain, 5 s for answers to say that they were ended, and 30 s to give everything back.
+terminationGracePeriodSeconds: {{ add .root.Values.preStopSeconds (div (add (include "orchestrator.drainMs" .root | int64) 999) 1000) 35 }}
 securityContext: {{- include "orchestrator.podSecurity" . | nindent 2 }}
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
