@@ -33,7 +33,11 @@ module.exports = {
       name: "adapters-only-by-open",
       comment: "One place chooses the adapter.",
       severity: "error",
-      from: { pathNot: "^lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|rabbitmq|local|kubernetes|sidecar)" },
+      from: {
+        // The doctor asks the cluster's API what the agents may do there.
+        pathNot:
+          "^(lib/(knowledge|bus|jobs)/(open|sqlite|etcd|embedded|rabbitmq|local|kubernetes|sidecar)|cli/doctor/probe-(kubernetes|namespace|pods))",
+      },
       to: { path: "^lib/(knowledge/(sqlite|etcd)|bus/(embedded|rabbitmq|sidecar)|jobs/(local|kubernetes))" },
     },
     {

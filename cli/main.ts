@@ -13,6 +13,8 @@ const USAGE = `dynamos: data exchange between data stewards
   dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL]
                  [--ca FILE] [--json]
       looks at a deployment, and says what is wrong with it and what to do
+  dynamos doctor --kubernetes [--namespace NAME …] [--json]
+      looks at a deployment's cluster, as KUBECONFIG or this pod's service account may
   dynamos ask [FILE] [--orchestrator URL] [--ready URL …] [--wait SECONDS]
       sends the request in a file, and prints the answer; without a file: who can be asked
   dynamos dead-letters [list|show ID|replay ID] [--bus URL] [--state FOLDER] [--limit N] [--json]
@@ -88,12 +90,16 @@ async function dispatch(name: string, args: string[]): Promise<number> {
           bus: { type: "string" },
           orchestrator: { type: "string" },
           ca: { type: "string" },
+          kubernetes: { type: "boolean", default: false },
+          namespace: { type: "string", multiple: true, default: [] },
           json: { type: "boolean", default: false },
         },
       });
       const { doctor } = await import("./commands/doctor.ts");
-      const { configuration, state, store, bus, orchestrator, ca, json } = values;
-      return doctor({ configuration, stateFolder: state, store, bus, orchestrator, ca, json, write });
+      const { configuration, state, store, bus, orchestrator, ca, json, namespace } = values;
+      if (namespace.length > 0 && !values.kubernetes) throw new Error("--namespace goes with --kubernetes.");
+      const kubernetes = values.kubernetes ? { namespaces: namespace } : undefined;
+      return doctor({ configuration, stateFolder: state, store, bus, orchestrator, ca, kubernetes, json, write });
     }
     case "ask": {
       const { values, positionals } = parseArgs({

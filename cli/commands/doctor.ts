@@ -7,6 +7,7 @@ import { createLogger } from "../../lib/telemetry/logger.ts";
 import { openTrust } from "../../lib/tls/trust.ts";
 import { judgeBus } from "../doctor/bus.ts";
 import type { Finding } from "../doctor/findings.ts";
+import { judgeCluster, judgeClusterNamespace } from "../doctor/kubernetes.ts";
 import { judgeMachine, type Checked } from "../doctor/machine.ts";
 import { probeBus } from "../doctor/probe-bus.ts";
 import { probeMachine, toChecked } from "../doctor/probe-machine.ts";
@@ -29,6 +30,8 @@ export interface DoctorOptions {
   readonly orchestrator: string | undefined;
   /** PEM file of authorities to trust besides Node's when services are asked. */
   readonly ca?: string | undefined;
+  /** Looks at a cluster, instead of at a machine, store, bus and services: in these namespaces, or in all where parts are. */
+  readonly kubernetes?: { readonly namespaces: readonly string[] } | undefined;
   /** One JSON document instead of lines. */
   readonly json: boolean;
   readonly write: (line: string) => void;
@@ -45,7 +48,8 @@ export async function doctor(options: DoctorOptions): Promise<number> {
     findings.push(...found);
     if (!options.json) for (const line of found.flatMap(findingLines)) options.write(line);
   };
-  await examine(options, section, report);
+  if (options.kubernetes === undefined) await examine(options, section, report);
+  else await examineCluster(options.kubernetes.namespaces, options.clock ?? systemClock, section, report);
   const summary = summarize(findings);
   options.write(
     options.json
@@ -53,6 +57,23 @@ export async function doctor(options: DoctorOptions): Promise<number> {
       : `\n${summaryLine(summary)}`,
   );
   return summary.fail > 0 ? 1 : 0;
+}
+
+async function examineCluster(
+  namespaces: readonly string[],
+  clock: Clock,
+  section: (title: string) => void,
+  report: (findings: readonly Finding[]) => void,
+): Promise<void> {
+  // The client's library is large, and nobody else needs it.
+  const { probeKubernetes } = await import("../doctor/probe-kubernetes.ts");
+  section("Cluster");
+  const facts = await probeKubernetes(namespaces, clock);
+  report(judgeCluster(facts));
+  for (const namespace of facts.namespaces) {
+    section(`Namespace ${namespace.name}`);
+    report(judgeClusterNamespace(namespace));
+  }
 }
 
 async function examine(

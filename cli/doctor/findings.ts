@@ -41,6 +41,17 @@ export const FINDING_IDS = [
   "service.version",
   "service.clock",
   "tls.certificate",
+  "cluster.reachable",
+  "cluster.clock",
+  "cluster.parts",
+  "cluster.namespace",
+  "cluster.rights",
+  "cluster.secret",
+  "cluster.image",
+  "cluster.pod",
+  "cluster.volume",
+  "cluster.quota",
+  "cluster.network",
 ] as const;
 
 /** What came of a try. */

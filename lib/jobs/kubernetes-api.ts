@@ -85,6 +85,18 @@ export class KubernetesApi {
     }
   }
 
+  /** An answer whatever its status, with the server's time: for what the API server only passes on, such as a pod's own answer. */
+  async answer(call: ApiCall): Promise<{ readonly status: number; readonly date: string; readonly text: string }> {
+    const signal = AbortSignal.timeout(this.#options.timeoutMs ?? 15_000);
+    try {
+      const response = await this.#send(call, await this.#login(), signal);
+      const { statusCode: status = 0, headers } = response;
+      return { status, date: headers.date ?? "", text: await collect(response) };
+    } catch (error) {
+      throw outwardError(call, error);
+    }
+  }
+
   /** The lines of an answer that goes on. Throws as {@link KubernetesApi.call} does, and when the server falls silent. */
   async *lines(call: ApiCall): AsyncGenerator<string, void, undefined> {
     const silent = new AbortController();
