@@ -17,7 +17,7 @@ import { startUp } from "../support/running-command.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 // Commands for servers and deployments of the reader's: `server-commands.test.ts` and the tests of these commands run them.
-const FOR_SERVERS = /^(?:npx dynamos|etcdctl|rabbitmqctl)\b/m;
+const FOR_SERVERS = /^(?:npx dynamos|etcdctl|rabbitmqctl|helm|kubectl)\b/m;
 const architecture = await readPackageFile("docs/architecture.md");
 const readme = shellBlocks(await readPackageFile("README.md"));
 

@@ -9,6 +9,7 @@ import { packageRoot } from "../../lib/package-root.ts";
 import { chosenBackends, describeBackends, openTestBackends, type TestBackends } from "../support/backends.ts";
 import { assertNoProcessLeft } from "../support/leaks.ts";
 import { familyMemory } from "../support/process-memory.ts";
+import { averageSalaries } from "../support/sample-salaries.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const MEMORY_LIMIT_BYTES = 1.5e9;
@@ -75,7 +76,7 @@ describe(`the demo on ${describeBackends(choice)}`, () => {
 
   test("prints the averages that the files give, for each steward, for both, and by both archetypes", async () => {
     for (const stewards of [["VU"], ["UVA"], ["VU", "UVA"]]) {
-      const averages = await averagesOf(stewards);
+      const averages = await averageSalaries(stewards);
       assert.deepEqual([...averages.keys()].sort(), ["M", "V"]);
       for (const [sex, average] of averages) {
         assert.match(outcome.output, new RegExp(`^ *${sex} +${average}$`, "m"), stewards.join(", "));
@@ -129,34 +130,3 @@ describe(`the demo on ${describeBackends(choice)}`, () => {
     await assertNoProcessLeft(outcome.folder);
   });
 });
-
-/** Average salary by sex over the files of these stewards, in whole cents until the division; two decimals. */
-async function averagesOf(stewards: readonly string[]): Promise<Map<string, string>> {
-  const sums = new Map<string, { cents: bigint; count: bigint }>();
-  for (const steward of stewards) {
-    const sexes = new Map<string, string>();
-    for (const row of await rowsOf(steward, "Personen")) {
-      sexes.set(`${String(row["Unieknr"])} ${String(row["Peildat"])}`, row["Geslacht"] ?? "");
-    }
-    for (const row of await rowsOf(steward, "Aanstellingen")) {
-      const sex = sexes.get(`${String(row["Unieknr"])} ${String(row["Peildat"])}`);
-      const [euros = "", cents = ""] = (row["Aanst_22"] ?? "").split(",");
-      if (sex === undefined || euros === "") continue;
-      const { cents: sum, count } = sums.get(sex) ?? { cents: 0n, count: 0n };
-      sums.set(sex, { cents: sum + BigInt(euros + cents.padEnd(2, "0")), count: count + 1n });
-    }
-  }
-  return new Map([...sums].map(([sex, { cents, count }]) => [sex, (Number(cents) / Number(count) / 100).toFixed(2)]));
-}
-
-/** The sample's files have neither quotes nor line breaks in fields. */
-async function rowsOf(steward: string, table: string): Promise<Record<string, string>[]> {
-  const text = await readFile(join(packageRoot, "configuration", "data", steward, `${table}.csv`), "utf8");
-  const [header = "", ...lines] = text
-    .replace(/^\uFEFF/, "")
-    .split(/\r?\n/)
-    .filter((line) => line !== "");
-  assert.ok(!text.includes('"'));
-  const names = header.split(";");
-  return lines.map((line) => Object.fromEntries(line.split(";").map((cell, place) => [names[place] ?? "", cell])));
-}
