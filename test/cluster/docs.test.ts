@@ -51,7 +51,9 @@ else {
 
   test("ask it, and get the averages that the files give", async () => {
     const port = String(await freePort());
-    const script = (ask?.text ?? "").replaceAll("localhost:8080", `localhost:${port}`).replace("8080:8080", `${port}:8080`);
+    const script = (ask?.text ?? "")
+      .replaceAll("localhost:8080", `localhost:${port}`)
+      .replace("8080:8080", `${port}:8080`);
     const printed = await runShell(`trap 'kill $!' EXIT\n${script}`, folder);
     const answer = JSON.parse(printed.slice(printed.indexOf("{"))) as GatheredAnswer;
     assert.equal(answer.status, "ok");
@@ -67,7 +69,7 @@ else {
 async function helmWithImages(): Promise<string> {
   const { stdout } = await runProgram("sh", ["-c", "command -v helm"]);
   const values = (chart: "core" | "orchestrator" | "agent", ...more: readonly string[]): string =>
-    `exec ${stdout.trim()} "$@" -f ${valuesFile(chart)} --set-string ${[imageValues("", TEST_IMAGE), ...more].join(",")}`;
+    `exec ${stdout.trim()} "$@" -f ${valuesFile(chart === "core" ? "core-debian" : chart)} --set-string ${[imageValues("", TEST_IMAGE), ...more].join(",")}`;
   return [
     "#!/bin/sh",
     'case "$3" in',

@@ -50,7 +50,7 @@ export async function makeSite({ suffix, prefix }: Site, parties: readonly strin
 
 /** Installs or upgrades `charts/core`. */
 export async function installCore(site: Site, ...more: readonly string[]): Promise<void> {
-  const images = `${imageOf("etcd.", ETCD_IMAGE)},${imageOf("rabbitmq.", RABBITMQ_IMAGE)}`;
+  const images = `${imageValues("etcd.", ETCD_IMAGE)},${imageValues("rabbitmq.", RABBITMQ_IMAGE)}`;
   await release(site, coreNamespace(site), "core", "core", ["--set-string", images, ...more]);
 }
 
@@ -92,7 +92,7 @@ async function release(
 ): Promise<void> {
   await helm([
     ...["upgrade", "--install", name, chart(of), "-n", namespace, "--wait", "--timeout", HELM_WAIT],
-    ...["--set-string", imageOf("", TEST_IMAGE), "-f", valuesFile(VALUES_OF[of])],
+    ...["--set-string", imageValues("", TEST_IMAGE), "-f", valuesFile(VALUES_OF[of])],
     ...(site.more?.all ?? []),
     ...(site.more?.[of] ?? []),
     ...parameters,
@@ -100,7 +100,7 @@ async function release(
 }
 
 /** An image as values of a chart. */
-function imageOf(prefix: string, image: string): string {
+export function imageValues(prefix: string, image: string): string {
   const [, repository = image, tag = "latest"] = /^(.*):([^:/]+)$/.exec(image) ?? [];
   return `${prefix}image.repository=${repository},${prefix}image.tag=${tag}`;
 }
