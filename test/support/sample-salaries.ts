@@ -4,14 +4,17 @@ import { join } from "node:path";
 import { packageRoot } from "../../lib/package-root.ts";
 
 /** Average salary by sex over the sample's files of these stewards: whole cents until the division, then two decimals. */
-export async function averageSalaries(stewards: readonly string[]): Promise<Map<string, string>> {
+export async function averageSalaries(
+  stewards: readonly string[],
+  dataFolder: string = join(packageRoot, "configuration", "data"),
+): Promise<Map<string, string>> {
   const sums = new Map<string, { cents: bigint; count: bigint }>();
   for (const steward of stewards) {
     const sexes = new Map<string, string>();
-    for (const row of await rowsOf(steward, "Personen")) {
+    for (const row of await rowsOf(dataFolder, steward, "Personen")) {
       sexes.set(`${String(row["Unieknr"])} ${String(row["Peildat"])}`, row["Geslacht"] ?? "");
     }
-    for (const row of await rowsOf(steward, "Aanstellingen")) {
+    for (const row of await rowsOf(dataFolder, steward, "Aanstellingen")) {
       const sex = sexes.get(`${String(row["Unieknr"])} ${String(row["Peildat"])}`);
       const [euros = "", cents = ""] = (row["Aanst_22"] ?? "").split(",");
       if (sex === undefined || euros === "") continue;
@@ -23,8 +26,8 @@ export async function averageSalaries(stewards: readonly string[]): Promise<Map<
 }
 
 /** The sample's files have neither quotes nor line breaks in fields. */
-async function rowsOf(steward: string, table: string): Promise<Record<string, string>[]> {
-  const text = await readFile(join(packageRoot, "configuration", "data", steward, `${table}.csv`), "utf8");
+async function rowsOf(dataFolder: string, steward: string, table: string): Promise<Record<string, string>[]> {
+  const text = await readFile(join(dataFolder, steward, `${table}.csv`), "utf8");
   const [header = "", ...lines] = text
     .replace(/^\uFEFF/, "")
     .split(/\r?\n/)
