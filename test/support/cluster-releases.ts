@@ -5,7 +5,7 @@ import { makeNamespaces, namespaceName } from "./cluster-namespaces.ts";
 import { ETCD_IMAGE, RABBITMQ_IMAGE, TEST_IMAGE, helm, kubectl } from "./cluster-tools.ts";
 
 /** The parties of an installation, and what each may do. */
-export const PARTIES = { VU: "both", UVA: "both", SURF: "thirdParty" } as const;
+export const PARTIES = { VU: "dataProvider", UVA: "dataProvider", SURF: "thirdParty" } as const;
 
 /** Where one whole system is installed. */
 export interface Site {
