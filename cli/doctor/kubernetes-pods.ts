@@ -68,11 +68,7 @@ function imageFix(reason: string, message: string): string {
 
 function judgePod(namespace: string, pod: PodFacts): readonly Finding[] {
   const who = `The pod ${pod.name} in ${namespace}`;
-  if (pod.unschedulable !== undefined) {
-    return [
-      fault("cluster.pod", "fail", `${who} finds no node: ${pod.unschedulable}`, schedulingFix(pod.unschedulable)),
-    ];
-  }
+  if (pod.unschedulable !== undefined) return [judgeUnschedulable(who, pod, pod.unschedulable)];
   const waiting = pod.containers.find(({ waiting: why }) => why !== undefined && CONTAINER_REASONS.has(why.reason));
   if (waiting !== undefined) return [judgeContainer(who, namespace, pod, waiting)];
   // Told already, once for all pods.
@@ -85,6 +81,15 @@ function judgePod(namespace: string, pod: PodFacts): readonly Finding[] {
   }
   const fix = `See kubectl -n ${namespace} describe pod ${pod.name}, and its log.`;
   return [fault("cluster.pod", "fail", `${who} is not ready.`, fix)];
+}
+
+/** A chain waits for others to end, within its request's deadline; anything else waits for the operator. */
+function judgeUnschedulable(who: string, { part }: PodFacts, message: string): Finding {
+  const found = `${who} finds no node${said(message)}`;
+  if (part !== CHAIN_PART) return fault("cluster.pod", "fail", found, schedulingFix(message));
+  const fix =
+    "If chains often wait so, lower settings.maxRuns or jobs.requests of the agent's release, or give the cluster another node.";
+  return fault("cluster.pod", "warn", found, fix);
 }
 
 /** Reasons for which a container waits that nobody but an operator ends, besides those of images. */

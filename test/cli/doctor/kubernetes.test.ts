@@ -150,6 +150,18 @@ describe("a pod", () => {
     onlyFault({ pods }, "cluster.pod", /finds no node.*Insufficient cpu/, /resources\.requests/);
   });
 
+  test("of a chain that finds no node warns: it waits for others to end", () => {
+    const chain = {
+      ...POD,
+      name: "ada-1-vu",
+      part: "dynamos-chain",
+      isReady: false,
+      unschedulable: "Insufficient cpu.",
+    };
+    const fault = onlyFault({ pods: [POD, chain] }, "cluster.pod", /ada-1-vu.*Insufficient cpu\.$/, /maxRuns/);
+    assert.equal(fault.level, "warn");
+  });
+
   test("that is not ready tells what it lacks, and the remedy that it names itself", () => {
     const lacks = [{ name: "message bus", detail: "It has not answered.", fix: "See that it runs." }];
     onlyFault(
