@@ -4,7 +4,7 @@ import { type AppError, toAppError } from "../errors.ts";
 import { ApiRefusal, type KubernetesApi } from "./kubernetes-api.ts";
 import { endingEvent } from "./kubernetes-events.ts";
 import { ENDING_ANNOTATION, endingAnnotation, endingOf, type Cause } from "./kubernetes-ending.ts";
-import type { JobObject } from "./kubernetes-objects.ts";
+import { allStatuses, type JobObject } from "./kubernetes-objects.ts";
 import type { JobEntry, JobStore } from "./kubernetes-store.ts";
 
 /** What ending jobs works with. */
@@ -26,6 +26,7 @@ const ENDING_POINTER = `/metadata/annotations/${ENDING_ANNOTATION}`;
 /** See the file comment. */
 export class JobEnder {
   readonly #options: EnderOptions;
+  readonly #telling = new Set<Promise<void>>();
 
   constructor(options: EnderOptions) {
     this.#options = options;
@@ -40,8 +41,8 @@ export class JobEnder {
       { op: "test", path: "/metadata/uid", value: entry.uid },
       { op: "test", path: ENDING_POINTER, value: "" },
       { op: "replace", path: ENDING_POINTER, value: annotation },
-      // Without a pod on a node there is nothing to keep, and this keeps one from being made.
-      ...(isPlaced(entry) ? [] : [{ op: "add", path: "/spec/activeDeadlineSeconds", value: 0 }]),
+      // Nothing is to be kept: the Job controller deletes its pod, and makes none.
+      ...(hasBegun(entry) ? [] : [{ op: "add", path: "/spec/activeDeadlineSeconds", value: 0 }]),
     ];
     try {
       store.takeJob(await this.#patchJob(entry, patch, "application/json-patch+json"));
@@ -58,7 +59,7 @@ export class JobEnder {
   /** Has Kubernetes kill what runs; the pod stays, with states and logs. */
   async kill(entry: JobEntry): Promise<void> {
     const { pod } = entry.seen;
-    if (pod === undefined || !isPlaced(entry)) {
+    if (pod === undefined || !hasBegun(entry)) {
       await this.#harmless(() => this.#patchJob(entry, { spec: { activeDeadlineSeconds: 0 } }));
       return;
     }
@@ -79,6 +80,11 @@ export class JobEnder {
     await this.#harmless(() => this.#call("DELETE", this.#podPath(pod.metadata.name), grace));
   }
 
+  /** Resolves when all that is to be told is told. */
+  async close(): Promise<void> {
+    await Promise.all(this.#telling);
+  }
+
   /** Somebody else's cause stands there, or the name is another job's by now. */
   async #readAgain(entry: JobEntry, refused: ApiRefusal): Promise<void> {
     const { api, store } = this.#options;
@@ -87,12 +93,14 @@ export class JobEnder {
     if (job.metadata.uid === entry.uid && endingOf(job.metadata.annotations) === undefined) throw refused;
   }
 
+  /** Nobody waits for it but {@link JobEnder.close}, and the job's end does not depend on it. */
   #tell(entry: JobEntry, cause: Cause, nowMs: number): void {
-    const { api, namespace, report } = this.#options;
+    const { namespace, report } = this.#options;
     const body = endingEvent(entry.seen.job, namespace, cause, nowMs);
-    const path = `/api/v1/namespaces/${namespace}/events`;
-    // Nobody waits for it, and the job's end does not depend on it.
-    api.call({ method: "POST", path, body }).catch((error: unknown) => report(toAppError(error)));
+    const told = this.#harmless(() => this.#call("POST", `/api/v1/namespaces/${namespace}/events`, body))
+      .catch((error: unknown) => report(toAppError(error)))
+      .finally(() => this.#telling.delete(told));
+    this.#telling.add(told);
   }
 
   #patchJob(entry: JobEntry, body: unknown, contentType?: string): Promise<JobObject> {
@@ -108,7 +116,12 @@ export class JobEnder {
   }
 
   /** All of these may be made again. */
-  async #call<Answer>(method: "PATCH" | "DELETE", path: string, body: unknown, contentType?: string): Promise<Answer> {
+  async #call<Answer>(
+    method: "PATCH" | "DELETE" | "POST",
+    path: string,
+    body: unknown,
+    contentType?: string,
+  ): Promise<Answer> {
     const { api, clock } = this.#options;
     for (let attempt = 1; ; attempt++) {
       try {
@@ -130,7 +143,13 @@ export class JobEnder {
   }
 }
 
-/** Whether a node has its pod, and with it something that runs or is to be kept. */
-function isPlaced({ seen: { pod, isPodGone } }: JobEntry): boolean {
-  return pod?.spec.nodeName !== undefined && !isPodGone;
+/**
+ * Whether something of its pod runs, or is to be kept. Of one that waits for its volumes or its first image nothing is, and the
+ * kubelet would not look at its deadline before it has got them.
+ */
+function hasBegun({ seen: { pod, isPodGone } }: JobEntry): boolean {
+  if (pod === undefined || isPodGone) return false;
+  return allStatuses(pod).some(
+    ({ state, restartCount }) => restartCount > 0 || !!(state?.running ?? state?.terminated),
+  );
 }

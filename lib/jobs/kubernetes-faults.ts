@@ -15,16 +15,18 @@ const PULLING = new Set(["ErrImagePull", "ImagePullBackOff", "RegistryUnavailabl
 const PASSING = /timed out|timeout|failed to sync|deadline exceeded/i;
 /** What registries say of an image that is not there, or not for us. */
 const IMAGE_MISSING = /not found|does not exist|manifest unknown|unauthorized|denied|forbidden|no such (image|host)/i;
+/** How long a chain waits for others to make room in its namespace. The Job controller asks again after 1, 2, 4 … seconds. */
+const QUOTA_PATIENCE_MS = 10_000;
 /** Refusals of the API server that no waiting changes. */
 const REFUSED_FOR_GOOD = /PodSecurity|violates|is invalid|not allowed|denied the request/i;
 
 /**
  * What keeps a job from starting, if it is known to be without hope or if its time is over; undefined: it may still start.
  */
-export function startFault(seen: Observation, isTimeOver: boolean, startTimeoutMs: number): Cause | undefined {
-  const known = hopelessWaiting(seen) ?? refusedPod(seen);
+export function startFault(seen: Observation, waitedMs: number, startTimeoutMs: number): Cause | undefined {
+  const known = hopelessWaiting(seen) ?? refusedPod(seen) ?? fullNamespace(seen, waitedMs);
   if (known) return known;
-  if (!isTimeOver) return undefined;
+  if (waitedMs < startTimeoutMs) return undefined;
   const { reason, message, container } = likeliestReason(seen);
   const limit = `The chain did not start within ${String(startTimeoutMs)} ms (startTimeoutMs of the job settings)`;
   return {
@@ -101,6 +103,14 @@ function refusedPod({ jobWarning, pod }: Observation): Cause | undefined {
   if (pod || jobWarning?.reason !== "FailedCreate" || !REFUSED_FOR_GOOD.test(jobWarning.message)) return undefined;
   const message = `The cluster refuses the chain's pod: ${jobWarning.message}`;
   return { kind: "startFailed", reason: jobWarning.reason, message, retryable: false };
+}
+
+/** Other chains may make room, if they end soon. */
+function fullNamespace({ jobWarning, pod }: Observation, waitedMs: number): Cause | undefined {
+  if (pod || jobWarning?.reason !== "FailedCreate" || !/exceeded quota/i.test(jobWarning.message)) return undefined;
+  if (waitedMs < QUOTA_PATIENCE_MS) return undefined;
+  const message = `The namespace's quota leaves no room for the chain's pod: ${jobWarning.message}`;
+  return { kind: "startFailed", reason: "QuotaExceeded", message, retryable: true };
 }
 
 /** What most likely kept it from starting, in Kubernetes' words. */

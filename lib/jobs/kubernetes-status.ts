@@ -83,7 +83,7 @@ function causeOf(seen: Observation, limits: DecisionLimits): Cause | undefined {
   if (loss) return pod.status?.reason === "DeadlineExceeded" ? { kind: "deadline", deadlineMs } : loss;
   if (exit) return exit;
   if (isRunning(seen)) return undefined;
-  const fault = startFault(seen, limits.nowMs - limits.startedMs >= limits.startTimeoutMs, limits.startTimeoutMs);
+  const fault = startFault(seen, limits.nowMs - limits.startedMs, limits.startTimeoutMs);
   if (fault) return fault;
   const failed = trueCondition(job.status?.conditions, "Failed");
   if (!failed || pod) return undefined;

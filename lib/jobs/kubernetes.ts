@@ -236,6 +236,7 @@ class KubernetesJobRunner implements JobRunner {
     } finally {
       await Promise.all(this.#reflectors.map((reflector) => reflector.close()));
       for (const { abort } of this.#timers.values()) abort.abort();
+      await this.#ender.close();
       this.#dependencies.api.close();
     }
   }
@@ -431,13 +432,15 @@ class KubernetesJobRunner implements JobRunner {
   #nextLimit(entry: JobEntry): number | undefined {
     const { phase, hasRun } = this.#decide(entry);
     if (phase === "ended") return undefined;
-    const { settings } = this.#dependencies;
-    const { job, pod } = entry.seen;
+    const { settings, clock } = this.#dependencies;
+    const { job, pod, jobWarning } = entry.seen;
     const startLimit = (this.#own.get(entry) ?? createdAt(job)) + settings.startTimeoutMs;
     const deletion = pod?.metadata.deletionTimestamp;
+    // Some faults have less time than others: what is warned of is looked at again and again until the start's limit.
+    const warnedLimit = clock.now() + WARNED_LOOK_MS;
     return Math.min(
       deadlineOf(job),
-      hasRun ? Number.POSITIVE_INFINITY : startLimit,
+      hasRun ? Number.POSITIVE_INFINITY : jobWarning ? Math.min(startLimit, warnedLimit) : startLimit,
       deletion === undefined ? Number.POSITIVE_INFINITY : Date.parse(deletion) + UNREACHABLE_LOOK_MS,
     );
   }
@@ -480,6 +483,8 @@ class KubernetesJobRunner implements JobRunner {
   }
 }
 
+/** Between two looks at a job whose pod cannot be made. */
+const WARNED_LOOK_MS = 2_000;
 /** A pod whose node does not answer counts as dead then; see `kubernetes-status.ts`. */
 const UNREACHABLE_LOOK_MS = 31_000;
 

@@ -12,17 +12,17 @@ export class NetworkPath {
   readonly #pairs = new Set<readonly [Socket, Socket]>();
   #state: "open" | "cut" | "silent" = "open";
 
-  private constructor(server: Server, targetPort: number) {
+  private constructor(server: Server, targetPort: number, targetHost: string) {
     this.#server = server;
     this.port = (server.address() as AddressInfo).port;
-    server.on("connection", (socket: Socket) => this.#join(socket, targetPort));
+    server.on("connection", (socket: Socket) => this.#join(socket, targetPort, targetHost));
   }
 
-  /** Opens a path to a port of this machine. Close it in the end. */
-  static async to(targetPort: number): Promise<NetworkPath> {
+  /** Opens a path to a port, of this machine unless another is named. Close it in the end. */
+  static async to(targetPort: number, targetHost = "127.0.0.1"): Promise<NetworkPath> {
     const server = createServer({ pauseOnConnect: true }).listen(0, "127.0.0.1");
     await once(server, "listening");
-    return new NetworkPath(server, targetPort);
+    return new NetworkPath(server, targetPort, targetHost);
   }
 
   /** Connections that go through it now. */
@@ -62,9 +62,9 @@ export class NetworkPath {
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
-  #join(near: Socket, targetPort: number): void {
+  #join(near: Socket, targetPort: number, targetHost: string): void {
     if (this.#state === "cut") return void near.destroy();
-    const far = connect(targetPort, "127.0.0.1");
+    const far = connect(targetPort, targetHost);
     const pair = [near, far] as const;
     this.#pairs.add(pair);
     for (const [socket, other] of [pair, [far, near] as const]) {
