@@ -285,6 +285,24 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
     }
   });
 
+  test("a Secret for TLS that is named without being switched on gives authorities to trust, and no certificate", async () => {
+    const objects = await render("agent", { steward: "SURF", tls: { secret: "authorities" } });
+    const pod = find<V1StatefulSet>(objects, "StatefulSet", "it").spec?.template.spec ?? assert.fail();
+    const environment = environmentOf(container(pod, "agent"));
+    assert.equal(environment["DYNAMOS_TLS_CA_FILE"], "/etc/dynamos/tls/ca.crt");
+    assert.equal(environment["DYNAMOS_TLS_CERT_FILE"], undefined);
+    assert.equal(environment["DYNAMOS_INSTANCE_URL"], "http://$(POD_NAME).it-instances.here.svc:8080");
+    assert.deepEqual(podsOf(objects).flatMap(mountFaults), []);
+  });
+
+  test("an image may be pinned by its digest", async () => {
+    const tag = `1.2.3@sha256:${"0".repeat(64)}`;
+    const objects = await render("agent", { steward: "SURF", image: { tag } });
+    const [pod] = podsOf(objects);
+    assert.equal(pod?.spec.containers[0]?.image, `localhost/dynamos:${tag}`);
+    assert.equal(pod?.labels["app.kubernetes.io/version"], "1.2.3");
+  });
+
   test("changed job settings restart agents; a changed party's file does not, since it is read again", async () => {
     const templateOf = async (values: Values): Promise<string> =>
       JSON.stringify(find<V1StatefulSet>(await render("agent", values), "StatefulSet", "it").spec?.template);

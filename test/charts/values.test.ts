@@ -7,6 +7,7 @@ import type { TObject, TSchema } from "@sinclair/typebox";
 import { AgentSettings } from "../../agent/config.ts";
 import { packageRoot } from "../../lib/package-root.ts";
 import { OrchestratorSettings } from "../../orchestrator/config.ts";
+import { runProgram } from "../support/cluster-tools.ts";
 import { readPackageFile, tableOf } from "../support/markdown.ts";
 import { container, environmentOf, find, NO_HELM, refusal, render, type ChartName, type Values } from "./chart.ts";
 
@@ -140,6 +141,13 @@ for (const { chart, settings, needed, decided, otherDefault } of CHARTS) {
       if (value !== undefined) assert.equal(environment[name], String(value));
     }
     assert.ok(otherDefault.every((name) => name in written));
+  });
+
+  test(`helm finds nothing to complain of in charts/${chart}`, { skip: NO_HELM }, async () => {
+    const set = Object.entries(needed).flatMap(([name, value]) => ["--set", `${name}=${String(value)}`]);
+    const path = `${packageRoot}/charts/${chart}`;
+    const { code, stdout, stderr } = await runProgram("helm", ["lint", "--strict", path, ...set]);
+    assert.equal(code, 0, stdout + stderr);
   });
 
   test(`without settings the ${chart}'s programs use their own`, { skip: NO_HELM }, async () => {

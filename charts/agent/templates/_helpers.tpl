@@ -9,7 +9,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/part-of: dynamos
 dynamos.steward: {{ .root.Values.steward | quote }}
-app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | splitList "@" | first | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
@@ -146,9 +146,10 @@ topologySpreadConstraints:
 {{- end }}
 - name: tmp
   emptyDir: {}
-{{- if .Values.tls.enabled }}
+{{- if and .Values.tls.enabled (not .Values.tls.secret) }}{{ fail "tls.secret: name the Secret with the certificate" }}{{ end }}
+{{- with .Values.tls.secret }}
 - name: tls
-  secret: { secretName: {{ required "tls.secret: name the Secret with the certificate" .Values.tls.secret }}, defaultMode: 0440 }
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
@@ -172,9 +173,9 @@ topologySpreadConstraints:
 {{- if .Values.tls.enabled }}
 - { name: DYNAMOS_TLS_CERT_FILE, value: /etc/dynamos/tls/tls.crt }
 - { name: DYNAMOS_TLS_KEY_FILE, value: /etc/dynamos/tls/tls.key }
-{{- with .Values.tls.caKey }}
-- { name: DYNAMOS_TLS_CA_FILE, value: /etc/dynamos/tls/{{ . }} }
 {{- end }}
+{{- if and .Values.tls.secret .Values.tls.caKey }}
+- { name: DYNAMOS_TLS_CA_FILE, value: /etc/dynamos/tls/{{ .Values.tls.caKey }} }
 {{- end }}
 {{- end }}
 

@@ -8,7 +8,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{ include "orchestrator.selector" . }}
 app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/part-of: dynamos
-app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | splitList "@" | first | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
@@ -168,9 +168,9 @@ topologySpreadConstraints:
 {{- if .Values.tls.enabled }}
 - { name: DYNAMOS_TLS_CERT_FILE, value: /etc/dynamos/tls/tls.crt }
 - { name: DYNAMOS_TLS_KEY_FILE, value: /etc/dynamos/tls/tls.key }
-{{- with .Values.tls.caKey }}
-- { name: DYNAMOS_TLS_CA_FILE, value: /etc/dynamos/tls/{{ . }} }
 {{- end }}
+{{- if and .Values.tls.secret .Values.tls.caKey }}
+- { name: DYNAMOS_TLS_CA_FILE, value: /etc/dynamos/tls/{{ .Values.tls.caKey }} }
 {{- end }}
 {{- end }}
 
