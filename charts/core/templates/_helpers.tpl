@@ -64,8 +64,8 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .root.Values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if .root.Values.affinity }}
-affinity: {{- toYaml .root.Values.affinity | nindent 2 }}
+{{- with .affinity | default .root.Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
 {{- else }}
 topologySpreadConstraints:
   - maxSkew: 1
