@@ -88,7 +88,7 @@ module.exports = {
     // etcd3 brings no way of its own to make a channel's credentials, or to hear of its state.
     vendor("@grpc/grpc-js", "^lib/(rpc/|knowledge/etcd-(connection|calls)\\.ts$)"),
     vendor("etcd3", "^lib/knowledge/etcd"),
-    vendor("@kubernetes/client-node", "^(lib/jobs/kubernetes|test/|bench/)"),
+    vendor("@kubernetes/client-node", "^(lib/jobs/kubernetes|cli/doctor/probe-network\\.ts$|test/|bench/)"),
     vendor("amqplib", "^(lib/bus/rabbitmq|test/|bench/)"),
     vendor("fastify", "^(lib/http/|orchestrator/http/|agent/http/|test/)"),
     vendor("graphlib", "^lib/chain/"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line: parses arguments, calls one command. */
 import { parseArgs } from "node:util";
-import { isUnexpected, toAppError } from "../lib/errors.ts";
+import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import { EXCHANGE_FLAGS } from "./exchange/settings.ts";
 
 const USAGE = `dynamos: data exchange between data stewards
@@ -13,8 +13,9 @@ const USAGE = `dynamos: data exchange between data stewards
   dynamos doctor [--configuration FOLDER] [--state FOLDER] [--store URL] [--bus URL] [--orchestrator URL]
                  [--ca FILE] [--json]
       looks at a deployment, and says what is wrong with it and what to do
-  dynamos doctor --kubernetes [--namespace NAME …] [--json]
-      looks at a deployment's cluster, as KUBECONFIG or this pod's service account may
+  dynamos doctor --kubernetes [--namespace NAME …] [--try-network] [--json]
+      looks at a deployment's cluster, as KUBECONFIG or this pod's service account may; tries from an agent's pod
+      whether NetworkPolicies are enforced
   dynamos ask [FILE] [--orchestrator URL] [--ready URL …] [--wait SECONDS]
       sends the request in a file, and prints the answer; without a file: who can be asked
   dynamos dead-letters [list|show ID|replay ID] [--bus URL] [--state FOLDER] [--limit N] [--json]
@@ -91,14 +92,17 @@ async function dispatch(name: string, args: string[]): Promise<number> {
           orchestrator: { type: "string" },
           ca: { type: "string" },
           kubernetes: { type: "boolean", default: false },
+          "try-network": { type: "boolean", default: false },
           namespace: { type: "string", multiple: true, default: [] },
           json: { type: "boolean", default: false },
         },
       });
       const { doctor } = await import("./commands/doctor.ts");
       const { configuration, state, store, bus, orchestrator, ca, json, namespace } = values;
-      if (namespace.length > 0 && !values.kubernetes) throw new Error("--namespace goes with --kubernetes.");
-      const kubernetes = values.kubernetes ? { namespaces: namespace } : undefined;
+      const tryNetwork = values["try-network"];
+      if ((namespace.length > 0 || tryNetwork) && !values.kubernetes)
+        throw new AppError("invalid_argument", "--namespace and --try-network go with --kubernetes.");
+      const kubernetes = values.kubernetes ? { namespaces: namespace, tryNetwork } : undefined;
       return doctor({ configuration, stateFolder: state, store, bus, orchestrator, ca, kubernetes, json, write });
     }
     case "ask": {

@@ -7,7 +7,7 @@ import { createLogger } from "../../lib/telemetry/logger.ts";
 import { openTrust } from "../../lib/tls/trust.ts";
 import { judgeBus } from "../doctor/bus.ts";
 import type { Finding } from "../doctor/findings.ts";
-import { judgeCluster, judgeClusterNamespace } from "../doctor/kubernetes.ts";
+import { judgeCluster, judgeClusterNamespace, judgeTrial } from "../doctor/kubernetes.ts";
 import { judgeMachine, type Checked } from "../doctor/machine.ts";
 import { probeBus } from "../doctor/probe-bus.ts";
 import { probeMachine, toChecked } from "../doctor/probe-machine.ts";
@@ -31,7 +31,7 @@ export interface DoctorOptions {
   /** PEM file of authorities to trust besides Node's when services are asked. */
   readonly ca?: string | undefined;
   /** Looks at a cluster, instead of at a machine, store, bus and services: in these namespaces, or in all where parts are. */
-  readonly kubernetes?: { readonly namespaces: readonly string[] } | undefined;
+  readonly kubernetes?: { readonly namespaces: readonly string[]; readonly tryNetwork: boolean } | undefined;
   /** One JSON document instead of lines. */
   readonly json: boolean;
   readonly write: (line: string) => void;
@@ -49,7 +49,7 @@ export async function doctor(options: DoctorOptions): Promise<number> {
     if (!options.json) for (const line of found.flatMap(findingLines)) options.write(line);
   };
   if (options.kubernetes === undefined) await examine(options, section, report);
-  else await examineCluster(options.kubernetes.namespaces, options.clock ?? systemClock, section, report);
+  else await examineCluster(options.kubernetes, options.clock ?? systemClock, section, report);
   const summary = summarize(findings);
   options.write(
     options.json
@@ -60,7 +60,7 @@ export async function doctor(options: DoctorOptions): Promise<number> {
 }
 
 async function examineCluster(
-  namespaces: readonly string[],
+  { namespaces, tryNetwork: isTrying }: NonNullable<DoctorOptions["kubernetes"]>,
   clock: Clock,
   section: (title: string) => void,
   report: (findings: readonly Finding[]) => void,
@@ -74,6 +74,10 @@ async function examineCluster(
     section(`Namespace ${namespace.name}`);
     report(judgeClusterNamespace(namespace));
   }
+  if (!isTrying || !facts.reached.ok) return;
+  section("Network");
+  const { tryNetwork } = await import("../doctor/probe-network.ts");
+  report([judgeTrial(await tryNetwork(facts.namespaces))]);
 }
 
 async function examine(

@@ -52,6 +52,7 @@ export const FINDING_IDS = [
   "cluster.volume",
   "cluster.quota",
   "cluster.network",
+  "cluster.enforcement",
 ] as const;
 
 /** What came of a try. */

@@ -9,6 +9,11 @@ export interface ClusterFacts {
   readonly namespaces: readonly NamespaceFacts[];
 }
 
+/** A connection that no policy opens, and that was tried. */
+export type NetworkTrial =
+  | { readonly tried: true; readonly from: string; readonly to: string; readonly isOpen: boolean }
+  | { readonly tried: false; readonly why: string };
+
 /** What may be looked at, or why not: most of these rights are an administrator's of the namespace. */
 export type Seen<Value> =
   { readonly seen: true; readonly value: Value } | { readonly seen: false; readonly why: string };
@@ -40,6 +45,8 @@ export interface WorkloadFacts {
   readonly wanted: number;
   readonly ready: number;
   readonly needs: readonly Needed[];
+  /** Claims of volumes: their names, and the beginnings of those that a StatefulSet makes for each pod. */
+  readonly claims: readonly string[];
 }
 
 /** A Secret or ConfigMap that pods name. */
@@ -59,6 +66,8 @@ export interface PodFacts {
   readonly isReady: boolean;
   readonly isEnding: boolean;
   readonly ageMs: number;
+  /** Where it serves HTTP. */
+  readonly address?: { readonly ip: string; readonly port: number };
   /** Why the scheduler finds no node. */
   readonly unschedulable?: string;
   readonly containers: readonly ContainerFacts[];

@@ -1,6 +1,6 @@
 /** The doctor's look at what stands around the pods of a namespace: Pod Security, Secrets, volumes, quotas, network. Pure. */
 import { fault, ok, skip, type Finding } from "./findings.ts";
-import type { LabelSelector, NamespaceFacts, Needed, PolicyFacts, Seen } from "./kubernetes-facts.ts";
+import type { ClaimFacts, LabelSelector, NamespaceFacts, Needed, PolicyFacts } from "./kubernetes-facts.ts";
 import { CHAIN_PART } from "./kubernetes-pods.ts";
 
 const ENFORCE = "pod-security.kubernetes.io/enforce";
@@ -94,27 +94,40 @@ function needFix(namespace: string, kind: string, name: string): string {
   return `Make it in ${namespace}, or helm upgrade the release that brings it.`;
 }
 
-/** Judges claims that have no volume. */
-export function judgeClaims({ name, claims, warnings }: NamespaceFacts): readonly Finding[] {
+/** Judges claims that have no volume, as far as pods name them: many classes make a volume only when a pod needs it. */
+export function judgeClaims(facts: NamespaceFacts): readonly Finding[] {
+  const { name, claims, workloads } = facts;
   if (!claims.seen) return [skip("cluster.volume", `The claims of volumes in ${name} cannot be read: ${claims.why}`)];
-  if (claims.value.length === 0) return [];
-  const faults = claims.value
-    .filter(({ phase }) => phase !== "Bound")
-    .map((claim) => {
-      const told = warnings.seen
-        ? warnings.value.find(({ about }) => about === `PersistentVolumeClaim ${claim.name}`)?.message
-        : undefined;
-      const of = claim.storageClass === "" ? "no storage class" : `storage class ${claim.storageClass}`;
-      const found = `The claim ${claim.name} in ${name} (${claim.size}, ${of}) is ${claim.phase}${told === undefined ? "." : `: ${told}`}`;
-      const fix =
-        claim.phase === "Lost"
-          ? "Its volume is gone: restore it from the back-up."
-          : "Name a storage class that the cluster has (kubectl get storageclass), or make one the default; a static volume has to be as large and of the same access mode.";
-      return fault("cluster.volume", "fail", found, fix);
-    });
-  return faults.length > 0
-    ? faults
-    : [ok("cluster.volume", `All ${String(claims.value.length)} claims in ${name} have their volumes.`)];
+  const named = workloads.flatMap((workload) => workload.claims);
+  const isNamed = (claim: string): boolean =>
+    named.some((each) => claim === each || (each.endsWith("-") && claim.startsWith(each)));
+  const inUse = claims.value.filter((claim) => isNamed(claim.name));
+  if (inUse.length === 0) return [];
+  const faults = inUse.filter(({ phase }) => phase !== "Bound").map((claim) => judgeClaim(facts, claim));
+  const well = `All ${String(inUse.length)} claims that pods in ${name} name have their volumes.`;
+  return faults.length > 0 ? faults : [ok("cluster.volume", well)];
+}
+
+function judgeClaim(
+  { name, warnings }: NamespaceFacts,
+  { name: claim, phase, size, storageClass }: ClaimFacts,
+): Finding {
+  const told = warnings.seen
+    ? warnings.value.find(({ about }) => about === `PersistentVolumeClaim ${claim}`)?.message
+    : undefined;
+  const of = storageClass === "" ? "no storage class" : `storage class ${storageClass}`;
+  const found = `The claim ${claim} in ${name} (${size}, ${of}) is ${phase}${told === undefined ? "." : `: ${told}`}`;
+  if (phase === "Lost")
+    return fault("cluster.volume", "fail", found, "Its volume is gone: restore it from the back-up.");
+  const fix =
+    "Name a storage class that the cluster has (kubectl get storageclass), or make one the default; a static volume has to be as large and of the same access mode.";
+  if (told !== undefined) return fault("cluster.volume", "fail", found, fix);
+  return fault(
+    "cluster.volume",
+    "warn",
+    found,
+    `It waits for its pod to find a node, if there is a fault of that above; else: ${fix}`,
+  );
 }
 
 /** Judges quotas that are used up, or soon are. */
@@ -197,9 +210,4 @@ function fits(
     default:
       return false;
   }
-}
-
-/** What cannot be looked at is no fault. */
-export function unseen<Value>(why: string): Seen<Value> {
-  return { seen: false, why };
 }

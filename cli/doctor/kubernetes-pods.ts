@@ -22,7 +22,7 @@ export function judgePods(facts: NamespaceFacts): readonly Finding[] {
   const current = pods.filter(({ isEnding, phase }) => !isEnding && phase !== "Succeeded" && phase !== "Failed");
   const faults = [
     ...imageFaults(name, current),
-    ...current.flatMap((pod) => judgePod(name, pod)),
+    ...current.flatMap((pod) => judgePod(facts, pod)),
     ...workloads.flatMap((workload) => judgeWorkload(facts, workload)),
   ];
   if (faults.length > 0) return faults;
@@ -66,7 +66,7 @@ function imageFix(reason: string, message: string): string {
   return "See that image.repository and image.tag of the release (of a microservice: its image) name an image that the registry has.";
 }
 
-function judgePod(namespace: string, pod: PodFacts): readonly Finding[] {
+function judgePod({ name: namespace, warnings }: NamespaceFacts, pod: PodFacts): readonly Finding[] {
   const who = `The pod ${pod.name} in ${namespace}`;
   if (pod.unschedulable !== undefined) return [judgeUnschedulable(who, pod, pod.unschedulable)];
   const waiting = pod.containers.find(({ waiting: why }) => why !== undefined && CONTAINER_REASONS.has(why.reason));
@@ -80,7 +80,8 @@ function judgePod(namespace: string, pod: PodFacts): readonly Finding[] {
     );
   }
   const fix = `See kubectl -n ${namespace} describe pod ${pod.name}, and its log.`;
-  return [fault("cluster.pod", "fail", `${who} is not ready.`, fix)];
+  const told = warnings.seen ? warnings.value.find(({ about }) => about === `Pod ${pod.name}`)?.message : undefined;
+  return [fault("cluster.pod", "fail", `${who} is not ready${said(told ?? "")}`, fix)];
 }
 
 /** A chain waits for others to end, within its request's deadline; anything else waits for the operator. */

@@ -1,6 +1,6 @@
 /** The doctor's look at a cluster. Facts in, findings out; pure. Its siblings each judge one kind of thing. */
-import { fault, ok, type Finding } from "./findings.ts";
-import type { ClusterFacts, NamespaceFacts } from "./kubernetes-facts.ts";
+import { fault, ok, skip, type Finding } from "./findings.ts";
+import type { ClusterFacts, NamespaceFacts, NetworkTrial } from "./kubernetes-facts.ts";
 import { judgeClaims, judgeNamespace, judgeNeeds, judgePolicies, judgeQuotas } from "./kubernetes-namespace.ts";
 import { judgePods } from "./kubernetes-pods.ts";
 import { judgeRights } from "./kubernetes-rights.ts";
@@ -25,6 +25,20 @@ export function judgeCluster({ reached, clockOffsetMs, namespaces }: ClusterFact
   if (clockOffsetMs !== undefined) found.push(judgeClock(clockOffsetMs));
   if (!namespaces.some(({ workloads }) => workloads.length > 0)) found.push(nothingThere(namespaces));
   return found;
+}
+
+/** Judges whether policies are enforced. */
+export function judgeTrial(trial: NetworkTrial): Finding {
+  if (!trial.tried)
+    return skip("cluster.enforcement", `No connection that no policy opens could be tried: ${trial.why}`);
+  const { from, to, isOpen } = trial;
+  if (!isOpen) return ok("cluster.enforcement", `NetworkPolicies are enforced: ${from} does not reach ${to}.`);
+  return fault(
+    "cluster.enforcement",
+    "fail",
+    `${from} reaches ${to}, which no policy opens: NetworkPolicies are not enforced, or not there.`,
+    "Give the cluster a network plugin that enforces them (Calico, Cilium and others do), and set networkPolicy.enabled of all releases.",
+  );
 }
 
 /** Judges one namespace. */

@@ -33,6 +33,7 @@ export interface PodSpec {
   readonly volumes?: readonly {
     readonly secret?: Source;
     readonly configMap?: Source;
+    readonly persistentVolumeClaim?: { readonly claimName: string };
     readonly projected?: { readonly sources?: readonly { readonly secret?: Source; readonly configMap?: Source }[] };
   }[];
 }
@@ -61,6 +62,13 @@ export function needsOf({ spec }: PodTemplate): readonly Needed[] {
     ...envFrom.flatMap(({ configMapRef }) => whole("ConfigMap", configMapRef)),
     ...imagePullSecrets.flatMap((secret) => whole("Secret", secret)),
   ];
+}
+
+/** Claims of volumes that a template names. */
+export function claimsOf({ spec }: PodTemplate): readonly string[] {
+  return (spec.volumes ?? []).flatMap(({ persistentVolumeClaim: claim }) =>
+    claim === undefined ? [] : [claim.claimName],
+  );
 }
 
 function whole(kind: Needed["kind"], source: Source | undefined): readonly Needed[] {

@@ -1,6 +1,5 @@
 /** Gathers what is judged of one namespace. What may not be looked at is said to be unseen, and is no fault. */
 import type { Clock } from "../../lib/clock.ts";
-import { AppError } from "../../lib/errors.ts";
 import { ApiRefusal, type KubernetesApi } from "../../lib/jobs/kubernetes-api.ts";
 import { quantityOf } from "../../lib/jobs/kubernetes-quantity.ts";
 import type {
@@ -15,7 +14,7 @@ import type {
   WorkloadFacts,
 } from "./kubernetes-facts.ts";
 import { EXCESS_RIGHTS, NEEDED_RIGHTS, rightName, type Right } from "./kubernetes-rights.ts";
-import { needsOf, partOf, type PodTemplate } from "./pod-needs.ts";
+import { claimsOf, needsOf, partOf, type PodTemplate } from "./pod-needs.ts";
 import { probePods } from "./probe-pods.ts";
 
 const WARNINGS_OF_MS = 3_600_000;
@@ -31,7 +30,11 @@ interface Meta {
 /** A StatefulSet or Deployment (apps/v1), as far as it is read. */
 export interface WorkloadObject {
   readonly metadata: Meta;
-  readonly spec: { readonly replicas?: number; readonly template: PodTemplate };
+  readonly spec: {
+    readonly replicas?: number;
+    readonly template: PodTemplate;
+    readonly volumeClaimTemplates?: readonly { readonly metadata: Meta }[];
+  };
   readonly status?: { readonly readyReplicas?: number };
 }
 
@@ -69,6 +72,10 @@ async function probeWorkloads(api: KubernetesApi, namespace: string): Promise<re
         wanted: spec.replicas ?? 1,
         ready: status?.readyReplicas ?? 0,
         needs: needsOf(spec.template),
+        claims: [
+          ...claimsOf(spec.template),
+          ...(spec.volumeClaimTemplates ?? []).map((each) => `${each.metadata.name}-${metadata.name}-`),
+        ],
       });
     }
   }
@@ -227,17 +234,14 @@ async function list<Item>(
   return (await get<{ readonly items: readonly Item[] }>(api, path, query)).items;
 }
 
-/** What cannot be looked at for want of a right is unseen; any other failure is one. */
+/** What cannot be looked at for want of a right, or went while others were looked at, is unseen; any other failure is one. */
 async function seeing<Value>(look: () => Promise<Value>): Promise<Seen<Value>> {
   try {
     return { seen: true, value: await look() };
   } catch (thrown) {
-    if (!(thrown instanceof ApiRefusal) || thrown.httpStatus !== 403) throw thrown;
-    return { seen: false, why: "who asks here may not (an administrator of the namespace may)." };
+    const status = thrown instanceof ApiRefusal ? thrown.httpStatus : 0;
+    if (status === 403) return { seen: false, why: "who asks here may not (an administrator of the namespace may)." };
+    if (status === 404) return { seen: false, why: "it is not there." };
+    throw thrown;
   }
-}
-
-/** Whether a failure says that something is not there (any more). */
-export function isNotFound(thrown: unknown): boolean {
-  return thrown instanceof AppError && thrown.code === "not_found";
 }

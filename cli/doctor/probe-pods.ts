@@ -31,6 +31,7 @@ interface PodObject {
   readonly spec: PodSpec;
   readonly status?: {
     readonly phase?: string;
+    readonly podIP?: string;
     readonly conditions?: readonly {
       readonly type: string;
       readonly status: string;
@@ -65,6 +66,7 @@ async function probePod(api: KubernetesApi, path: string, pod: PodObject, clock:
   const isRunning =
     status.phase === "Running" && (status.containerStatuses ?? []).every(({ state }) => state?.waiting === undefined);
   const statuses = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
+  const port = httpPort(pod);
   const lacks = isReady || !isRunning ? undefined : await lacksOf(api, path, pod);
   return {
     name: metadata.name,
@@ -74,6 +76,7 @@ async function probePod(api: KubernetesApi, path: string, pod: PodObject, clock:
     isReady,
     isEnding: metadata.deletionTimestamp !== undefined,
     ageMs: clock.now() - Date.parse(metadata.creationTimestamp ?? ""),
+    ...(port === undefined || status.podIP === undefined ? {} : { address: { ip: status.podIP, port } }),
     ...(scheduled?.reason === "Unschedulable" ? { unschedulable: scheduled.message ?? scheduled.reason } : {}),
     containers: await Promise.all(statuses.map((each) => containerFacts(api, `${path}/${metadata.name}`, each))),
     ...(lacks === undefined ? {} : { lacks }),
@@ -122,17 +125,23 @@ function errorOf(line: string): readonly string[] {
 }
 
 /** What a pod that runs and is not ready says itself; undefined where it cannot be asked through the API server. */
-async function lacksOf(api: KubernetesApi, path: string, { metadata, spec }: PodObject): Promise<PodFacts["lacks"]> {
-  const container = spec.containers.find(({ ports }) => ports?.some(({ name }) => name === "http"));
-  const port = container?.ports?.find(({ name }) => name === "http")?.containerPort;
+async function lacksOf(api: KubernetesApi, path: string, pod: PodObject): Promise<PodFacts["lacks"]> {
+  const port = httpPort(pod);
   if (port === undefined) return undefined;
-  const scheme = container?.env?.some(({ name }) => name === "DYNAMOS_TLS_CERT_FILE") === true ? "https" : "http";
+  const { metadata, spec } = pod;
+  const variables = spec.containers.flatMap(({ env = [] }) => env.map(({ name }) => name));
+  const scheme = variables.includes("DYNAMOS_TLS_CERT_FILE") ? "https" : "http";
   const place = `${path}/${scheme}:${metadata.name}:${String(port)}/proxy/ready`;
   const answer = await readable(() => api.answer({ method: "GET", path: place }));
   if (answer === undefined) return undefined;
   return dependenciesIn(answer.text)
     .filter(({ ok, required }) => !ok && required !== false)
     .map(({ name, detail = "no reason given", fix = "See its log." }) => ({ name, detail, fix }));
+}
+
+function httpPort({ spec }: PodObject): number | undefined {
+  const ports = spec.containers.flatMap((container) => container.ports ?? []);
+  return ports.find(({ name }) => name === "http")?.containerPort;
 }
 
 interface Dependency {

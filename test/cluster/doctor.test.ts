@@ -18,9 +18,13 @@ const STORE_PASSWORD = "a-password-that-nobody-may-see";
 const skip = await noCluster();
 
 /** What the doctor finds that is not ok. */
-async function doctor(namespaces: readonly string[], environment: Record<string, string> = {}) {
+async function doctor(
+  namespaces: readonly string[],
+  environment: Record<string, string> = {},
+  ...more: readonly string[]
+) {
   const where = namespaces.flatMap((name) => ["--namespace", name]);
-  const parameters = [join(packageRoot, "dist/cli/main.js"), "doctor", "--kubernetes", "--json", ...where];
+  const parameters = [join(packageRoot, "dist/cli/main.js"), "doctor", "--kubernetes", "--json", ...where, ...more];
   const { code, stdout, stderr } = await runProgram(process.execPath, parameters, { environment });
   assert.equal(stderr, "");
   assert.ok(!stdout.includes(STORE_PASSWORD), "the report has a password");
@@ -127,14 +131,14 @@ else {
     });
   });
 
-  test("the doctor of a cluster finds no fault with a system that is well", async () => {
+  test("the doctor of a cluster finds no fault with a system that is well, whose policies are enforced", async () => {
     const { core, namespaceOf } = await clusterInstallation();
-    const { findings } = await doctor([core, ...["VU", "UVA", "SURF"].map(namespaceOf)]);
+    const { findings } = await doctor([core, ...["VU", "UVA", "SURF"].map(namespaceOf)], {}, "--try-network");
     assert.deepEqual(
       findings.filter(({ level }) => level === "fail" || level === "skip"),
       [],
     );
-    for (const id of ["cluster.rights", "cluster.secret", "cluster.pod", "cluster.network", "cluster.clock"])
+    for (const id of ["cluster.rights", "cluster.secret", "cluster.pod", "cluster.enforcement", "cluster.clock"])
       assert.ok(
         findings.some((each) => each.id === id && each.level === "ok"),
         id,

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import type { Finding } from "../../../cli/doctor/findings.ts";
-import { judgeCluster, judgeClusterNamespace } from "../../../cli/doctor/kubernetes.ts";
+import { judgeCluster, judgeClusterNamespace, judgeTrial } from "../../../cli/doctor/kubernetes.ts";
 import type {
   ContainerFacts,
   NamespaceFacts,
@@ -30,6 +30,7 @@ const AGENT: WorkloadFacts = {
     { kind: "Secret", name: "dynamos-credentials", keys: ["bus-password"] },
     { kind: "ConfigMap", name: "vu-party", keys: [] },
   ],
+  claims: ["vu-state", "answers-vu-"],
 };
 
 const CONTAINER: ContainerFacts = { name: "agent", image: "registry.example.org/dynamos:1.0", restarts: 0 };
@@ -172,6 +173,12 @@ describe("a pod", () => {
     );
   });
 
+  test("that says nothing itself is told with the latest warning about it", () => {
+    const warnings = seen([{ about: "Pod vu-0", reason: "FailedMount", message: 'secret "vu-tls" not found' }]);
+    const facts = { pods: [{ ...POD, isReady: false, containers: [] }], warnings };
+    onlyFault(facts, "cluster.pod", /not ready: secret "vu-tls" not found\.$/, /describe pod vu-0/);
+  });
+
   test("that has just started has time to become ready, and one that ended well is no fault", () => {
     assert.deepEqual(faultsOf({ pods: [{ ...POD, isReady: false, ageMs: 5_000 }] }), []);
     const over = { ...POD, name: "vu-test", part: "dynamos-agent-test", phase: "Succeeded", isReady: false };
@@ -268,6 +275,17 @@ describe("what stands around the pods", () => {
     onlyFault({ claims, warnings }, "cluster.volume", /vu-state.*"fast" not found/, /storage class/);
   });
 
+  test("a claim that waits for its pod warns, one that no pod names yet does not, and one of a StatefulSet's pods counts", () => {
+    const pending = (name: string): Partial<NamespaceFacts> => ({
+      claims: seen([{ name, phase: "Pending", storageClass: "standard", size: "1Gi" }]),
+    });
+    assert.equal(onlyFault(pending("vu-state"), "cluster.volume", /vu-state/, /waits for its pod/).level, "warn");
+    assert.equal(onlyFault(pending("answers-vu-1"), "cluster.volume", /answers-vu-1/, /waits for/).level, "warn");
+    assert.deepEqual(faultsOf(pending("back-up")), []);
+    const lost = seen([{ name: "vu-state", phase: "Lost", storageClass: "standard", size: "1Gi" }]);
+    onlyFault({ claims: lost }, "cluster.volume", /is Lost/, /restore it/);
+  });
+
   test("a quota warns before it is used up, and fails then", () => {
     const of = (used: number): Partial<NamespaceFacts> => ({
       quotas: seen([{ name: "all", resource: "pods", used, hard: 20, shown: `${String(used)} of 20 are used` }]),
@@ -319,6 +337,13 @@ describe("a cluster", () => {
     assert.equal(clockOf(-8_000)?.level, "warn");
     assert.equal(clockOf(40_000)?.level, "fail");
     assert.match(clockOf(40_000)?.found ?? "", /40 s ahead/);
+  });
+
+  test("that enforces no policies fails, where it was tried; where it could not be, nothing is said of it", () => {
+    const between = { tried: true, from: "vu-0 in vu", to: "enforcer-x in dynamos" } as const;
+    assert.equal(judgeTrial({ ...between, isOpen: false }).level, "ok");
+    assert.equal(judgeTrial({ ...between, isOpen: true }).level, "fail");
+    assert.equal(judgeTrial({ tried: false, why: "no agent." }).level, "skip");
   });
 
   test("without a part of ours is told as that", () => {
