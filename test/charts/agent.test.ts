@@ -17,6 +17,8 @@ import type {
   V1VolumeMount,
 } from "@kubernetes/client-node";
 import { readDataPods } from "../../agent/data/data-pods.ts";
+import { CHAIN_LABELS } from "../../lib/jobs/kubernetes-manifest.ts";
+import { checkKubernetesSettings } from "../../lib/jobs/kubernetes-settings.ts";
 import {
   container,
   environmentOf,
@@ -118,6 +120,10 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
         [],
       );
       assert.equal(Object.keys(dataSets).length > 0, name !== "a third party");
+    });
+
+    test(`the agent of ${name} takes the job settings that the chart writes`, () => {
+      checkKubernetesSettings(jobsOf(name), "jobs.json");
     });
 
     test(`chains of ${name} find what they need where the agent has it`, () => {
@@ -251,6 +257,25 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
         "to 192.0.2.1/32 on 443,6443",
       ],
     );
+  });
+
+  test("every pod, and every chain, is closed by one policy", () => {
+    const objects = objectsOf("everything");
+    const policies = objects.filter(({ kind }) => kind === "NetworkPolicy") as unknown as readonly V1NetworkPolicy[];
+    const closed = (labels: Readonly<Record<string, string>>): (string | undefined)[] =>
+      policies
+        .filter(({ spec }) =>
+          Object.entries(spec?.podSelector?.matchLabels ?? {}).every(([label, value]) => labels[label] === value),
+        )
+        .map(({ metadata }) => metadata?.name);
+    assert.deepEqual(
+      podsOf(objects).map(({ labels }) => closed(labels)),
+      [["it"], ["it-test"]],
+    );
+    // What lib/jobs gives every pod of a chain.
+    assert.deepEqual(closed({ ...jobsOf("everything").labels, "app.kubernetes.io/name": "dynamos-chain" }), [
+      "it-chains",
+    ]);
   });
 
   test("a pod has longer to stop than its hook, the drain and the clearing up take", async () => {
