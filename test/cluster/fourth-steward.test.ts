@@ -12,7 +12,7 @@ import { makeNamespaces, removeNamespaces } from "../support/cluster-namespaces.
 import { podsOf } from "../support/cluster-pods.ts";
 import { askUntilAnswered, salaryRequest } from "../support/cluster-questions.ts";
 import { addSteward, installAgent, removeSteward, valuesFile } from "../support/cluster-releases.ts";
-import { kubectl, noCluster } from "../support/cluster-tools.ts";
+import { helm, kubectl, noCluster } from "../support/cluster-tools.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 /** Small enough for a ConfigMap. */
@@ -62,8 +62,8 @@ else {
       method: "DELETE",
       headers: { authorization: `Bearer ${token}` },
     });
+    await helm(["uninstall", "rug", "-n", namespaceOf("RUG"), "--wait"]);
     await removeSteward(site, "RUG");
-    await removeNamespaces(site.suffix, "rug");
     const { answer } = await askUntilAnswered(client, salaryRequest());
     assert.equal(answer.status, "ok");
   });
