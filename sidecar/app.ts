@@ -17,7 +17,11 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
   releases.push("traces", await startTracing("sidecar", settings.tracing));
   const bus = await openMessageBus(settings.busUrl);
   releases.push("message bus", () => bus.close());
-  const first = new RpcClient({ port: position.firstMicroservicePort, peer: "The chain's first microservice" });
+  const first = new RpcClient({
+    port: position.firstMicroservicePort,
+    peer: "The chain's first microservice",
+    connectLimitMs: settings.chainStartMs,
+  });
   releases.push("connection to the first microservice", () => first.close());
   first.connectAhead();
   const { steward } = position;

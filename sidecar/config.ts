@@ -1,7 +1,7 @@
 /** The sidecar's settings in a job, set by the job runner. */
 import { Type } from "@sinclair/typebox";
 import { loadSettings } from "../lib/config/env.ts";
-import { readSidecarEnvironment, type SidecarPosition } from "../lib/jobs/chain-environment.ts";
+import { ChainStartMs, readSidecarEnvironment, type SidecarPosition } from "../lib/jobs/chain-environment.ts";
 import type { TracingSettings } from "../lib/telemetry/tracing.ts";
 
 /** See {@link loadSidecarSettings}. */
@@ -15,6 +15,8 @@ export interface SidecarSettings {
   readonly credits: number;
   /** How long the run's request may take to arrive. */
   readonly requestTimeoutMs: number;
+  /** How long the chain's first microservice may take to listen. */
+  readonly chainStartMs: number;
   /** How long the receiver of the result may take nothing before the run fails. */
   readonly stallTimeoutMs: number;
   readonly tracing: TracingSettings;
@@ -28,6 +30,7 @@ export const SidecarVariables = Type.Object({
   DYNAMOS_RUN_NAME: Type.String({ description: "the run, whose name its queue has" }),
   DYNAMOS_CREDITS: Type.Integer({ default: 1024, minimum: 1, description: "most chunks in flight per stream" }),
   DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
+  DYNAMOS_CHAIN_START_MS: ChainStartMs,
   DYNAMOS_STALL_TIMEOUT_MS: Type.Integer({ default: 120_000, minimum: 1 }),
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false }),
@@ -44,6 +47,7 @@ export function loadSidecarSettings(): SidecarSettings {
     runName: settings.DYNAMOS_RUN_NAME,
     credits: settings.DYNAMOS_CREDITS,
     requestTimeoutMs: settings.DYNAMOS_RUN_REQUEST_TIMEOUT_MS,
+    chainStartMs: settings.DYNAMOS_CHAIN_START_MS,
     stallTimeoutMs: settings.DYNAMOS_STALL_TIMEOUT_MS,
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
     logLevel: settings.DYNAMOS_LOG_LEVEL,

@@ -35,6 +35,12 @@ const HANDING_OVER_MS = 100;
 const CLEAN_UP_PAUSES_MS = [1_000, 3_000, 10_000, 20_000, 40_000, 60_000, 120_000];
 const NOT_CLEANED_UP = "a run could not be cleaned up";
 
+/**
+ * A sidecar knows only that a part of its chain is gone. What took it away the job runner knows, somewhat later: on a cluster it
+ * hears of a container's end after a second, and tells it when the others are ended, too.
+ */
+const EXACT_CAUSE_MS = 8_000;
+
 /** How long a chain may take to end by itself, so that its processes send their spans and need no killing: after its end, after a failure. */
 const LAST_STEPS_MS = 5_000;
 const LAST_STEPS_OF_FAILED_MS = 2_000;
@@ -83,6 +89,7 @@ export async function* execute(
   let consumer: Consumer | undefined;
   const ending = new AbortController();
   let lastStepsMs = 0;
+  let verdict: Promise<AppError | undefined> | undefined;
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
   try {
@@ -102,7 +109,7 @@ export async function* execute(
     });
     await plan.onQueueReady?.(input);
     await runner.start(plan.spec);
-    void watchJob({ bus, runner, clock, logger }, name, inbox, ending.signal);
+    verdict = watchJob({ bus, runner, clock, logger }, name, inbox, ending.signal);
     for await (const event of events(inbox, bus, plan)) {
       // With its last frame a reader has what it wants, and may ask for no more.
       const isLast = event.kind === "ended" || (event.kind === "frame" && event.frame.body.case === "end");
@@ -111,7 +118,7 @@ export async function* execute(
     }
   } catch (error) {
     lastStepsMs = signal.aborted ? 0 : LAST_STEPS_OF_FAILED_MS;
-    throw error;
+    throw await exactCause(toAppError(error), verdict, clock, signal);
   } finally {
     signal.removeEventListener("abort", onAbort);
     ending.abort();
@@ -175,27 +182,57 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
   }
 }
 
-/** Turns the job's own end into the inbox's, once messages under way have had their time. */
+/** What made a chain fail, as exactly as can be had in time. */
+async function exactCause(
+  failure: AppError,
+  verdict: Promise<AppError | undefined> | undefined,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<AppError> {
+  if (failure.code !== "job_failed" || verdict === undefined || signal.aborted) return failure;
+  const over = new AbortController();
+  const limit = clock.sleep(EXACT_CAUSE_MS, AbortSignal.any([signal, over.signal])).catch(() => undefined);
+  const told = (await Promise.race([verdict, limit])) ?? undefined;
+  over.abort();
+  return told === undefined || told.code === "cancelled" ? failure : told;
+}
+
+/**
+ * Turns the job's own end into the inbox's, once messages under way have had their time. Resolves before that, with what made the
+ * job fail.
+ */
 async function watchJob(
   { bus, runner, clock, logger }: ExecutionDependencies,
   name: string,
   inbox: Inbox,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<AppError | undefined> {
   try {
-    for await (const status of runner.watch(name, signal)) {
-      if (status.phase !== "failed" && status.phase !== "succeeded") continue;
-      await lastWords({ bus, clock, logger }, runReplyQueue(name), inbox, signal);
-      inbox.fail(
-        status.failure === undefined
-          ? new AppError("job_failed", "The job ended without a result.")
-          : jobError(name, status.failure, logger),
-      );
-      return;
+    for await (const { phase, failure } of runner.watch(name, signal)) {
+      if (phase !== "failed" && phase !== "succeeded") continue;
+      const error = failure && jobError(name, failure, logger);
+      void failAfterLastWords({ bus, clock, logger }, name, inbox, error, signal);
+      return error;
     }
   } catch (error) {
     // An abort is the run's own end; anything else is the run's failure.
     if (!signal.aborted) inbox.fail(toAppError(error));
+  }
+  return undefined;
+}
+
+async function failAfterLastWords(
+  dependencies: Pick<ExecutionDependencies, "bus" | "clock" | "logger">,
+  name: string,
+  inbox: Inbox,
+  error: AppError | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await lastWords(dependencies, runReplyQueue(name), inbox, signal);
+    inbox.fail(error ?? new AppError("job_failed", "The job ended without a result."));
+  } catch (thrown) {
+    if (!signal.aborted) inbox.fail(toAppError(thrown));
   }
 }
 

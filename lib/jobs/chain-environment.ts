@@ -23,6 +23,19 @@ export const CHAIN_VARIABLES = {
   firstMicroservicePort: "FIRST_MICROSERVICE_PORT",
 } as const;
 
+/**
+ * How long a part of a chain waits for the next one to listen, in milliseconds. A runner whose containers start one after the
+ * other, with images that may have to be fetched, sets it above its own limit for a start, since it knows why one does not come.
+ */
+export const CHAIN_START_VARIABLE = "DYNAMOS_CHAIN_START_MS";
+
+/** Its schema; for programs in chains. */
+export const ChainStartMs = Type.Integer({
+  default: 20_000,
+  minimum: 1,
+  description: "how long the next part of the chain may take to listen",
+});
+
 /** Where a chain's parts listen on localhost. */
 export interface ChainPorts {
   readonly sidecarPort: number;

@@ -17,6 +17,8 @@ const PASSING = /timed out|timeout|failed to sync|deadline exceeded/i;
 const IMAGE_MISSING = /not found|does not exist|manifest unknown|unauthorized|denied|forbidden|no such (image|host)/i;
 /** How long a chain waits for others to make room in its namespace. The Job controller asks again after 1, 2, 4 … seconds. */
 const QUOTA_PATIENCE_MS = 10_000;
+/** How long a registry may fail to answer. A pull that is under way has until the start's limit. */
+const PULL_PATIENCE_MS = 20_000;
 /** Refusals of the API server that no waiting changes. */
 const REFUSED_FOR_GOOD = /PodSecurity|violates|is invalid|not allowed|denied the request/i;
 
@@ -24,7 +26,7 @@ const REFUSED_FOR_GOOD = /PodSecurity|violates|is invalid|not allowed|denied the
  * What keeps a job from starting, if it is known to be without hope or if its time is over; undefined: it may still start.
  */
 export function startFault(seen: Observation, waitedMs: number, startTimeoutMs: number): Cause | undefined {
-  const known = hopelessWaiting(seen) ?? refusedPod(seen) ?? fullNamespace(seen, waitedMs);
+  const known = hopelessWaiting(seen, waitedMs) ?? refusedPod(seen) ?? fullNamespace(seen, waitedMs);
   if (known) return known;
   if (waitedMs < startTimeoutMs) return undefined;
   const { reason, message, container } = likeliestReason(seen);
@@ -83,18 +85,15 @@ function waitingContainers({ pod }: Observation): readonly WaitingContainer[] {
   });
 }
 
-function hopelessWaiting(seen: Observation): Cause | undefined {
+function hopelessWaiting(seen: Observation, waitedMs: number): Cause | undefined {
   for (const { container, reason, message } of waitingContainers(seen)) {
     const isMissing = PULLING.has(reason) && IMAGE_MISSING.test(message);
-    if (!isMissing && (!HOPELESS.has(reason) || PASSING.test(message))) continue;
-    const what = isMissing ? "its image cannot be had" : "it cannot be started";
-    return {
-      kind: "startFailed",
-      container,
-      reason,
-      message: `Container ${container}: ${what} (${reason}): ${message}`,
-      retryable: false,
-    };
+    const isOutOfReach = PULLING.has(reason) && waitedMs >= PULL_PATIENCE_MS;
+    const isHopeless = isMissing || (HOPELESS.has(reason) && !PASSING.test(message));
+    if (!isHopeless && !isOutOfReach) continue;
+    const what = PULLING.has(reason) ? "its image cannot be had" : "it cannot be started";
+    const said = `Container ${container}: ${what} (${reason}): ${message}`;
+    return { kind: "startFailed", container, reason, message: said, retryable: !isHopeless };
   }
   return undefined;
 }

@@ -7,7 +7,12 @@ import type {
   V1ResourceRequirements,
   V1Volume,
 } from "@kubernetes/client-node";
-import { chainEnvironment, CLUSTER_CHAIN_PORTS, sidecarEnvironment } from "./chain-environment.ts";
+import {
+  CHAIN_START_VARIABLE,
+  chainEnvironment,
+  CLUSTER_CHAIN_PORTS,
+  sidecarEnvironment,
+} from "./chain-environment.ts";
 import type { ContainerSpec, JobSpec } from "./job-runner.ts";
 import { ENDING_ANNOTATION, endingAnnotation, type Cause } from "./kubernetes-ending.ts";
 import { quantityOf } from "./kubernetes-quantity.ts";
@@ -31,6 +36,8 @@ export const START_ANNOTATION = "dynamos.start";
 /** After the job's own deadline its pod and its Job have these further seconds, for the runner that ends it itself. */
 const POD_DEADLINE_REST_S = 2;
 const JOB_DEADLINE_REST_S = 30;
+/** After the limit of a start the parts of a chain wait for each other so much longer: the runner knows better why one does not come. */
+const CHAIN_START_REST_MS = 10_000;
 /** A node that is not there any more gives its pods up after this time, instead of five minutes. */
 const NODE_LOST_S = 20;
 
@@ -173,7 +180,8 @@ function commonContainer(
   chain: Readonly<Record<string, string>>,
 ): V1Container {
   // What the runner adds wins: a container that could rename its ports would break the chain.
-  const environment = { HOME: "/tmp", ...container.environment, ...chain, TMPDIR: "/tmp" };
+  const added = { TMPDIR: "/tmp", [CHAIN_START_VARIABLE]: String(settings.startTimeoutMs + CHAIN_START_REST_MS) };
+  const environment = { HOME: "/tmp", ...container.environment, ...chain, ...added };
   return {
     name: container.name,
     image: container.image ?? settings.image,

@@ -432,15 +432,13 @@ class KubernetesJobRunner implements JobRunner {
   #nextLimit(entry: JobEntry): number | undefined {
     const { phase, hasRun } = this.#decide(entry);
     if (phase === "ended") return undefined;
-    const { settings, clock } = this.#dependencies;
-    const { job, pod, jobWarning } = entry.seen;
-    const startLimit = (this.#own.get(entry) ?? createdAt(job)) + settings.startTimeoutMs;
+    const { clock } = this.#dependencies;
+    const { job, pod } = entry.seen;
     const deletion = pod?.metadata.deletionTimestamp;
-    // Some faults have less time than others: what is warned of is looked at again and again until the start's limit.
-    const warnedLimit = clock.now() + WARNED_LOOK_MS;
     return Math.min(
       deadlineOf(job),
-      hasRun ? Number.POSITIVE_INFINITY : jobWarning ? Math.min(startLimit, warnedLimit) : startLimit,
+      // What keeps it from starting has limits of its own.
+      hasRun ? Number.POSITIVE_INFINITY : clock.now() + START_LOOK_MS,
       deletion === undefined ? Number.POSITIVE_INFINITY : Date.parse(deletion) + UNREACHABLE_LOOK_MS,
     );
   }
@@ -483,8 +481,8 @@ class KubernetesJobRunner implements JobRunner {
   }
 }
 
-/** Between two looks at a job whose pod cannot be made. */
-const WARNED_LOOK_MS = 2_000;
+/** Between two looks at a job that has not started. */
+const START_LOOK_MS = 1_000;
 /** A pod whose node does not answer counts as dead then; see `kubernetes-status.ts`. */
 const UNREACHABLE_LOOK_MS = 31_000;
 

@@ -3,7 +3,7 @@ import { Type } from "@sinclair/typebox";
 import type { JWK } from "jose";
 import { loadSettings } from "../../lib/config/env.ts";
 import { AppError } from "../../lib/errors.ts";
-import { readChainEnvironment, type MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
+import { ChainStartMs, readChainEnvironment, type MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
 import type { TracingSettings } from "../../lib/telemetry/tracing.ts";
 
 /** See {@link loadChainSettings}. */
@@ -11,6 +11,8 @@ export interface ChainSettings {
   readonly position: MicroservicePosition;
   /** The public keys that this party's own grants are signed with. */
   readonly grantKeys: readonly JWK[];
+  /** How long the next part of the chain may take to listen. */
+  readonly chainStartMs: number;
   readonly tracing: TracingSettings;
   readonly logLevel: string;
   readonly exitWithParent: boolean;
@@ -19,6 +21,7 @@ export interface ChainSettings {
 /** Names are environment variables. `docs/configuration.md` lists them; a test compares. */
 export const ProgramSettings = Type.Object({
   DYNAMOS_GRANT_JWKS: Type.String({ description: 'JSON Web Key Set (RFC 7517) of this party\'s grants: {"keys":[…]}' }),
+  DYNAMOS_CHAIN_START_MS: ChainStartMs,
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false }),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String()),
@@ -30,6 +33,7 @@ export function loadChainSettings(): ChainSettings {
   const otlpEndpoint = settings.OTEL_EXPORTER_OTLP_ENDPOINT;
   return {
     position: readChainEnvironment(),
+    chainStartMs: settings.DYNAMOS_CHAIN_START_MS,
     grantKeys: parseKeySet(settings.DYNAMOS_GRANT_JWKS),
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
     logLevel: settings.DYNAMOS_LOG_LEVEL,

@@ -46,6 +46,7 @@ async function serve(
   releases.push("traces", await startTracing(definition.name, settings.tracing));
   const next = new RpcClient({
     port: position.nextPort,
+    connectLimitMs: settings.chainStartMs,
     peer: position.isLast ? "The sidecar" : `The microservice after ${definition.name}`,
   });
   releases.push("connection to the next element", () => next.close());

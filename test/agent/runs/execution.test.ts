@@ -10,6 +10,7 @@ import { systemClock } from "../../../lib/clock.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { JobRunner, JobSpec, JobStatus } from "../../../lib/jobs/job-runner.ts";
 import { MESSAGE_TYPES } from "../../../lib/bus/message-types.ts";
+import { toFailureMessage } from "../../../lib/rpc/frames.ts";
 import { RunReportSchema, RunRequestSchema } from "../../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { EndSchema } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { createLogger } from "../../../lib/telemetry/logger.ts";
@@ -97,4 +98,47 @@ test("an answer does not wait for its job's end; the job is ended once it has ha
   assert.ok(!calls.includes("ended"));
   finish();
   await eventually(() => calls.includes("ended"));
+});
+
+test("where the sidecar knows only that a part is gone, the failure is what the job runner says of it", async (t) => {
+  const bus = await openMessageBus(`embedded:${join(await temporaryFolder(), "bus.db")}`);
+  t.after(() => bus.close());
+  let isReported = (): void => undefined;
+  const reported = new Promise<void>((resolve) => (isReported = resolve));
+  const outOfMemory = { code: "memory_limit_exceeded", detail: "too much", retryable: false, party: "VU" } as const;
+  const runner = {
+    start: async () => undefined,
+    watch: async function* (): AsyncGenerator<JobStatus> {
+      yield { name: RUN, phase: "running" };
+      await reported;
+      yield {
+        name: RUN,
+        phase: "failed",
+        failure: { ...outOfMemory, details: { container: "sql-query", log: ["x"] } },
+      };
+    },
+    end: async () => undefined,
+  } as unknown as JobRunner;
+  const reply = runReplyQueue(RUN);
+  const ids = { requestId: "a request", attempt: 1 };
+  const request = create(RunRequestSchema, { ...ids, credits: 2, returnAddress: "elsewhere", reportAddress: reply });
+  const events = execute(
+    { bus, runner, clock: systemClock, logger },
+    { spec: SPEC, request, trace: newTraceContext() },
+    new AbortController().signal,
+  );
+  const first = events.next();
+  const connectionDropped = new AppError("job_failed", "The first microservice stopped: connection dropped.");
+  const state = { case: "failed" as const, value: toFailureMessage(connectionDropped) };
+  const body = toBinary(RunReportSchema, create(RunReportSchema, { ...ids, state }));
+  const rejected = assert.rejects(first, (error) => {
+    assert.ok(error instanceof AppError);
+    assert.deepEqual([error.code, error.details], ["memory_limit_exceeded", { container: "sql-query" }]);
+    return true;
+  });
+  await eventually(async () => (await bus.queueStatus(reply)) !== undefined);
+  await bus.publish(reply, { type: MESSAGE_TYPES.runReport, body });
+  await eventually(async () => (await bus.queueStatus(reply))?.ready === 0);
+  isReported();
+  await rejected;
 });

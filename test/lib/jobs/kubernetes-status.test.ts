@@ -143,7 +143,7 @@ describe("a container that waits", () => {
     test(`because of ${waits} (${message}) fails the start ${outcome === "late" ? "when its time is over" : "at once"}`, () => {
       const pod: PodChanges = { phase: "Pending", sidecar: "running", microservices: { query: { waits, message } } };
       const early = ofPod(pod).cause;
-      const late = ofPod(pod, LATE_MS - 1).cause ?? ofPod(pod, LATE_MS).cause;
+      const late = ofPod(pod, LATE_MS).cause;
       assert.equal(early !== undefined, outcome === "at once");
       const failure = late && failureOfCause(late, []);
       assert.equal(failure?.code, "job_start_failed");
