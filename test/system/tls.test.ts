@@ -34,12 +34,19 @@ async function exchangeWithTls(): Promise<void> {
     ...(await tlsSecret(await authority.certificate())),
     "ca.crt": await readFile(authority.caFile),
   });
+  const secretOfUva = await MountedFiles.make(await tlsSecret(await authority.certificate()));
   const exchange = await testExchange({
     replicas: { orchestrator: 2, agent: { VU: 2 } },
     environment: {
       DYNAMOS_TLS_CERT_FILE: secret.path("tls.crt"),
       DYNAMOS_TLS_KEY_FILE: secret.path("tls.key"),
       DYNAMOS_TLS_CA_FILE: secret.path("ca.crt"),
+    },
+    environmentOf: {
+      "agent-UVA": {
+        DYNAMOS_TLS_CERT_FILE: secretOfUva.path("tls.crt"),
+        DYNAMOS_TLS_KEY_FILE: secretOfUva.path("tls.key"),
+      },
     },
   });
   const trust = await openTrust(authority.caFile, { clock: systemClock, logger: createLogger("test", {}, "silent") });
@@ -135,13 +142,6 @@ async function exchangeWithTls(): Promise<void> {
   });
 
   test("an exchange with TLS serves a renewed certificate without a restart", async () => {
-    const serial = async (url: string): Promise<string> => {
-      const socket = connect({ host: "127.0.0.1", port: Number(new URL(url).port), rejectUnauthorized: false });
-      await once(socket, "secureConnect");
-      const { serialNumber } = socket.getPeerCertificate();
-      socket.destroy();
-      return serialNumber;
-    };
     const pids = [...exchange.services.values()].map(({ pid }) => pid);
     const [url] = exchange.urls as [string];
     const before = await serial(url);
@@ -155,4 +155,31 @@ async function exchangeWithTls(): Promise<void> {
       pids,
     );
   });
+
+  test("an exchange with TLS names an agent whose certificate it does not trust, with what helps; others answer", async () => {
+    const url = exchange.services.get("agent-UVA")?.url ?? "";
+    const before = await serial(url);
+    const stranger = await CertificateAuthority.make("A stranger");
+    await secretOfUva.swap(await tlsSecret(await stranger.certificate()));
+    await eventually(async () => (await serial(url)) !== before, { timeoutMs: 20_000 });
+    const answer = await clients[0]!.ask({
+      type: "sqlDataRequest",
+      user: ANALYST,
+      dataProviders: ["VU", "UVA"],
+      data_request: { ...QUESTION, options: { allowPartial: true } },
+    });
+    const [uva, vu] = ["UVA", "VU"].map((name) => answer.responses.find(({ provider }) => provider === name));
+    assert.deepEqual([answer.status, vu?.status, uva?.status], ["partial", "ok", "failed"]);
+    assert.deepEqual([uva?.problem?.code, uva?.problem?.party], ["unavailable", "UVA"]);
+    assert.match(uva?.problem?.detail ?? "", /not trusted here.*DYNAMOS_TLS_CA_FILE/);
+  });
+}
+
+/** Of the certificate that is shown there. */
+async function serial(url: string): Promise<string> {
+  const socket = connect({ host: "127.0.0.1", port: Number(new URL(url).port), rejectUnauthorized: false });
+  await once(socket, "secureConnect");
+  const { serialNumber } = socket.getPeerCertificate();
+  socket.destroy();
+  return serialNumber;
 }
