@@ -18,7 +18,7 @@ import { packageRoot } from "../../lib/package-root.ts";
 import { runProgram, type ProgramResult } from "../support/cluster-tools.ts";
 
 /** A chart's folder below `charts/`. */
-export type ChartName = "orchestrator" | "agent";
+export type ChartName = "core" | "orchestrator" | "agent";
 /** Values, as a file would have them. */
 export type Values = Readonly<Record<string, unknown>>;
 /** An object that a chart renders; its kind says what else it has. */
@@ -74,13 +74,18 @@ export interface RenderedPod {
   readonly labels: Readonly<Record<string, string>>;
 }
 
+interface PodMaker {
+  readonly template?: V1PodTemplateSpec;
+}
+
 /** The pods of all workloads, and those of hooks. */
 export function podsOf(objects: readonly Rendered[]): readonly RenderedPod[] {
   return objects.flatMap((object) => {
     const { kind, metadata } = object;
-    const { spec } = object as unknown as { spec?: V1PodSpec & { template?: V1PodTemplateSpec } };
+    const whole = object as unknown as { spec?: V1PodSpec & PodMaker & { jobTemplate?: { spec: PodMaker } } };
+    const spec = whole.spec?.jobTemplate?.spec ?? whole.spec;
     if (kind === "Pod" && spec !== undefined) {
-      return [{ name: `Pod/${metadata.name}`, spec, labels: object.metadata?.labels ?? {} }];
+      return [{ name: `Pod/${metadata.name}`, spec: spec as V1PodSpec, labels: object.metadata?.labels ?? {} }];
     }
     const pod = spec?.template;
     if (pod?.spec === undefined) return [];
