@@ -272,10 +272,7 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
       podsOf(objects).map(({ labels }) => closed(labels)),
       [["it"], ["it-test"]],
     );
-    // What lib/jobs gives every pod of a chain.
-    assert.deepEqual(closed({ ...jobsOf("everything").labels, "app.kubernetes.io/name": "dynamos-chain" }), [
-      "it-chains",
-    ]);
+    assert.deepEqual(closed({ ...jobsOf("everything").labels, ...CHAIN_LABELS }), ["it-chains"]);
   });
 
   test("a pod has longer to stop than its hook, the drain and the clearing up take", async () => {
