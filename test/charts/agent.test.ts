@@ -317,6 +317,18 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
     assert.deepEqual(podsOf(objects).flatMap(mountFaults), []);
   });
 
+  test("an orchestrator on another cluster gets an address of each agent that it can reach", async () => {
+    const instanceUrl = "https://$(POD_NAME).vu.example.org";
+    const objects = await render("agent", { steward: "VU", instanceUrl, advertisedUrl: "https://vu.example.org" });
+    const pod = find<V1StatefulSet>(objects, "StatefulSet", "it").spec?.template.spec ?? assert.fail();
+    const environment = environmentOf(container(pod, "agent"));
+    assert.equal(environment["DYNAMOS_INSTANCE_URL"], instanceUrl);
+    assert.equal(environment["DYNAMOS_ADVERTISED_URL"], "https://vu.example.org");
+    // $(POD_NAME) is only replaced by what stands before it.
+    const names = Object.keys(environment);
+    assert.ok(names.indexOf("POD_NAME") < names.indexOf("DYNAMOS_INSTANCE_URL"));
+  });
+
   test("an image may be pinned by its digest", async () => {
     const tag = `1.2.3@sha256:${"0".repeat(64)}`;
     const objects = await render("agent", { steward: "SURF", image: { tag } });

@@ -41,6 +41,13 @@ describe("an administrator of one namespace", { skip }, () => {
       .map(({ kind, metadata }) => `${kind}/${metadata.name}`)
       .filter((name) => !/^(ConfigMap\/kube-root-ca\.crt|ServiceAccount\/default|RoleBinding\/admin)$/.test(name));
   };
+  const uninstall = (): Promise<string> => helm(["uninstall", "hva", "-n", namespace, "--kube-as-user", ADMIN]);
+  const left = (...names: readonly string[]): Promise<unknown> =>
+    eventually(async () => (await there()).join() === names.join(), {
+      timeoutMs: 60_000,
+      intervalMs: 500,
+      describe: `${names.join() || "nothing"} to be what is left of the release`,
+    });
   after(() => removeNamespaces(suffix));
 
   test("installs an agent: what the chart makes is all in the namespace, and within the role's rights", async () => {
@@ -68,12 +75,17 @@ describe("an administrator of one namespace", { skip }, () => {
     assert.equal(await kubectl(["get", "statefulset", "hva", "-n", namespace, "-o", `jsonpath=${path}`]), "2");
   });
 
+  test("may leave the keys behind: the next install of the release takes them up", async () => {
+    const before = await keys();
+    await release(["upgrade"], "keys.keepOnUninstall=true");
+    await uninstall();
+    await left("Secret/hva-keys");
+    await release(["install"]);
+    assert.deepEqual(await keys(), before);
+  });
+
   test("uninstalls it, and nothing is left", async () => {
-    await helm(["uninstall", "hva", "-n", namespace, "--kube-as-user", ADMIN]);
-    await eventually(async () => (await there()).length === 0, {
-      timeoutMs: 60_000,
-      intervalMs: 500,
-      describe: "nothing to be left of the release",
-    });
+    await uninstall();
+    await left();
   });
 });
