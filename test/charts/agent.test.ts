@@ -228,6 +228,7 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
     assert.deepEqual(policy("it"), [
       "from all pods of all namespaces on http",
       "from dynamos-agent+it pods on http",
+      "from dynamos-agent-test+it pods on http",
       "from dynamos-orchestrator pods of dynamos namespaces on http",
       dns,
       "to anywhere on 443,6443",
@@ -253,6 +254,7 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
         "from 192.0.2.0/24 on http",
         "from all pods of monitoring namespaces on http,bus-metrics",
         "from dynamos-agent+it pods on http",
+        "from dynamos-agent-test+it pods on http",
         "from dynamos-orchestrator pods of dynamos namespaces on http",
         "to 192.0.2.1/32 on 443,6443",
       ],

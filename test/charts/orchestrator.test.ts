@@ -101,7 +101,9 @@ describe("the orchestrator's chart", { skip: NO_HELM }, () => {
     ];
     assert.deepEqual(policy("it"), [
       "from all pods of all namespaces on http",
+      "from dynamos-agent pods of all namespaces on http",
       "from dynamos-orchestrator+it pods on http",
+      "from dynamos-orchestrator-test+it pods on http",
       ...core,
     ]);
     assert.deepEqual(
