@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { clusterInstallation } from "../support/cluster-installation.ts";
 import { podsOf } from "../support/cluster-pods.ts";
-import { chart, type Chart } from "../support/cluster-releases.ts";
+import { chart, installCore, type Chart } from "../support/cluster-releases.ts";
 import { helm, kubectl, kubectlJson, noCluster, runProgram } from "../support/cluster-tools.ts";
 
 /** What a steward or an operator would set, beyond the defaults; every part that is behind a flag is on, but other people's kinds. */
 const EVERYTHING = {
-  core: [[], ["--set", "tls.enabled=true,tls.secret=core-tls"]],
+  core: [[], ["--set", "tls.enabled=true,tls.secret=core-tls,tls.ca=PEM"]],
   orchestrator: [
     [],
     ["--set", "tls.enabled=true,tls.secret=front-door-tls,ingress.enabled=true,ingress.host=dynamos.example.org"],
@@ -27,7 +27,7 @@ const skip = await noCluster();
 
 if (skip !== false) test("the charts", { skip });
 else {
-  const { core, namespaceOf, client } = await clusterInstallation();
+  const { core, namespaceOf, client, site } = await clusterInstallation();
   const releases = [
     ["core", core],
     ["orchestrator", core],
@@ -89,7 +89,7 @@ else {
       return JSON.stringify(items.map(({ data }) => data));
     };
     const before = await read(core);
-    await helm(["upgrade", "core", chart("core"), "-n", core, "--reuse-values", "--wait", "--timeout", "120s"]);
+    await installCore(site);
     assert.equal(await read(core), before);
   });
 

@@ -16,6 +16,12 @@ const KINDS =
   "serviceaccounts,poddisruptionbudgets,ingresses,leases";
 /** Of every namespace, and what the console made and not the release. */
 const NOT_OURS = /^(configmap\/kube-root-ca\.crt|serviceaccount\/default|secret\/dynamos-credentials)$/;
+/** `keepDataOnUninstall` of charts/core: the data, and the Secret that opens them, for the next install. */
+const KEPT = [
+  "persistentvolumeclaim/data-core-etcd-0",
+  "persistentvolumeclaim/data-core-rabbitmq-0",
+  "secret/core-root",
+];
 const GONE_MS = 90_000;
 
 const skip = await noCluster();
@@ -64,14 +70,13 @@ else {
     await helm(["uninstall", "core", "-n", core, "--wait"]);
     await eventually(
       async () => {
-        const left = (await objectsIn(core)).filter((name) => !NOT_OURS.test(name));
         assert.deepEqual(
-          left.filter((name) => !/^persistentvolumeclaim\//.test(name)),
-          [],
+          (await objectsIn(core)).filter((name) => !NOT_OURS.test(name)),
+          KEPT,
         );
         return true;
       },
-      { timeoutMs: GONE_MS, intervalMs: 1_000, describe: "nothing of the core to be left" },
+      { timeoutMs: GONE_MS, intervalMs: 1_000, describe: "nothing else of the core to be left" },
     );
   });
 }
@@ -79,5 +84,8 @@ else {
 /** Names as `kind/name`, kind in the singular. */
 async function objectsIn(namespace: string): Promise<string[]> {
   const names = (await kubectl(["get", KINDS, "-n", namespace, "-o", "name"])).trim().split("\n");
-  return names.filter((name) => name !== "").map((name) => name.replace(/^([^./]+)\.[^/]*\//, "$1/"));
+  return names
+    .filter((name) => name !== "")
+    .map((name) => name.replace(/^([^./]+)\.[^/]*\//, "$1/"))
+    .sort();
 }
