@@ -1,18 +1,21 @@
 /**
  * Runs the tests: `npm test` all of them, `npm test -- contract system/cancel` those whose path has one of the words. First the
- * parts, two files at a time; then the system tests and the documentation, one at a time, since each starts whole exchanges.
+ * parts, then the system tests and the documentation, of which each starts whole exchanges; two files at a time.
  *
  * The system tests run on what `STORE`, `BUS` and `SIDECAR` choose (`backends.ts`), embedded without them; real servers are
  * started once for all. `npm run test:services` chooses the real ones, and runs of the parts only those that need servers.
  *
- * The tests under `test/cluster` run on the Kubernetes cluster that `KUBECONFIG` names, one at a time, on one installation that the
- * first of them makes (`cluster-installation.ts`); `npm run test:cluster` runs them alone. `DYNAMOS_TEST_CLUSTER=later` leaves them
- * out and says so: for continuous integration, where they are a step of their own.
+ * The tests under `test/cluster` run on the Kubernetes cluster that `KUBECONFIG` names: one after the other on one installation that
+ * the first of them makes (`cluster-installation.ts`), and beside them, one after the other, those that need none or make their own.
+ * `npm run test:cluster` runs them alone. `DYNAMOS_TEST_CLUSTER=later` leaves them out and says so: for continuous integration, where
+ * they are a step of their own.
  *
  * What cannot run is skipped by name; with `CI=true` that is a failure: there, everything that a test needs is installed.
  */
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { join, relative } from "node:path";
+import { PassThrough } from "node:stream";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
 import { packageRoot } from "../../lib/package-root.ts";
@@ -28,6 +31,8 @@ const SERVICES_FLAG = "--services";
 const CLUSTER_FLAG = "--cluster";
 /** Files beside the system's that real servers are needed for. */
 const NEEDS_SERVERS = /^contract[/\\](?:knowledge-store|message-bus)|etcd|rabbitmq|readme-services/;
+/** Tests of a cluster that use no installation of others. */
+const ALONE_ON_CLUSTER = /backup|docs|job-runner|steward-admin|tls/;
 /** Takes the installation of a cluster run away. */
 const LAST_ON_CLUSTER = /uninstall/;
 
@@ -67,14 +72,14 @@ if (missing === false) {
   const servers = await startSharedServers(whole.length === 0 ? {} : choice);
   Object.assign(process.env, servers.environment);
   try {
-    await runFiles(whole, 1);
+    await runFiles(whole, 2);
   } finally {
     await servers.stop();
   }
 } else {
   for (const file of whole) skipped.push(`${file}: all its tests (${missing})`);
 }
-const ofCluster = onServices ? [] : files.filter(isOfCluster).sort(lastOnesLast);
+const ofCluster = onServices ? [] : files.filter(isOfCluster);
 await runOnCluster();
 report();
 
@@ -93,24 +98,42 @@ async function runOnCluster(): Promise<void> {
   const cluster = beginClusterRun();
   Object.assign(process.env, cluster.environment);
   try {
-    for (const file of ofCluster) await runOnClusterAndLook(cluster, file);
+    const last = ofCluster.filter((file) => LAST_ON_CLUSTER.test(file));
+    const others = ofCluster.filter((file) => !last.includes(file));
+    await Promise.all([
+      runOneByOne(
+        cluster,
+        others.filter((file) => !ALONE_ON_CLUSTER.test(file)),
+      ),
+      runOneByOne(
+        cluster,
+        others.filter((file) => ALONE_ON_CLUSTER.test(file)),
+      ),
+    ]);
+    await runOneByOne(cluster, last);
   } finally {
     failed.push(...(await cluster.end()));
   }
 }
 
-async function runOnClusterAndLook(cluster: ClusterRun, file: string): Promise<void> {
-  const failedBefore = failed.length;
-  await runFiles([file], 1);
-  if (failed.length > failedBefore) console.log(await cluster.report());
+async function runOneByOne(cluster: ClusterRun, some: readonly string[]): Promise<void> {
+  for (const file of some) {
+    const failedBefore = failed.length;
+    // What it prints comes out in one piece: others run beside it.
+    const printed = new PassThrough();
+    const text = printed.toArray() as Promise<Buffer[]>;
+    await runFiles([file], 1, printed);
+    printed.end();
+    process.stdout.write(Buffer.concat(await text));
+    if (failed.length > failedBefore) console.log(await cluster.report());
+  }
 }
 
-/** What takes the installation away comes last. */
-function lastOnesLast(one: string, other: string): number {
-  return Number(LAST_ON_CLUSTER.test(one)) - Number(LAST_ON_CLUSTER.test(other)) || one.localeCompare(other);
-}
-
-async function runFiles(some: readonly string[], concurrency: number): Promise<void> {
+async function runFiles(
+  some: readonly string[],
+  concurrency: number,
+  output: NodeJS.WritableStream = process.stdout,
+): Promise<void> {
   if (some.length === 0) return;
   const stream = run({ files: some.map((file) => join(TEST_FOLDER, file)), concurrency, timeout: FILE_TIMEOUT_MS });
   let lastMs = performance.now();
@@ -125,8 +148,9 @@ async function runFiles(some: readonly string[], concurrency: number): Promise<v
     lastMs = nowMs;
   });
   const finished = new Promise<void>((resolve, reject) => stream.on("end", resolve).on("error", reject));
-  stream.pipe(new spec()).pipe(process.stdout, { end: false });
-  await finished;
+  const lines = stream.pipe(new spec());
+  lines.pipe(output, { end: false });
+  await Promise.all([finished, once(lines, "end")]);
 }
 
 /** Says what ran on what, what took long, what was skipped and what failed; ends the process. */
