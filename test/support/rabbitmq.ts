@@ -367,6 +367,8 @@ async function startGuarded(command: readonly string[], env: Record<string, stri
     detached: true,
     stdio: ["pipe", "pipe", "ignore"],
     env: { ...env, GUARD_LOG: log },
+    // Where a broker that dies of a lost disk puts its dump.
+    cwd: dirname(log),
   });
   const exited = once(guard, "exit");
   const [line] = (await once(createInterface({ input: guard.stdout! }), "line")) as [string];
