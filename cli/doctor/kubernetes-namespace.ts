@@ -45,7 +45,7 @@ export function judgeNeeds({ name, workloads, secrets, configMaps }: NamespaceFa
       ...(faults.length > 0
         ? faults
         : [
-            ok("cluster.secret", `All ${String(count)} ${kind}s that pods in ${name} name are there, with their keys.`),
+            ok("cluster.secret", `Every ${kind} that pods in ${name} name is there, with its keys (${String(count)}).`),
           ]),
     );
   }
@@ -104,7 +104,7 @@ export function judgeClaims(facts: NamespaceFacts): readonly Finding[] {
   const inUse = claims.value.filter((claim) => isNamed(claim.name));
   if (inUse.length === 0) return [];
   const faults = inUse.filter(({ phase }) => phase !== "Bound").map((claim) => judgeClaim(facts, claim));
-  const well = `All ${String(inUse.length)} claims that pods in ${name} name have their volumes.`;
+  const well = `Every claim that pods in ${name} name has its volume (${String(inUse.length)}).`;
   return faults.length > 0 ? faults : [ok("cluster.volume", well)];
 }
 

@@ -29,7 +29,7 @@ export function judgePods(facts: NamespaceFacts): readonly Finding[] {
   const serving = current.filter(({ part }) => part !== CHAIN_PART).length;
   return [
     ok("cluster.image", `The images of all pods in ${name} are there.`),
-    ok("cluster.pod", `All ${String(serving)} pods in ${name} are ready.`),
+    ok("cluster.pod", `Every pod in ${name} is ready (${String(serving)}).`),
   ];
 }
 

@@ -1,7 +1,7 @@
 /** The doctor's judgements of a cluster: facts in, findings out. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import type { Finding } from "../../../cli/doctor/findings.ts";
+import { FINDING_IDS, type Finding } from "../../../cli/doctor/findings.ts";
 import { judgeCluster, judgeClusterNamespace, judgeTrial } from "../../../cli/doctor/kubernetes.ts";
 import type {
   ContainerFacts,
@@ -87,10 +87,20 @@ const waitingFor = (
   pods: [{ ...POD, isReady: false, containers: [{ ...CONTAINER, waiting: { reason, message }, ...more }] }],
 });
 
-test("a namespace that is well has no faults, and nothing that was not looked at", () => {
+test("a cluster that is well has no faults, and everything is looked at", () => {
+  const findings = [
+    ...judgeCluster({ reached: { ok: true, ms: 3 }, clockOffsetMs: 0, namespaces: [WELL] }),
+    ...judgeClusterNamespace(WELL),
+    judgeTrial({ tried: true, from: "vu-0 in vu", to: "enforcer-x in dynamos", isOpen: false }),
+  ];
   assert.deepEqual(
-    judgeClusterNamespace(WELL).filter(({ level }) => level !== "ok"),
+    findings.filter(({ level }) => level !== "ok"),
     [],
+  );
+  // That there is no part at all is said only then.
+  assert.deepEqual(
+    new Set(findings.map(({ id }) => id)),
+    new Set(FINDING_IDS.filter((id) => id.startsWith("cluster.") && id !== "cluster.parts")),
   );
 });
 
