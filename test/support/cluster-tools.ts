@@ -40,15 +40,19 @@ export function runProgram(
   return new Promise((resolve, reject) => {
     const child = spawn(program, parameters, {
       stdio: ["pipe", "pipe", "pipe"],
-      timeout: timeoutMs,
-      killSignal: "SIGKILL",
       env: { ...process.env, ...environment },
     });
+    // Not spawn's own: that one would keep this process until its end where the program is not there at all.
+    const limit = setTimeout(() => child.kill("SIGKILL"), timeoutMs);
     let [stdout, stderr] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-    child.once("error", reject);
+    child.once("error", (error) => {
+      clearTimeout(limit);
+      reject(error);
+    });
     child.once("close", (code, signal) => {
+      clearTimeout(limit);
       resolve({ code, stdout, stderr: signal === null ? stderr : `${stderr}\n${program} was ended by ${signal}` });
     });
     // A program that has ended already does not read: its exit code says why.
