@@ -37,6 +37,7 @@ RUN npm prune --omit=dev --ignore-scripts \
   && cd node_modules \
   && rm -rf .bin .package-lock.json .cache @types \
     better-sqlite3/deps better-sqlite3/src better-sqlite3/binding.gyp \
+  && find dejavu-fonts-ttf/ttf -type f ! -name 'DejaVuSans.ttf' ! -name 'DejaVuSans-Bold.ttf' -delete \
   && find better-sqlite3/build -type f ! -path '*/Release/better_sqlite3.node' -delete \
   && find . -path '*/@opentelemetry/*/build/*' -prune -type d \( -name esm -o -name esnext \) -exec rm -rf {} + \
   && find . -type f \( -name '*.map' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' -o -name '*.md' -o -name '*.markdown' \
@@ -52,8 +53,18 @@ RUN npm run --silent build \
   && find dist -depth -type d -empty -delete \
   && printf '#!/bin/sh\nexec node /app/dist/cli/main.js "$@"\n' >/usr/local/bin/dynamos && chmod 0755 /usr/local/bin/dynamos
 
-FROM ${NODE_IMAGE}
-ENV NODE_ENV=production HOME=/tmp
+# The base without what only builds use: package managers of Node.js, headers, caches, texts (copyrights stay).
+FROM ${NODE_IMAGE} AS runtime
+RUN rm -rf /usr/local/include /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack \
+    /usr/local/bin/yarn /usr/local/bin/yarnpkg /opt/yarn-* /root/.npm /tmp/* \
+    /var/cache/apt /var/cache/debconf /var/lib/apt/lists /var/log/* /usr/share/locale /usr/share/man /usr/share/info /usr/share/lintian \
+  && mkdir -p /var/cache/apt/archives/partial /var/lib/apt/lists/partial \
+  && find /usr/share/doc -type f ! -name copyright -delete && find /usr/share/doc -depth -type d -empty -delete
+
+# As one layer, since a layer that deletes makes nothing smaller.
+FROM scratch
+COPY --from=runtime / /
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin NODE_ENV=production HOME=/tmp
 WORKDIR /app
 # In the order of how seldom they change.
 COPY --from=production /app/node_modules ./node_modules
