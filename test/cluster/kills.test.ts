@@ -4,11 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { describe, test, type TestContext } from "node:test";
+import { onlineKeys } from "../../lib/knowledge/keys.ts";
 import { assertNoChainLeft, runningChainPod } from "../support/cluster-chains.ts";
+import { withStore } from "../support/cluster-credentials.ts";
 import { clusterInstallation, waitUntilWhole } from "../support/cluster-installation.ts";
 import { endContainer, killPod, podsOf } from "../support/cluster-pods.ts";
 import { askUntilAnswered, rowsOf, slowRequest } from "../support/cluster-questions.ts";
-import { noCluster } from "../support/cluster-tools.ts";
+import { kubectlJson, noCluster } from "../support/cluster-tools.ts";
 
 /** Some seconds of work, so that what is killed is killed in the middle of it. */
 const STEPS = 12_000_000;
@@ -38,12 +40,12 @@ else {
       await survives(t, (pod) => killPod(VU, pod));
     });
 
-    test("the agent's pod", async (t) => {
-      await survives(t, async () => killPod(VU, await onlyPod(VU, "dynamos-agent")));
+    test("the pod of the agent that runs the chain", async (t) => {
+      await survives(t, async (chain) => killPod(VU, await agentOf(chain)));
     });
 
-    test("the agent's messaging sidecar, alone", async (t) => {
-      await survives(t, async () => endContainer(VU, await onlyPod(VU, "dynamos-agent"), "messaging"));
+    test("that agent's messaging sidecar, alone", async (t) => {
+      await survives(t, async (chain) => endContainer(VU, await agentOf(chain), "messaging"));
     });
 
     test("an orchestrator's pod", async (t) => {
@@ -72,6 +74,23 @@ else {
       await assertNoChainLeft(installation, "VU", "UVA", "SURF");
     });
   });
+
+  /** VU has two agents: a chain's Job says which instance started it, and that one's record in which pod it is. */
+  async function agentOf(chainPod: string): Promise<string> {
+    const run = chainPod.slice(0, chainPod.lastIndexOf("-"));
+    const job = await kubectlJson<{ readonly metadata: { readonly annotations: Readonly<Record<string, string>> } }>([
+      ...["get", "job", run, "-n", VU],
+    ]);
+    const labels = JSON.parse(job.metadata.annotations["dynamos.labels"] ?? "{}") as Readonly<Record<string, string>>;
+    const key = onlineKeys.key({ party: "VU", instanceId: labels["dynamos.instance"] ?? "" });
+    let pod: string | undefined;
+    await withStore(installation, "VU", async (store) => {
+      const { instanceUrl } = ((await store.get(key))?.value ?? {}) as { readonly instanceUrl?: string };
+      pod = /^http:\/\/([^.]+)\./.exec(instanceUrl ?? "")?.[1];
+    });
+    assert.ok(pod !== undefined, `no record of the agent that runs ${run}`);
+    return pod;
+  }
 
   /** The first pod of a part. */
   async function onlyPod(namespace: string, name: string): Promise<string> {
