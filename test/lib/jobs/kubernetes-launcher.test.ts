@@ -34,10 +34,20 @@ function launch(folder: string, ...command: readonly string[]): Launched {
 }
 
 function killGroup(pid: number | undefined): void {
+  signal(-Number(pid), "SIGKILL");
+}
+
+function isAlive(pid: number): boolean {
+  return signal(pid, 0);
+}
+
+/** Whether there was somebody to take it. */
+function signal(pid: number, name: "SIGKILL" | 0): boolean {
   try {
-    process.kill(-Number(pid), "SIGKILL");
+    return process.kill(pid, name);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    return false;
   }
 }
 
@@ -48,8 +58,9 @@ test("a program that failed ends the launcher with its code", async () => {
 });
 
 test("a program that is done lets the launcher wait for the others, until it is told to end", async () => {
-  const launched = launch(await temporaryFolder(), ...node('process.on("SIGTERM", () => {}); console.log("done")'));
-  await eventually(() => launched.output().includes("done"));
+  const launched = launch(await temporaryFolder(), ...node("console.log(process.pid)"));
+  await eventually(() => launched.output().includes("\n"));
+  await eventually(() => !isAlive(Number(launched.output())));
   launched.process.kill("SIGTERM");
   assert.equal(await launched.exit, 0);
 });
