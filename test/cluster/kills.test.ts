@@ -24,7 +24,7 @@ else {
   const VU = namespaceOf("VU");
 
   /** Kills while VU's chain runs, and looks at the answer. */
-  const survives = async (t: TestContext, kill: (chainPod: string) => Promise<void>): Promise<void> => {
+  const survives = async (t: TestContext, kill: (chainPod: string) => Promise<void>): Promise<readonly string[]> => {
     await waitUntilWhole(installation);
     const answer = askUntilAnswered(client, slowRequest(STEPS, ["VU"]));
     answer.catch(() => undefined);
@@ -33,6 +33,7 @@ else {
     assert.deepEqual(rowsOf(given), [{ steps: STEPS }]);
     await assertNoChainLeft(installation, "VU");
     t.diagnostic(`repeated because of: ${failures.join(", ") || "nothing, it went unnoticed"}`);
+    return failures;
   };
 
   describe("a question is answered right, once, though one kills", () => {
@@ -48,8 +49,12 @@ else {
       await survives(t, async (chain) => endContainer(VU, await agentOf(chain), "messaging"));
     });
 
-    test("an orchestrator's pod", async (t) => {
-      await survives(t, async () => killPod(core, await onlyPod(core, "dynamos-orchestrator")));
+    test("the pods of all orchestrators", async (t) => {
+      const failures = await survives(t, async () => {
+        for (const { name } of await podsOf(core, "app.kubernetes.io/name=dynamos-orchestrator"))
+          await killPod(core, name);
+      });
+      assert.ok(failures.length > 0, "whoever answered is gone, and nobody noticed");
     });
 
     test("RabbitMQ's pod", async (t) => {
