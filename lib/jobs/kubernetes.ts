@@ -387,6 +387,7 @@ class KubernetesJobRunner implements JobRunner {
       for (let step = 0; step < 3 && this.#needsHelp(entry); step++) await this.#help(entry);
     } catch (error) {
       if (this.#closed.signal.aborted) return;
+      this.#setTimer(entry, clock.now() + FAILED_LOOK_MS);
       throw error;
     } finally {
       this.#attended.delete(entry);
@@ -410,7 +411,13 @@ class KubernetesJobRunner implements JobRunner {
     }
     if (this.#needsKill(entry, this.#decide(entry))) {
       this.#killed.add(entry);
-      await this.#ender.kill(entry);
+      try {
+        await this.#ender.kill(entry);
+      } catch (error) {
+        // The next look tries again.
+        this.#killed.delete(entry);
+        throw error;
+      }
     }
   }
 
@@ -435,12 +442,16 @@ class KubernetesJobRunner implements JobRunner {
     const { clock } = this.#dependencies;
     const { job, pod } = entry.seen;
     const deletion = pod?.metadata.deletionTimestamp;
-    return Math.min(
+    const nowMs = clock.now();
+    const limits = [
       deadlineOf(job),
       // What keeps it from starting has limits of its own.
-      hasRun ? Number.POSITIVE_INFINITY : clock.now() + START_LOOK_MS,
-      deletion === undefined ? Number.POSITIVE_INFINITY : Date.parse(deletion) + UNREACHABLE_LOOK_MS,
-    );
+      ...(hasRun ? [] : [nowMs + START_LOOK_MS]),
+      ...(deletion === undefined ? [] : [Date.parse(deletion) + UNREACHABLE_LOOK_MS]),
+    ];
+    // What is past has been dealt with, or waits for Kubernetes.
+    const due = limits.filter((limit) => limit > nowMs);
+    return due.length === 0 ? undefined : Math.min(...due);
   }
 
   #setTimer(entry: JobEntry, atMs: number | undefined): void {
@@ -449,9 +460,8 @@ class KubernetesJobRunner implements JobRunner {
     if (set?.atMs === atMs) return;
     set?.abort.abort();
     this.#timers.delete(entry);
-    const leftMs = (atMs ?? 0) - clock.now();
-    // What is past has been dealt with, or waits for Kubernetes.
-    if (atMs === undefined || leftMs < 0 || this.#closed.signal.aborted) return;
+    if (atMs === undefined || this.#closed.signal.aborted) return;
+    const leftMs = atMs - clock.now();
     const abort = new AbortController();
     this.#timers.set(entry, { atMs, abort });
     clock.sleep(Math.min(leftMs + 1, MAX_TIMER_MS), abort.signal).then(
@@ -481,6 +491,8 @@ class KubernetesJobRunner implements JobRunner {
   }
 }
 
+/** After a step that Kubernetes refused or did not answer. */
+const FAILED_LOOK_MS = 5_000;
 /** Between two looks at a job that has not started. */
 const START_LOOK_MS = 1_000;
 /** A pod whose node does not answer counts as dead then; see `kubernetes-status.ts`. */
