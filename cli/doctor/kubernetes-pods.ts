@@ -138,8 +138,9 @@ function judgeWorkload(
   { name: namespace, pods, warnings }: NamespaceFacts,
   workload: WorkloadFacts,
 ): readonly Finding[] {
-  const { kind, name, wanted, ready } = workload;
-  const own = pods.filter((pod) => pod.name.startsWith(`${name}-`));
+  const { kind, name, part, wanted, ready } = workload;
+  // By its name alone, a pod of the policy enforcer's Deployment would be one of the orchestrator's.
+  const own = pods.filter((pod) => pod.part === part && pod.name.startsWith(`${name}-`));
   if (ready >= wanted || own.length >= wanted) return [];
   const told = warnings.seen ? warnings.value.find((each) => isAbout(each, workload)) : undefined;
   const found = `${kind} ${name} in ${namespace} has ${String(own.length)} of ${String(wanted)} pods${said(told?.message ?? "")}`;

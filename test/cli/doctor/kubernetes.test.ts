@@ -205,6 +205,22 @@ describe("a pod", () => {
       onlyFault(facts, "cluster.pod", /StatefulSet vu.*0 of 1 pods.*forbidden/, fix);
     });
   }
+
+  test("that was never made is told also where another workload's pods have names that begin alike", () => {
+    const workloads = [
+      { ...AGENT, name: "orchestrator", part: "dynamos-orchestrator", ready: 0, needs: [], claims: [] },
+      {
+        ...AGENT,
+        kind: "Deployment",
+        name: "orchestrator-policy-enforcer",
+        part: "dynamos-policy-enforcer",
+        needs: [],
+        claims: [],
+      },
+    ] as const;
+    const pods = [{ ...POD, name: "orchestrator-policy-enforcer-5c4-x2x", part: "dynamos-policy-enforcer" }];
+    onlyFault({ workloads, pods }, "cluster.pod", /StatefulSet orchestrator .*0 of 1 pods/, /./);
+  });
 });
 
 describe("Secrets", () => {
