@@ -12,14 +12,17 @@ const MAX_MESSAGE_CHARACTERS = 1_000;
 export function endingEvent(job: JobObject, namespace: string, cause: Cause, nowMs: number): unknown {
   const error = failureOfCause(cause, []);
   const container = containerOf(cause);
+  // What never ran wrote nothing.
   const where =
-    container === undefined ? "" : ` See: kubectl logs -n ${namespace} job/${job.metadata.name} -c ${container}`;
+    container === undefined || cause.kind === "startFailed"
+      ? ""
+      : ` See: kubectl logs -n ${namespace} job/${job.metadata.name} -c ${container}`;
   const time = new Date(nowMs).toISOString();
   const message = `${error?.message ?? "The chain's work is done."} (${error?.code ?? "succeeded"})`;
   return {
     apiVersion: "v1",
     kind: "Event",
-    metadata: { name: `${job.metadata.name.slice(0, 50)}.${randomUUID().slice(0, 8)}`, namespace },
+    metadata: { name: `${job.metadata.name}.${randomUUID().slice(0, 8)}`, namespace },
     type: cause.kind === "succeeded" || cause.kind === "stopped" ? "Normal" : "Warning",
     reason: REASONS[cause.kind],
     message: `${message.slice(0, MAX_MESSAGE_CHARACTERS - where.length)}${where}`,
