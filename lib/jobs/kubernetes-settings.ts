@@ -38,7 +38,7 @@ export const KubernetesJobSettings = Type.Object(
     requests: Type.Composite([Quantities], { default: {}, additionalProperties: false }),
     limits: Type.Object({ cpu: Type.Optional(Quantity) }, { default: {}, additionalProperties: false }),
     sidecarLimits: Type.Composite([Quantities], { default: {}, additionalProperties: false }),
-    scratch: Type.String({ pattern: QUANTITY.source, default: "1Gi", description: "of each container's /tmp" }),
+    scratch: Type.String({ pattern: QUANTITY.source, default: "10Gi", description: "of each container's /tmp" }),
     runAsUser: Type.Integer({ minimum: 1, default: 10_001 }),
     startTimeoutMs: Type.Integer({ minimum: 1_000, default: 60_000 }),
     stopGraceSeconds: Type.Integer({ minimum: 1, maximum: 300, default: 5 }),
