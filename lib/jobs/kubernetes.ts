@@ -5,7 +5,7 @@
  *   what keeps the native sidecar from running twice. `kubernetes-quantity.ts`: Kubernetes' numbers.
  * - `kubernetes-status.ts`: what a Job's and a pod's states mean; `kubernetes-faults.ts`: what keeps pods from starting, and takes
  *   them away; `kubernetes-ending.ts`: the first cause, as it is written down and told. All pure.
- * - `kubernetes-api.ts`: calls. `kubernetes-reflector.ts`: watches that resume. `kubernetes-store.ts`: what is known.
+ * - `kubernetes-api.ts`: calls. `kubernetes-creation.ts`: making a Job, once. `kubernetes-reflector.ts`: watches that resume. `kubernetes-store.ts`: what is known.
  *   `kubernetes-objects.ts`: the objects' members that are read.
  * - `kubernetes-ender.ts`: ending jobs. `kubernetes-events.ts`: what operators see. `kubernetes-logs.ts`: containers' output.
  *
@@ -18,7 +18,8 @@ import { AppError, toAppError, toFailure, type Failure } from "../errors.ts";
 import { FAILURE_LOG_LINES, hasEnded } from "./job-ending.ts";
 import { checkJobSpec, isDnsLabel } from "./job-spec-check.ts";
 import type { JobRunner, JobSpec, JobStatus, ListedJob, LogLine } from "./job-runner.ts";
-import { ApiRefusal, KubernetesApi } from "./kubernetes-api.ts";
+import { KubernetesApi } from "./kubernetes-api.ts";
+import { alreadyExists, controllerOf, postJob, readIfThere } from "./kubernetes-creation.ts";
 import { JobEnder } from "./kubernetes-ender.ts";
 import { containerOf, failureOfCause, type Cause } from "./kubernetes-ending.ts";
 import { containerLog, podLogs } from "./kubernetes-logs.ts";
@@ -26,7 +27,6 @@ import {
   CHAIN_LABELS,
   LABELS_ANNOTATION,
   makeManifest,
-  START_ANNOTATION,
   STEWARD_LABEL,
   type OwnerReference,
 } from "./kubernetes-manifest.ts";
@@ -55,8 +55,6 @@ const FOREIGN_MS = 3_000;
 const ENDING_LIMIT_MS = 60_000;
 /** Longest wait of a timer in Node: 24.8 days. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
-const START_ATTEMPTS = 4;
-const FIRST_PAUSE_MS = 100;
 
 /**
  * Opens the runner: lists what the steward's runners have started before, and watches it from then on.
@@ -77,18 +75,6 @@ export async function openKubernetesJobRunner(options: KubernetesJobRunnerOption
     api.close();
     throw error;
   }
-}
-
-async function controllerOf(
-  api: KubernetesApi,
-  namespace: string,
-  podName: string,
-): Promise<OwnerReference | undefined> {
-  const pod = await api.call<PodObject>({ method: "GET", path: `/api/v1/namespaces/${namespace}/pods/${podName}` });
-  const owner = pod.metadata.ownerReferences?.find(({ controller }) => controller === true);
-  if (owner === undefined) return undefined;
-  const { apiVersion, kind, name, uid } = owner;
-  return { apiVersion, kind, name, uid };
 }
 
 interface RunnerDependencies extends KubernetesJobRunnerOptions {
@@ -253,7 +239,7 @@ class KubernetesJobRunner implements JobRunner {
   }
 
   async #create(spec: JobSpec): Promise<void> {
-    const { settings, clock, owner } = this.#dependencies;
+    const { api, namespace, settings, clock, owner } = this.#dependencies;
     const nowMs = clock.now();
     const ending: Cause | undefined =
       spec.deadlineMs <= nowMs ? { kind: "deadline", deadlineMs: spec.deadlineMs } : undefined;
@@ -266,29 +252,9 @@ class KubernetesJobRunner implements JobRunner {
       ...(owner ? { owner } : {}),
       ...(ending ? { ending } : {}),
     });
-    const entry = this.#store.takeJob(await this.#post(spec.name, startId, manifest));
+    const entry = this.#store.takeJob(await postJob({ api, namespace, clock }, { name: spec.name, startId, manifest }));
     if (entry) this.#own.set(entry, nowMs);
     if (entry) this.#onChange(entry);
-  }
-
-  /** Makes the Job, once, also where the answer to an attempt was lost. */
-  async #post(name: string, startId: string, body: unknown): Promise<JobObject> {
-    const { api, namespace, clock } = this.#dependencies;
-    const path = `/apis/batch/v1/namespaces/${namespace}/jobs`;
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await api.call<JobObject>({ method: "POST", path, body });
-      } catch (thrown) {
-        const error = toAppError(thrown);
-        if (error.code === "already_exists") {
-          const job = attempt === 1 ? undefined : await this.#read<JobObject>(`${path}/${name}`);
-          if (job?.metadata.annotations?.[START_ANNOTATION] === startId) return job;
-          throw alreadyExists(name);
-        }
-        if (error.code !== "unavailable" || attempt === START_ATTEMPTS) throw asStartError(error);
-        await clock.sleep(FIRST_PAUSE_MS * 2 ** attempt * (0.5 + Math.random() / 2));
-      }
-    }
   }
 
   /** The job of this name, also one that another runner has made since the last change was heard of. */
@@ -297,20 +263,11 @@ class KubernetesJobRunner implements JobRunner {
     await this.#starting.get(name);
     const known = this.#store.get(name);
     if (known) return known;
-    const { namespace, steward } = this.#dependencies;
-    const job = await this.#read<JobObject>(`/apis/batch/v1/namespaces/${namespace}/jobs/${name}`);
+    const { api, namespace, steward } = this.#dependencies;
+    const job = await readIfThere<JobObject>(api, `/apis/batch/v1/namespaces/${namespace}/jobs/${name}`);
     const labels = job?.metadata.labels ?? {};
     const isOurs = Object.entries({ ...CHAIN_LABELS, [STEWARD_LABEL]: steward }).every(([k, v]) => labels[k] === v);
     return job && isOurs ? this.#store.takeJob(job) : undefined;
-  }
-
-  async #read<Item>(path: string): Promise<Item | undefined> {
-    try {
-      return await this.#dependencies.api.call<Item>({ method: "GET", path });
-    } catch (error) {
-      if (error instanceof ApiRefusal && error.httpStatus === 404) return undefined;
-      throw error;
-    }
   }
 
   #decide(entry: JobEntry): Decision {
@@ -497,17 +454,6 @@ const FAILED_LOOK_MS = 5_000;
 const START_LOOK_MS = 1_000;
 /** A pod whose node does not answer counts as dead then; see `kubernetes-status.ts`. */
 const UNREACHABLE_LOOK_MS = 31_000;
-
-function alreadyExists(name: string): AppError {
-  return new AppError("already_exists", `There is a job ${name} already.`);
-}
-
-/** A full namespace is no fault of the agent's rights, though Kubernetes answers alike. */
-function asStartError(error: AppError): AppError {
-  if (error.code !== "access_refused" || !/exceeded quota/i.test(error.message)) return error;
-  const message = `The namespace's quota allows no further Job now: ${error.message}`;
-  return new AppError("job_start_failed", message, { cause: error, details: { reason: "QuotaExceeded" } });
-}
 
 function labelsOf(job: JobObject): Readonly<Record<string, string>> {
   const text = job.metadata.annotations?.[LABELS_ANNOTATION];
