@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { assertNoChainLeft } from "../support/cluster-chains.ts";
 import { clusterInstallation } from "../support/cluster-installation.ts";
 import { podsOf } from "../support/cluster-pods.ts";
-import { askUntilAnswered, salaryRequest } from "../support/cluster-questions.ts";
+import { askUntilAnswered, NEEDS_NEW_KEY, salaryRequest } from "../support/cluster-questions.ts";
 import { installAgent, installOrchestrator } from "../support/cluster-releases.ts";
 import { noCluster } from "../support/cluster-tools.ts";
 
@@ -36,7 +36,12 @@ else {
       [],
       "every pod is a new one",
     );
-    assert.ok(load.answered >= ANALYSTS, "nothing was asked meanwhile");
+    assert.ok(load.answered >= 2 * ANALYSTS, "a question began and ended while pods were replaced");
+    assert.deepEqual(
+      load.failures.filter((failure) => NEEDS_NEW_KEY.has(failure)),
+      [],
+      "a question was lost: it had to be asked anew, under another key",
+    );
     await assertNoChainLeft(installation, "VU", "UVA");
   });
 

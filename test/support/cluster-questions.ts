@@ -10,8 +10,8 @@ import { slowQuery } from "./running-chains.ts";
 const LIMIT_MS = 120_000;
 const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 2_000;
-/** The same key gives no other outcome of these: what broke off is not begun again, and a job that is gone needs an approval. */
-const NEEDS_NEW_KEY = new Set(["stream_interrupted", "already_exists", "job_unknown"]);
+/** Codes of failures that are for good under their key: the same key gives no other outcome of these: what broke off is not begun again, and a job that is gone needs an approval. */
+export const NEEDS_NEW_KEY: ReadonlySet<string> = new Set(["stream_interrupted", "already_exists", "job_unknown"]);
 
 /** An answer, and what came before it. */
 export interface RepeatedAnswer {
