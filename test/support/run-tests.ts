@@ -100,16 +100,16 @@ async function runOnCluster(): Promise<void> {
   try {
     const last = ofCluster.filter((file) => LAST_ON_CLUSTER.test(file));
     const others = ofCluster.filter((file) => !last.includes(file));
-    await Promise.all([
-      runOneByOne(
-        cluster,
-        others.filter((file) => !ALONE_ON_CLUSTER.test(file)),
-      ),
-      runOneByOne(
-        cluster,
-        others.filter((file) => ALONE_ON_CLUSTER.test(file)),
-      ),
-    ]);
+    // Whoever is free takes the next; the longest come last by their names, and so are begun first.
+    const alone = others.filter((file) => ALONE_ON_CLUSTER.test(file)).reverse();
+    const runAlone = async (): Promise<void> => {
+      for (let file = alone.shift(); file !== undefined; file = alone.shift()) await runOneByOne(cluster, [file]);
+    };
+    const runShared = runOneByOne(
+      cluster,
+      others.filter((file) => !ALONE_ON_CLUSTER.test(file)),
+    );
+    await Promise.all([runShared.then(runAlone), runAlone()]);
     await runOneByOne(cluster, last);
   } finally {
     failed.push(...(await cluster.end()));
