@@ -12,7 +12,7 @@ import type { Agreement } from "../lib/model/agreement.ts";
 import type { DataSet } from "../lib/model/dataset.ts";
 import type { User } from "../lib/model/names.ts";
 import { processesWith } from "../test/support/leaks.ts";
-import { describeBackends, openTestBackends, type TestBackends } from "../test/support/backends.ts";
+import { openTestBackends, type TestBackends } from "../test/support/backends.ts";
 
 /** A running exchange with its client. */
 export interface BenchExchange {
@@ -30,7 +30,6 @@ export async function startBenchExchange(
 ): Promise<BenchExchange> {
   const stateFolder = await mkdtemp(join(tmpdir(), "dynamos-bench-"));
   const backends = await openTestBackends(stateFolder);
-  console.error(`On ${describeBackends(backends.choice)}.`);
   const { storeUrl, busUrl } = backends;
   const { sidecar } = backends.choice;
   const exchange = await startExchange({

@@ -12,10 +12,15 @@ export interface CommandResult {
 
 /** Runs `dynamos …`, and kills it after a minute. */
 export function dynamos(...args: readonly string[]): Promise<CommandResult> {
+  return runProgram("dist/cli/main.js", args, 60_000);
+}
+
+/** Runs a built program of the package, and kills it after a time. */
+export function runProgram(path: string, args: readonly string[], timeoutMs: number): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [join(packageRoot, "dist/cli/main.js"), ...args], {
+    const child = spawn(process.execPath, [join(packageRoot, path), ...args], {
       stdio: ["ignore", "pipe", "pipe"],
-      timeout: 60_000,
+      timeout: timeoutMs,
       killSignal: "SIGKILL",
     });
     let [stdout, stderr] = ["", ""];
