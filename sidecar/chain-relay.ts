@@ -17,6 +17,7 @@ import { runQueue } from "../lib/bus/queues.ts";
 import type { Clock } from "../lib/clock.ts";
 import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import type { RpcClient } from "../lib/rpc/client.ts";
+import { sendFrames } from "../lib/rpc/frame-sending.ts";
 import { fromFailureMessage, FrameWriter, toFailureMessage } from "../lib/rpc/frames.ts";
 import {
   MicroserviceService,
@@ -256,7 +257,7 @@ export class ChainRelay {
   /** Calls the first microservice. */
   #send(frames: AsyncIterable<Frame>, run: RunRequest, trace: TraceContext): void {
     const options = { signal: this.#failing.signal, deadlineMs: Number(run.deadlineMs), trace };
-    const call = this.#options.first.stream(MicroserviceService.method.process, frames, options).then(
+    const call = sendFrames(this.#options.first, MicroserviceService.method.process, frames, options).then(
       () => undefined,
       (error: unknown) => void this.#fail(toAppError(error)),
     );

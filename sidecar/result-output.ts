@@ -2,7 +2,9 @@
 import { create } from "@bufbuild/protobuf";
 import type { MessageBus } from "../lib/bus/message-bus.ts";
 import type { Clock } from "../lib/clock.ts";
+import { PAYING_RATIO } from "../lib/rpc/chunk-compression.ts";
 import { CreditGate } from "../lib/rpc/credits.ts";
+import { FrameRecoder } from "../lib/rpc/frame-recoding.ts";
 import { StreamCheck, takesCredit } from "../lib/rpc/frames.ts";
 import type { RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { StartSchema, type End, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
@@ -25,6 +27,7 @@ export interface ResultOutputOptions {
 export class ResultOutput {
   readonly #options: ResultOutputOptions;
   readonly #credits: CreditGate;
+  readonly #recoder = new FrameRecoder(PAYING_RATIO.bus);
   #isHandingOn = false;
 
   constructor(options: ResultOutputOptions) {
@@ -49,7 +52,7 @@ export class ResultOutput {
     let end: End | undefined;
     for await (const frame of frames) {
       if (!check.check(frame)) continue;
-      await this.#publish(frame, trace, signal);
+      await this.#publish(this.#recoder.recode(frame, true), trace, signal);
       if (frame.body.case === "end") end = frame.body.value;
     }
     if (end === undefined) throw check.brokenOff(run.steward);

@@ -43,6 +43,8 @@ export interface CallOptions {
   readonly trace?: TraceContext | undefined;
   /** How long the other side may take to start listening; default: the client's limit. */
   readonly connectLimitMs?: number;
+  /** Told the other side's initial metadata, once, when they come. Of streams. */
+  readonly onMetadata?: (metadata: Metadata) => void;
 }
 
 /** A method of one kind with its message types. */
@@ -121,6 +123,7 @@ export class RpcClient {
       grpcOptions(options),
       (error, answer) => call.settle(error, answer),
     );
+    if (options.onMetadata !== undefined) call.writable.once("metadata", options.onMetadata);
     const onAbort = (): void => call.abort(toAppError(signal?.reason));
     signal?.addEventListener("abort", onAbort, { once: true });
     if (signal?.aborted) onAbort();

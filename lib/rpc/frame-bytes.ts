@@ -9,17 +9,16 @@ import { ChunkSchema, FrameSchema, type Frame } from "./gen/dynamos/v1/stream_pb
 const LENGTH_DELIMITED = 2;
 const CHUNK_TAG = (FrameSchema.field.chunk.number << 3) | LENGTH_DELIMITED;
 const DATA_TAG = (ChunkSchema.field.data.number << 3) | LENGTH_DELIMITED;
-const MORE = Buffer.of(ChunkSchema.field.more.number << 3, 1);
 const NOTHING = Buffer.alloc(0);
 
 /** The same message as `toBinary(FrameSchema, frame)`. */
 export function frameBytes(frame: Frame): Uint8Array {
   if (frame.body.case !== "chunk" || frame.body.value.data.byteLength === 0) return toBinary(FrameSchema, frame);
-  const { data, more } = frame.body.value;
+  const { data, ...others } = frame.body.value;
   const { provider, requestId, attempt, sequence } = frame;
   const head = toBinary(FrameSchema, create(FrameSchema, { provider, requestId, attempt, sequence }));
   const dataLength = varint(data.byteLength);
-  const rest = more ? MORE : NOTHING;
+  const rest = toBinary(ChunkSchema, { ...others, data: NOTHING });
   const chunkLength = varint(1 + dataLength.byteLength + data.byteLength + rest.byteLength);
   return Buffer.concat([head, Buffer.of(CHUNK_TAG), chunkLength, Buffer.of(DATA_TAG), dataLength, data, rest]);
 }

@@ -7,11 +7,12 @@
  * - {@link StreamCheck} proves at the end that a stream is whole;
  * - {@link FrameReader} puts the pieces together again.
  *
- * `record-batches.ts` reads and writes the Arrow inside.
+ * `record-batches.ts` reads and writes the Arrow inside; `frame-recoding.ts` compresses chunks on their way.
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { crc32 } from "node:zlib";
 import { AppError, fromFailure, toFailure } from "../errors.ts";
+import { chunkContent } from "./chunk-compression.ts";
 import {
   FailureSchema,
   FrameSchema,
@@ -22,7 +23,7 @@ import {
   type StartSchema,
 } from "./gen/dynamos/v1/stream_pb.ts";
 
-/** Bytes of one chunk or attachment frame: a fair size on loopback gRPC, and far below a bus message's limit. */
+/** Bytes of one chunk or attachment frame, also before compression: a fair size on loopback gRPC, and far below a bus message's limit. */
 export const CHUNK_BYTES = 256 * 1024;
 
 /** Default limit of a reassembled batch or attachment: what one reader may hold at a time. */
@@ -233,7 +234,8 @@ export class FrameReader {
    * Takes the next frame.
    *
    * @returns the part that it completes, if it does.
-   * @throws AppError as {@link StreamCheck.check}, and `batch_too_large` beyond the limit.
+   * @throws AppError as {@link StreamCheck.check}, `batch_too_large` beyond the limit, and `data_invalid` for a compressed chunk
+   * that is not what it says.
    */
   accept(frame: Frame): StreamPart | undefined {
     if (!this.#check.check(frame)) return undefined;
@@ -242,7 +244,8 @@ export class FrameReader {
       case "start":
         return { kind: "start", start: body.value, identity: identityOf(frame) };
       case "chunk": {
-        const bytes = this.#joined(body.value);
+        const { more } = body.value;
+        const bytes = this.#joined({ data: chunkContent(body.value, CHUNK_BYTES), more });
         return bytes && { kind: "batch", bytes };
       }
       case "attachment": {

@@ -5,6 +5,7 @@
  * transport takes it. HTTP/2 flow control carries it to the other side.
  */
 import { create, type DescMessage, type DescService } from "@bufbuild/protobuf";
+import { Metadata } from "@grpc/grpc-js";
 import type {
   handleBidiStreamingCall,
   handleClientStreamingCall,
@@ -18,6 +19,8 @@ import type {
 } from "@grpc/grpc-js";
 import type { Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
+import { ACCEPT_COMPRESSION, DEFLATE_RAW } from "./chunk-compression.ts";
+import { FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
 import { parseTraceContext } from "../telemetry/trace-context.ts";
 import {
   methodDefinition,
@@ -67,7 +70,7 @@ export function addMethod(
       );
     case "client_streaming":
       return register(
-        clientStreaming(handler as ClientStreamingHandler<DescMessage, DescMessage>, method.output, clock),
+        clientStreaming(handler as ClientStreamingHandler<DescMessage, DescMessage>, method, clock),
         "clientStream",
       );
     case "bidi_streaming":
@@ -94,10 +97,11 @@ function unary(
 
 function clientStreaming(
   handler: ClientStreamingHandler<DescMessage, DescMessage>,
-  output: DescMessage,
+  { input, output }: DescService["methods"][number],
   clock: Clock,
 ): handleClientStreamingCall<never, never> {
   return (call, callback) => {
+    if (input.typeName === FrameSchema.typeName) call.sendMetadata(acceptedCompression());
     const { context, answered } = watch(call, clock, (reason) => call.destroy(reason));
     handler(requestsOf(call), context).then(
       (answer) => {
@@ -174,6 +178,13 @@ function drained(call: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> 
     signal.addEventListener("abort", done);
     if (signal.aborted) done();
   });
+}
+
+/** Said at once, so that it is known before the first chunk (`frame-sending.ts`). */
+function acceptedCompression(): Metadata {
+  const metadata = new Metadata();
+  metadata.set(ACCEPT_COMPRESSION, DEFLATE_RAW);
+  return metadata;
 }
 
 /** A call's context; its signal is aborted, and `onGone` told why, when the caller goes away before the answer. */

@@ -13,6 +13,7 @@ import type { MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
 import type { Grant } from "../../lib/model/grant.ts";
 import type { RpcClient } from "../../lib/rpc/client.ts";
 import { fromRequestMessage } from "../../lib/rpc/data-request.ts";
+import { sendFrames } from "../../lib/rpc/frame-sending.ts";
 import { FrameWriter, type AttachmentContent } from "../../lib/rpc/frames.ts";
 import {
   MicroserviceService,
@@ -125,7 +126,7 @@ export class ChainRun {
   async #handOn(call: CallContext, span: TraceContext): Promise<void> {
     const { position, next } = this.#options;
     const method = position.isLast ? SidecarService.method.output : MicroserviceService.method.process;
-    await next.stream(method, this.#frames(span), {
+    await sendFrames(next, method, this.#frames(span), {
       signal: this.#cutOff.signal,
       deadlineMs: call.deadlineMs,
       trace: span,

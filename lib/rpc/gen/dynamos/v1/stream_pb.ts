@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file dynamos/v1/stream.proto.
  */
 export const file_dynamos_v1_stream: GenFile = /*@__PURE__*/
-  fileDesc("ChdkeW5hbW9zL3YxL3N0cmVhbS5wcm90bxIKZHluYW1vcy52MSKWAgoFRnJhbWUSEAoIcHJvdmlkZXIYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgdhdHRlbXB0GAMgASgNEhAKCHNlcXVlbmNlGAQgASgEEiIKBXN0YXJ0GAUgASgLMhEuZHluYW1vcy52MS5TdGFydEgAEiIKBWNodW5rGAYgASgLMhEuZHluYW1vcy52MS5DaHVua0gAEiwKCmF0dGFjaG1lbnQYByABKAsyFi5keW5hbW9zLnYxLkF0dGFjaG1lbnRIABIeCgNlbmQYCCABKAsyDy5keW5hbW9zLnYxLkVuZEgAEiYKB2ZhaWx1cmUYCSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIAEIGCgRib2R5IpYBCgVTdGFydBIUCgxhcnJvd19zY2hlbWEYASABKAwSDgoGZ3JhbnRzGAIgAygJEigKB3JlcXVlc3QYAyABKAsyFy5keW5hbW9zLnYxLkRhdGFSZXF1ZXN0EhQKDGNyZWRpdF9xdWV1ZRgEIAEoCRITCgt0cmFjZXBhcmVudBgFIAEoCRISCgp0cmFjZXN0YXRlGAYgASgJIt4CCgtEYXRhUmVxdWVzdBIMCgR0eXBlGAEgASgJEg0KBXF1ZXJ5GAIgASgJEhEKCWFsZ29yaXRobRgDIAEoCRJIChFhbGdvcml0aG1fY29sdW1ucxgEIAMoCzItLmR5bmFtb3MudjEuRGF0YVJlcXVlc3QuQWxnb3JpdGhtQ29sdW1uc0VudHJ5EiEKGWFsZ29yaXRobV9wYXJhbWV0ZXJzX2pzb24YBSABKAkSEgoKZ3JhcGhfanNvbhgGIAEoCRI1CgdvcHRpb25zGAcgAygLMiQuZHluYW1vcy52MS5EYXRhUmVxdWVzdC5PcHRpb25zRW50cnkaNwoVQWxnb3JpdGhtQ29sdW1uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCDoCOAEiIwoFQ2h1bmsSDAoEZGF0YRgBIAEoDBIMCgRtb3JlGAIgASgIIkoKCkF0dGFjaG1lbnQSDAoEbmFtZRgBIAEoCRISCgptZWRpYV90eXBlGAIgASgJEgwKBGRhdGEYAyABKAwSDAoEbW9yZRgEIAEoCCJKCgNFbmQSDAoEcm93cxgBIAEoBBIPCgdiYXRjaGVzGAIgASgEEhAKCGNoZWNrc3VtGAMgASgHEhIKCm5vdGVzX2pzb24YBCABKAkiXwoHRmFpbHVyZRIMCgRjb2RlGAEgASgJEg0KBXBhcnR5GAIgASgJEhEKCXJldHJ5YWJsZRgDIAEoCBIOCgZkZXRhaWwYBCABKAkSFAoMZGV0YWlsc19qc29uGAUgASgJYgZwcm90bzM");
+  fileDesc("ChdkeW5hbW9zL3YxL3N0cmVhbS5wcm90bxIKZHluYW1vcy52MSKWAgoFRnJhbWUSEAoIcHJvdmlkZXIYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgdhdHRlbXB0GAMgASgNEhAKCHNlcXVlbmNlGAQgASgEEiIKBXN0YXJ0GAUgASgLMhEuZHluYW1vcy52MS5TdGFydEgAEiIKBWNodW5rGAYgASgLMhEuZHluYW1vcy52MS5DaHVua0gAEiwKCmF0dGFjaG1lbnQYByABKAsyFi5keW5hbW9zLnYxLkF0dGFjaG1lbnRIABIeCgNlbmQYCCABKAsyDy5keW5hbW9zLnYxLkVuZEgAEiYKB2ZhaWx1cmUYCSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIAEIGCgRib2R5IpYBCgVTdGFydBIUCgxhcnJvd19zY2hlbWEYASABKAwSDgoGZ3JhbnRzGAIgAygJEigKB3JlcXVlc3QYAyABKAsyFy5keW5hbW9zLnYxLkRhdGFSZXF1ZXN0EhQKDGNyZWRpdF9xdWV1ZRgEIAEoCRITCgt0cmFjZXBhcmVudBgFIAEoCRISCgp0cmFjZXN0YXRlGAYgASgJIt4CCgtEYXRhUmVxdWVzdBIMCgR0eXBlGAEgASgJEg0KBXF1ZXJ5GAIgASgJEhEKCWFsZ29yaXRobRgDIAEoCRJIChFhbGdvcml0aG1fY29sdW1ucxgEIAMoCzItLmR5bmFtb3MudjEuRGF0YVJlcXVlc3QuQWxnb3JpdGhtQ29sdW1uc0VudHJ5EiEKGWFsZ29yaXRobV9wYXJhbWV0ZXJzX2pzb24YBSABKAkSEgoKZ3JhcGhfanNvbhgGIAEoCRI1CgdvcHRpb25zGAcgAygLMiQuZHluYW1vcy52MS5EYXRhUmVxdWVzdC5PcHRpb25zRW50cnkaNwoVQWxnb3JpdGhtQ29sdW1uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCDoCOAEiVAoFQ2h1bmsSDAoEZGF0YRgBIAEoDBIMCgRtb3JlGAIgASgIEhMKC2NvbXByZXNzaW9uGAMgASgJEhoKEnVuY29tcHJlc3NlZF9ieXRlcxgEIAEoDSJKCgpBdHRhY2htZW50EgwKBG5hbWUYASABKAkSEgoKbWVkaWFfdHlwZRgCIAEoCRIMCgRkYXRhGAMgASgMEgwKBG1vcmUYBCABKAgiSgoDRW5kEgwKBHJvd3MYASABKAQSDwoHYmF0Y2hlcxgCIAEoBBIQCghjaGVja3N1bRgDIAEoBxISCgpub3Rlc19qc29uGAQgASgJIl8KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRINCgVwYXJ0eRgCIAEoCRIRCglyZXRyeWFibGUYAyABKAgSDgoGZGV0YWlsGAQgASgJEhQKDGRldGFpbHNfanNvbhgFIAEoCWIGcHJvdG8z");
 
 /**
  * One frame of a stream.
@@ -205,12 +205,14 @@ export const DataRequestSchema: GenMessage<DataRequest> = /*@__PURE__*/
   messageDesc(file_dynamos_v1_stream, 2);
 
 /**
- * Bytes of one record batch in Arrow IPC stream format (dictionary batches included).
+ * Bytes of one record batch in Arrow IPC stream format: the batches of its dictionaries, whole each time, then the batch.
  *
  * @generated from message dynamos.v1.Chunk
  */
 export type Chunk = Message<"dynamos.v1.Chunk"> & {
   /**
+   * At most 256 KiB, as they are here and as they come out of `compression`.
+   *
    * @generated from field: bytes data = 1;
    */
   data: Uint8Array;
@@ -221,6 +223,21 @@ export type Chunk = Message<"dynamos.v1.Chunk"> & {
    * @generated from field: bool more = 2;
    */
   more: boolean;
+
+  /**
+   * How `data` is compressed: empty (as it is), or `deflate-raw` (RFC 1951), each chunk by itself. On gRPC only for a receiver
+   * whose initial metadata has it in `dynamos-accept-compression`.
+   *
+   * @generated from field: string compression = 3;
+   */
+  compression: string;
+
+  /**
+   * Bytes that come out; 0 where `data` is as it is.
+   *
+   * @generated from field: uint32 uncompressed_bytes = 4;
+   */
+  uncompressedBytes: number;
 };
 
 /**
@@ -281,7 +298,7 @@ export type End = Message<"dynamos.v1.End"> & {
   batches: bigint;
 
   /**
-   * CRC-32 (as in gzip) over the data of all chunks in order.
+   * CRC-32 (as in gzip) over the data of all chunks in order, compressed ones as they are in their frames.
    *
    * @generated from field: fixed32 checksum = 3;
    */
