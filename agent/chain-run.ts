@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { generateChain } from "../lib/chain/chain.ts";
 import { signGrant } from "../lib/grants.ts";
 import { algorithmNames, checkOptions, isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
+import type { CompositionRequest } from "../lib/model/composition.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import type { Microservice } from "../lib/model/microservice.ts";
 import { makeRunName, makeRunNonce } from "../lib/model/names.ts";
@@ -10,13 +11,13 @@ import { optionalServiceKeys } from "../lib/model/request-type.ts";
 import { toRequestMessage } from "../lib/rpc/data-request.ts";
 import { RunRequestSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { AppError } from "../lib/errors.ts";
-import { runReplyQueue } from "../lib/bus/queues.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
 import { noRawRows } from "./authorization.ts";
+import { makeChainShape, makeJobSpec, type ChainShape } from "./chains/chain-shape.ts";
+import { ColdChain } from "./chains/cold-chain.ts";
 import type { AgentContext } from "./context.ts";
 import { holdGrantedData, NO_DATA, type DataLocations } from "./granted-data.ts";
-import { makeJobSpec } from "./job-spec.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { packageProgram } from "./programs.ts";
 import { withAttempts } from "./runs/attempts.ts";
@@ -63,7 +64,9 @@ async function* runPrepared(
   const needsData = chain.some(({ needs }) => needs?.includes("data"));
   const data = needsData ? await holdGrantedData(context, allowed.grant, signal) : NO_DATA;
   try {
-    yield* runAttempts(context, allowed, chain, data.locations, signal);
+    const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
+    const prepared = { shape: shapeOf(context, allowed.job.composition, chain), data: data.locations, signedGrant };
+    yield* runAttempts(context, allowed, prepared, signal);
   } catch (error) {
     throw error instanceof AppError ? error.withParty(context.steward) : error;
   } finally {
@@ -71,47 +74,24 @@ async function* runPrepared(
   }
 }
 
+/** What all attempts share. */
+interface PreparedRequest {
+  readonly shape: ChainShape;
+  readonly data: DataLocations;
+  readonly signedGrant: string;
+}
+
 async function* runAttempts(
   context: AgentContext,
   allowed: AllowedRequest,
-  chain: readonly Microservice[],
-  dataLocations: DataLocations,
+  prepared: PreparedRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
-  const { job, requestId } = allowed;
-  const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
+  const { requestId } = allowed;
   yield* withAttempts(
     context.steward,
     allowed.firstAttempt,
-    (attempt) => {
-      const runName = makeRunName(job.composition.local_job_name, requestId, attempt, makeRunNonce());
-      const spec = makeJobSpec({
-        runName,
-        steward: context.steward,
-        instance: context.instance,
-        composition: job.composition,
-        chain,
-        deadlineMs: allowed.grant.deadlineMs,
-        memoryLimitMiB: context.settings.DYNAMOS_MEMORY_LIMIT_MIB,
-        programOf: packageProgram,
-        microserviceEnvironment: (microservice) => microserviceEnvironment(context, microservice, dataLocations),
-        sidecarEnvironment: sidecarEnvironment(context, runName, allowed.credits),
-      });
-      const request = runRequest(context, allowed, { runName, attempt, signedGrant });
-      const services = chain.map(({ name }) => name);
-      context.logger.info({ dataRequest: requestId, attempt, services }, "a chain starts");
-      const { onQueueReady } = allowed;
-      return execute(
-        context,
-        {
-          spec,
-          request,
-          trace: allowed.trace,
-          ...(onQueueReady === undefined ? {} : { onQueueReady: (queue) => onQueueReady(queue, attempt) }),
-        },
-        signal,
-      );
-    },
+    (attempt) => runAttempt(context, allowed, prepared, attempt, signal),
     signal,
     (failed, nextAttempt) => {
       context.metrics.chainRetries.add(1, { code: failed.code });
@@ -120,6 +100,33 @@ async function* runAttempts(
         "trying again",
       );
     },
+  );
+}
+
+function runAttempt(
+  context: AgentContext,
+  allowed: AllowedRequest,
+  prepared: PreparedRequest,
+  attempt: number,
+  signal: AbortSignal,
+): AsyncIterable<ExecutionEvent> {
+  const { job, requestId, grant, onQueueReady, trace } = allowed;
+  const { shape } = prepared;
+  const name = makeRunName(job.composition.local_job_name, requestId, attempt, makeRunNonce());
+  const { instance } = context;
+  const chain = new ColdChain(context, makeJobSpec(shape, { name, instance, deadlineMs: grant.deadlineMs }));
+  const request = runRequest(context, allowed, prepared, { attempt, replyQueue: chain.replyQueue });
+  const services = shape.microservices.map((container) => container.name);
+  context.logger.info({ dataRequest: requestId, attempt, services, run: chain.name }, "a chain starts");
+  return execute(
+    context,
+    {
+      chain,
+      request,
+      trace,
+      ...(onQueueReady === undefined ? {} : { onQueueReady: (queue) => onQueueReady(queue, attempt) }),
+    },
+    signal,
   );
 }
 
@@ -168,18 +175,26 @@ async function chainOf(context: AgentContext, allowed: AllowedRequest): Promise<
   });
 }
 
-/** What a microservice gets beyond its place in the chain: where data and keys are only if its metadata say that it needs them. */
-function microserviceEnvironment(
-  context: AgentContext,
-  { needs = [] }: Microservice,
-  dataLocations: DataLocations,
-): Record<string, string> {
+/** The shape of this party's chain for a composition. */
+function shapeOf(context: AgentContext, composition: CompositionRequest, chain: readonly Microservice[]): ChainShape {
+  return makeChainShape({
+    steward: context.steward,
+    composition,
+    chain,
+    memoryLimitMiB: context.settings.DYNAMOS_MEMORY_LIMIT_MIB,
+    programOf: packageProgram,
+    microserviceEnvironment: (microservice) => microserviceEnvironment(context, microservice),
+    sidecarEnvironment: sidecarEnvironment(context),
+  });
+}
+
+/** What a microservice gets beyond its place in the chain: what belongs to data and keys only if its metadata say that it needs them. */
+function microserviceEnvironment(context: AgentContext, { needs = [] }: Microservice): Record<string, string> {
   const { settings, keys } = context;
   return {
     DYNAMOS_GRANT_JWKS: JSON.stringify({ keys: [keys.publicGrantKey] }),
     ...(needs.includes("data")
       ? {
-          DYNAMOS_DATA: JSON.stringify(dataLocations),
           DYNAMOS_WORLD_FOLDER: context.data.worldFolder,
           DYNAMOS_QUERY_TIME_LIMIT_MS: String(settings.DYNAMOS_QUERY_TIME_LIMIT_MS),
           DYNAMOS_QUERY_MAX_ROWS: String(settings.DYNAMOS_QUERY_MAX_ROWS),
@@ -193,12 +208,13 @@ function microserviceEnvironment(
   };
 }
 
-function sidecarEnvironment(context: AgentContext, runName: string, credits: number): Record<string, string> {
+/** Of a request only its credits could be fewer: the sidecar makes room for the most, and hears of them with the request. */
+function sidecarEnvironment(context: AgentContext): Record<string, string> {
+  const { settings } = context;
   return {
-    DYNAMOS_BUS: context.settings.DYNAMOS_CHAIN_BUS ?? context.settings.DYNAMOS_BUS,
-    DYNAMOS_RUN_NAME: runName,
-    DYNAMOS_CREDITS: String(credits),
-    DYNAMOS_STALL_TIMEOUT_MS: String(context.settings.DYNAMOS_STALL_TIMEOUT_MS),
+    DYNAMOS_BUS: settings.DYNAMOS_CHAIN_BUS ?? settings.DYNAMOS_BUS,
+    DYNAMOS_CREDITS: String(settings.DYNAMOS_CREDITS),
+    DYNAMOS_STALL_TIMEOUT_MS: String(settings.DYNAMOS_STALL_TIMEOUT_MS),
     ...common(context),
   };
 }
@@ -210,23 +226,24 @@ function common({ settings, telemetryEnvironment }: AgentContext): Record<string
 function runRequest(
   context: AgentContext,
   allowed: AllowedRequest,
-  run: { readonly runName: string; readonly attempt: number; readonly signedGrant: string },
+  { signedGrant, data }: PreparedRequest,
+  { attempt, replyQueue }: { readonly attempt: number; readonly replyQueue: string },
 ): RunRequest {
   const { composition } = allowed.job;
-  const reply = runReplyQueue(run.runName);
   return create(RunRequestSchema, {
     requestId: allowed.requestId,
-    attempt: run.attempt,
+    attempt,
     steward: context.steward,
     jobName: composition.job_name,
     request: toRequestMessage(allowed.request),
-    grant: run.signedGrant,
-    returnAddress: allowed.returnAddress ?? reply,
-    reportAddress: reply,
+    grant: signedGrant,
+    returnAddress: allowed.returnAddress ?? replyQueue,
+    reportAddress: replyQueue,
     dataProviders: composition.role === "computeProvider" ? composition.data_providers : [],
     deadlineMs: BigInt(allowed.grant.deadlineMs),
     credits: allowed.credits,
     allowPartial: isOptionOn(allowed.request.options, "allowPartial"),
+    data,
     ...allowed.trace,
   });
 }

@@ -4,7 +4,7 @@ import type { Grant } from "../lib/model/grant.ts";
 import type { AgentContext } from "./context.ts";
 import type { HeldDataSet } from "./data-sources.ts";
 
-/** Where granted data are, as `DYNAMOS_DATA` tells it to sql-query: by data set. */
+/** Where granted data are, as the chain's first microservice is told: by data set. */
 export type DataLocations = Readonly<Record<string, { readonly path: string; readonly contentHash: string }>>;
 
 /** Data that stay where they are until they are released. */

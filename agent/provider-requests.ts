@@ -8,7 +8,7 @@ import type { Delivery, Settlement } from "../lib/bus/message-bus.ts";
 import { reply } from "../lib/bus/rpc.ts";
 import { AppError, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { ProviderDataRequest, type CompositionAcknowledgement } from "../lib/messages.ts";
-import { isRunOf, makeLocalJobName } from "../lib/model/names.ts";
+import { isRunOf } from "../lib/model/names.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import { authenticate, evaluateGrant, findJob } from "./authorization.ts";
 import { algorithmsOf, runChain } from "./chain-run.ts";
@@ -119,9 +119,10 @@ async function allow(context: AgentContext, asked: ProviderDataRequest): Promise
     throw new AppError("token_invalid", "The token is for another job or user than the request.");
   }
   const job = await findJob(context, caller, asked.request.type);
-  const { role, compute_provider: third, job_name: jobName } = job.composition;
-  // Rows go to a run of this job at the plan's third party, and nowhere else.
-  const isRunThere = isRunOf(asked.returnAddress, makeLocalJobName(jobName, asked.computeProvider));
+  const { role, compute_provider: third } = job.composition;
+  // Rows go to a run at the plan's third party, and nowhere else. Which of its runs the name need not tell: it may have been made
+  // before the job was, and a run takes no frames of another's request.
+  const isRunThere = isRunOf(asked.returnAddress, asked.computeProvider);
   if (role !== "dataProvider" || third !== asked.computeProvider || !isRunThere) {
     throw new AppError(
       "forbidden",

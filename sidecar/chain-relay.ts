@@ -307,9 +307,9 @@ export class ChainRelay {
 
 /** What a chain gets that reads data itself: the question, and no rows. */
 async function* questionFrames(run: RunRequest, trace: TraceContext): AsyncGenerator<Frame> {
-  const { steward, requestId, attempt, grant, request } = run;
+  const { steward, requestId, attempt, grant, request, data } = run;
   const writer = new FrameWriter({ provider: steward, requestId, attempt });
-  yield writer.start({ grants: [grant], ...(request === undefined ? {} : { request }), ...traceHeaders(trace) });
+  yield writer.start({ grants: [grant], data, ...(request === undefined ? {} : { request }), ...traceHeaders(trace) });
   yield writer.end();
 }
 

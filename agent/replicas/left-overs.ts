@@ -5,7 +5,7 @@
 import { instanceControlQueue, instanceReplyQueue, runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
 import type { MessageBus } from "../../lib/bus/message-bus.ts";
 import type { JobRunner } from "../../lib/jobs/job-runner.ts";
-import { INSTANCE_LABEL } from "../job-spec.ts";
+import { INSTANCE_LABEL } from "../chains/chain-shape.ts";
 import type { Siblings } from "./siblings.ts";
 
 /** Where to look. */

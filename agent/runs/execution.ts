@@ -1,30 +1,28 @@
 /**
- * One attempt at a data request (decision 1: an execution): its own run queue and reply queue, its own job. Whatever
- * happens, at the end both queues are gone, and the job is ended, for which nobody waits.
+ * One attempt at a data request (decision 1: an execution), on the chain that was claimed for it. Whatever happens, at the end the
+ * chain is let go of: what still works on the attempt is ended, for which nobody waits.
  *
- * States: queues declared → job started → frames and reports come in by the reply queue → ended or failed → cleaned up. What
- * the job runner says counts only where the sidecar itself has no word left: a sidecar that was killed reports nothing.
+ * States: begun → frames and reports come in by the reply queue → ended or failed → cleaned up. What the job runner says counts only
+ * where the sidecar itself has no word left: a sidecar that was killed reports nothing.
  */
 import { randomUUID } from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
-import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
-import { runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
+import type { Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
-import type { JobRunner, JobSpec } from "../../lib/jobs/job-runner.ts";
 import { CreditReturn } from "../../lib/rpc/credits.ts";
 import { fromFailureMessage, takesCredit } from "../../lib/rpc/frames.ts";
 import {
   CreditSchema,
   RunReportSchema,
-  RunRequestSchema,
   type RunReport,
   type RunRequest,
 } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type End, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
-import { traceHeaders, type TraceContext } from "../../lib/telemetry/trace-context.ts";
+import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
+import type { ChainReceiver, ClaimedChain } from "../chains/claimed-chain.ts";
 
 /** After the job has ended by itself, its last messages may take this long to arrive. */
 const LAST_WORDS_MS = 10_000;
@@ -48,18 +46,18 @@ const LAST_STEPS_OF_FAILED_MS = 2_000;
 /** What an execution works with. */
 export interface ExecutionDependencies {
   readonly bus: MessageBus;
-  readonly runner: JobRunner;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
 /** One attempt to run. */
 export interface ExecutionPlan {
-  readonly spec: JobSpec;
+  /** Nobody else's, and not begun. */
+  readonly chain: ClaimedChain;
   readonly request: RunRequest;
   readonly trace: TraceContext;
-  /** Called once the run queue stands: a third party now asks its data providers. */
-  readonly onQueueReady?: (runQueueName: string) => Promise<void>;
+  /** See `ChainBeginning`. */
+  readonly onQueueReady?: (queue: string) => Promise<void>;
 }
 
 /** What comes out of an execution, in order. */
@@ -77,40 +75,23 @@ export type ExecutionEvent =
  * @throws AppError what made it fail; `retryable` says whether another attempt may help.
  */
 export async function* execute(
-  { bus, runner, clock, logger }: ExecutionDependencies,
+  dependencies: ExecutionDependencies,
   plan: ExecutionPlan,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
-  signal.throwIfAborted();
-  const name = plan.spec.name;
-  const input = runQueue(name);
-  const reply = runReplyQueue(name);
-  const inbox = new Inbox(plan.request);
-  let consumer: Consumer | undefined;
+  const { clock, logger } = dependencies;
+  const { chain, request, trace, onQueueReady } = plan;
+  const inbox = new Inbox(request);
   const ending = new AbortController();
   let lastStepsMs = 0;
   let verdict: Promise<AppError | undefined> | undefined;
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
   try {
-    await bus.declareQueue(input, { kind: "run" });
-    await bus.declareQueue(reply, { kind: "run" });
-    consumer = await bus.consume(reply, (delivery) => inbox.take(delivery), {
-      // Credits bound the chunks; some room is for reports, Start and End.
-      prefetch: plan.request.credits + 8,
-      onLost: (error) => inbox.fail(new AppError("unavailable", "The run's reply queue was lost.", { cause: error })),
-    });
-    await bus.publish(input, {
-      type: MESSAGE_TYPES.sqlDataRequest,
-      body: toBinary(RunRequestSchema, plan.request),
-      replyTo: reply,
-      headers: traceHeaders(plan.trace),
-      expiresAtMs: plan.spec.deadlineMs,
-    });
-    await plan.onQueueReady?.(input);
-    await runner.start(plan.spec);
-    verdict = watchJob({ bus, runner, clock, logger }, name, inbox, ending.signal);
-    for await (const event of events(inbox, bus, plan)) {
+    signal.throwIfAborted();
+    await chain.begin({ request, trace, receiver: inbox, ...(onQueueReady === undefined ? {} : { onQueueReady }) });
+    verdict = watchJob(dependencies, plan, inbox, ending.signal);
+    for await (const event of events(inbox, dependencies.bus, plan)) {
       // With its last frame a reader has what it wants, and may ask for no more.
       const isLast = event.kind === "ended" || (event.kind === "frame" && event.frame.body.case === "end");
       if (isLast) lastStepsMs = LAST_STEPS_MS;
@@ -124,24 +105,8 @@ export async function* execute(
     ending.abort();
     inbox.close();
     // On a cluster a pod takes seconds to end: nobody waits for it. An agent that stops ends what is left by closing the runner.
-    void cleanUp(logger, [() => endJob(runner, name, lastStepsMs)]);
-    await cleanUp(logger, [async () => consumer?.close(), () => bus.deleteQueue(input), () => bus.deleteQueue(reply)]);
-  }
-}
-
-/** Ends the job, after it has had some time to end by itself. */
-async function endJob(runner: JobRunner, name: string, lastStepsMs: number): Promise<void> {
-  if (lastStepsMs > 0) await endOfItself(runner, name, AbortSignal.timeout(lastStepsMs));
-  await runner.end(name);
-}
-
-/** Waits until the job has ended by itself, or the signal is aborted. */
-async function endOfItself(runner: JobRunner, name: string, signal: AbortSignal): Promise<void> {
-  try {
-    for await (const { phase } of runner.watch(name, signal)) if (phase === "succeeded" || phase === "failed") return;
-  } catch (error) {
-    // A job that was never started has no end; one that takes too long is ended.
-    if (!signal.aborted && toAppError(error).code !== "not_found") throw error;
+    void cleanUp(logger, () => chain.end(lastStepsMs));
+    await cleanUp(logger, () => chain.close());
   }
 }
 
@@ -202,16 +167,16 @@ async function exactCause(
  * job fail.
  */
 async function watchJob(
-  { bus, runner, clock, logger }: ExecutionDependencies,
-  name: string,
+  dependencies: ExecutionDependencies,
+  plan: ExecutionPlan,
   inbox: Inbox,
   signal: AbortSignal,
 ): Promise<AppError | undefined> {
   try {
-    for await (const { phase, failure } of runner.watch(name, signal)) {
+    for await (const { name, phase, failure } of plan.chain.watch(signal)) {
       if (phase !== "failed" && phase !== "succeeded") continue;
-      const error = failure && jobError(name, failure, logger);
-      void failAfterLastWords({ bus, clock, logger }, name, inbox, error, signal);
+      const error = failure && jobError(name, failure, dependencies.logger);
+      void failAfterLastWords(dependencies, plan, inbox, error, signal);
       return error;
     }
   } catch (error) {
@@ -222,14 +187,14 @@ async function watchJob(
 }
 
 async function failAfterLastWords(
-  dependencies: Pick<ExecutionDependencies, "bus" | "clock" | "logger">,
-  name: string,
+  dependencies: ExecutionDependencies,
+  plan: ExecutionPlan,
   inbox: Inbox,
   error: AppError | undefined,
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    await lastWords(dependencies, runReplyQueue(name), inbox, signal);
+    await lastWords(dependencies, plan, inbox, signal);
     inbox.fail(error ?? new AppError("job_failed", "The job ended without a result."));
   } catch (thrown) {
     if (!signal.aborted) inbox.fail(toAppError(thrown));
@@ -250,8 +215,8 @@ function jobError(name: string, failure: Failure, logger: Logger): AppError {
  * The consumer's prefetch has room for it whatever the reader does. Where the bus is away, what the runner knows is all there is.
  */
 async function lastWords(
-  { bus, clock, logger }: Pick<ExecutionDependencies, "bus" | "clock" | "logger">,
-  reply: string,
+  { bus, clock, logger }: ExecutionDependencies,
+  { chain, request: { requestId, attempt } }: ExecutionPlan,
   inbox: Inbox,
   signal: AbortSignal,
 ): Promise<void> {
@@ -261,7 +226,8 @@ async function lastWords(
   const over = new AbortController();
   const limit = clock.sleep(LAST_WORDS_MS, AbortSignal.any([signal, over.signal]));
   try {
-    const asked = bus.publish(reply, { type: MESSAGE_TYPES.runReport, messageId, body: new Uint8Array() });
+    const body = toBinary(RunReportSchema, create(RunReportSchema, { requestId, attempt }));
+    const asked = bus.publish(chain.replyQueue, { type: MESSAGE_TYPES.runReport, messageId, body });
     await Promise.race([Promise.all([asked, arrived]), limit]);
   } catch (error) {
     if (signal.aborted) throw error;
@@ -295,7 +261,7 @@ type InboxItem =
   | { readonly kind: "report"; readonly report: RunReport; readonly settle: () => void };
 
 /** What arrived and is not settled yet: at most the consumer's prefetch. A failure comes after what arrived before it. */
-class Inbox {
+class Inbox implements ChainReceiver {
   readonly #run: Pick<RunRequest, "requestId" | "attempt">;
   readonly #waiting: InboxItem[] = [];
   readonly #unsettled = new Set<() => void>();
@@ -384,18 +350,13 @@ class Inbox {
 }
 
 /**
- * Does every step, whatever happens to the others. The run's outcome stands whatever comes of it; a step that found the bus away is
- * tried again in the background. What is left even then has an end of its own (queues expire, jobs have a deadline).
+ * Does a step of cleaning up. The run's outcome stands whatever comes of it; where the bus was away it is tried again in the
+ * background. What is left even then has an end of its own (queues expire, jobs have a deadline).
  */
-async function cleanUp(logger: Logger, steps: readonly (() => Promise<void>)[]): Promise<void> {
-  const results = await Promise.allSettled(steps.map((step) => step()));
-  for (const [index, result] of results.entries()) {
-    const step = steps[index];
-    if (result.status === "fulfilled" || step === undefined) continue;
-    const error = toAppError(result.reason);
-    if (error.code === "unavailable") void cleanUpAgain(logger, step);
-    else logger.error({ error }, NOT_CLEANED_UP);
-  }
+async function cleanUp(logger: Logger, step: () => Promise<void>): Promise<void> {
+  const error = await step().then(() => undefined, toAppError);
+  if (error?.code === "unavailable") void cleanUpAgain(logger, step);
+  else if (error !== undefined) logger.error({ error }, NOT_CLEANED_UP);
 }
 
 async function cleanUpAgain(logger: Logger, step: () => Promise<void>): Promise<void> {

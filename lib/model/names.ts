@@ -90,9 +90,9 @@ export function makeRunNonce(): string {
     .padStart(5, "0");
 }
 
-/** Whether a run is one of this local job's: its name begins as {@link makeRunName} makes it. */
-export function isRunOf(runName: string, localJobName: string): boolean {
-  return runName.startsWith(`${localJobName}-`);
+/** Whether a run is one of this party's: its name is as {@link makeRunName} makes them for its jobs. */
+export function isRunOf(runName: string, steward: string): boolean {
+  return new RegExp(`^${runNamePattern([steward])}$`).test(runName);
 }
 
 function hexHash(text: string, digits: number): string {

@@ -4,7 +4,6 @@ import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
 
 /** Names are environment variables. */
 export const SqlQuerySettings = Type.Object({
-  DYNAMOS_DATA: Type.String({ description: "JSON: data set to {path, contentHash} of its loaded file" }),
   DYNAMOS_WORLD_FOLDER: Type.String({
     description: "folder for files that hold just what a grant grants, and for sorting",
   }),

@@ -52,6 +52,7 @@ interface Opened {
   /** Signed, as they came, and checked: one's own first, each once. */
   readonly tokens: readonly string[];
   readonly grants: readonly Grant[];
+  readonly data: MicroserviceContext["data"];
 }
 
 /** See the file comment. */
@@ -160,7 +161,7 @@ export class ChainRun {
     for (const input of open) input.grantedBy(this.#grantOf(input, grants));
     const request = open[0]?.start?.request;
     if (request === undefined) throw new AppError("bad_request", "The stream carries no question.");
-    return { request, tokens, grants };
+    return { request, tokens, grants, data: open[0]?.start?.data ?? {} };
   }
 
   /** An input of the joiner must bring its provider's own grant; any other, this party's. */
@@ -170,7 +171,7 @@ export class ChainRun {
     return grant;
   }
 
-  #context(requestId: string, { request, grants }: Opened): MicroserviceContext {
+  #context(requestId: string, { request, grants, data }: Opened): MicroserviceContext {
     const { position, logger, loadSettings } = this.#options;
     return {
       requestId,
@@ -178,6 +179,7 @@ export class ChainRun {
       grant: firstOf(grants),
       grants,
       minimumGroupSize: Math.max(...grants.map((grant) => grant.minimumGroupSize)),
+      data,
       position,
       signal: this.#aborting.signal,
       logger,

@@ -40,6 +40,14 @@ export type Output =
   | { readonly attachment: AttachmentContent }
   | { readonly notes: Notes };
 
+/** A granted data set as a file that this microservice can read. */
+export interface DataLocation {
+  /** A SQLite file, made by this steward's agent. */
+  readonly path: string;
+  /** Changes with its content. */
+  readonly contentHash: string;
+}
+
 /** What a handler knows. */
 export interface MicroserviceContext {
   readonly requestId: string;
@@ -51,6 +59,11 @@ export interface MicroserviceContext {
   readonly grants: readonly Grant[];
   /** The largest minimum group size of all grants: smaller groups are withheld. */
   readonly minimumGroupSize: number;
+  /**
+   * Where the granted data are, by data set. Only a chain's first microservice gets any, and only where a microservice of the
+   * chain says that it `needs` data.
+   */
+  readonly data: Readonly<Record<string, DataLocation>>;
   /** The place in the chain. */
   readonly position: MicroservicePosition;
   /** Aborted at cancel and deadline, and when an element before or after fails. Pass it to whatever waits. */

@@ -100,7 +100,7 @@ describe("a third party's own agreement", () => {
 });
 
 describe("a chain", () => {
-  test("tells each microservice what it needs, and nobody else where the data and the key are", async (t) => {
+  test("tells each microservice what it needs, and nobody else where the key is", async (t) => {
     const { ask, jobs } = await openAgentDoor(t, "VU", { role: "all" });
     await ask({ ...SUM_QUESTION, options: { anonymize: true } });
     const [job] = jobs;
@@ -110,10 +110,22 @@ describe("a chain", () => {
         Object.keys(environment).filter((key) => /^DYNAMOS_(DATA|WORLD|QUERY|ANONYMIZATION)/.test(key)).length,
       ]),
     );
-    assert.deepEqual(secrets, { "sql-query": 7, "sql-anonymize": 1, "sql-algorithm": 0 });
+    assert.deepEqual(secrets, { "sql-query": 6, "sql-anonymize": 1, "sql-algorithm": 0 });
     const containers = job === undefined ? [] : [...job.microservices, job.sidecar];
     for (const { environment } of containers) assert.equal(environment["OTEL_TRACES_SAMPLER"], "always_off");
     assert.equal(job?.sidecar.environment["DYNAMOS_CREDITS"], "8");
+  });
+
+  test("leaves nothing of itself in the environment of its chain", async (t) => {
+    const { ask, jobs } = await openAgentDoor(t, "VU", { role: "all" });
+    await ask(SUM_QUESTION);
+    await ask(SUM_QUESTION);
+    const [first, second] = jobs.map(({ microservices, sidecar, chain }) => {
+      const { DYNAMOS_RUN_NAME: _itsOwnName, ...environment } = sidecar.environment;
+      return { chain, environments: [...microservices.map((container) => container.environment), environment] };
+    });
+    assert.deepEqual(second, first);
+    assert.doesNotMatch(JSON.stringify(first), /analyst|numbers|contentHash/);
   });
 
   test("of a request type with the name of every object's own has no services forced by accident", async (t) => {

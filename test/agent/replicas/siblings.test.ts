@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { describe, test, type TestContext } from "node:test";
-import { INSTANCE_LABEL } from "../../../agent/job-spec.ts";
+import { INSTANCE_LABEL } from "../../../agent/chains/chain-shape.ts";
 import { EndRunsHearing, endRunsEverywhere } from "../../../agent/replicas/end-runs.ts";
 import { removeInstanceQueues, removeLeftOvers } from "../../../agent/replicas/left-overs.ts";
 import { Siblings } from "../../../agent/replicas/siblings.ts";

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { create, toBinary } from "@bufbuild/protobuf";
+import { ColdChain } from "../../../agent/chains/cold-chain.ts";
 import { execute } from "../../../agent/runs/execution.ts";
 import type { MessageBus } from "../../../lib/bus/message-bus.ts";
 import { openMessageBus } from "../../../lib/bus/open.ts";
@@ -52,8 +53,8 @@ test("the queues of a run that ended while the bus was away are removed when it 
   } as unknown as JobRunner;
   const request = create(RunRequestSchema, { requestId: "a request", attempt: 1, credits: 2 });
   const events = execute(
-    { bus: breaking, runner, clock: systemClock, logger },
-    { spec: SPEC, request, trace: newTraceContext() },
+    { bus: breaking, clock: systemClock, logger },
+    { chain: new ColdChain({ bus: breaking, runner }, SPEC), request, trace: newTraceContext() },
     new AbortController().signal,
   );
   await assert.rejects(events.next(), { code: "job_start_failed" });
@@ -84,8 +85,8 @@ test("an answer does not wait for its job's end; the job is ended once it has ha
   const ids = { requestId: "a request", attempt: 1 };
   const request = create(RunRequestSchema, { ...ids, credits: 2, returnAddress: "elsewhere", reportAddress: reply });
   const events = execute(
-    { bus, runner, clock: systemClock, logger },
-    { spec: SPEC, request, trace: newTraceContext() },
+    { bus, clock: systemClock, logger },
+    { chain: new ColdChain({ bus, runner }, SPEC), request, trace: newTraceContext() },
     new AbortController().signal,
   );
   const first = events.next();
@@ -123,8 +124,8 @@ test("where the sidecar knows only that a part is gone, the failure is what the 
   const ids = { requestId: "a request", attempt: 1 };
   const request = create(RunRequestSchema, { ...ids, credits: 2, returnAddress: "elsewhere", reportAddress: reply });
   const events = execute(
-    { bus, runner, clock: systemClock, logger },
-    { spec: SPEC, request, trace: newTraceContext() },
+    { bus, clock: systemClock, logger },
+    { chain: new ColdChain({ bus, runner }, SPEC), request, trace: newTraceContext() },
     new AbortController().signal,
   );
   const first = events.next();

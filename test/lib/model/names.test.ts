@@ -58,8 +58,9 @@ describe("run names", () => {
       makeLocalJobName("anna-0123abcd", steward),
     ) as [string, string];
     assert.notEqual(left, right);
-    assert.equal(isRunOf(makeRunName(left, requests[0], 1, "aaaaa"), left), true);
-    assert.equal(isRunOf(makeRunName(right, requests[0], 1, "aaaaa"), left), false);
-    assert.equal(isRunOf(makeRunName(`${left}x`, requests[0], 1, "aaaaa"), left), false);
+    assert.equal(isRunOf(makeRunName(left, requests[0], 1, "aaaaa"), "UniversityMedicalCentreNorth"), true);
+    assert.equal(isRunOf(makeRunName(right, requests[0], 1, "aaaaa"), "UniversityMedicalCentreNorth"), false);
+    assert.equal(isRunOf(`${makeRunName(left, requests[0], 1, "aaaaa")}-reply`, "UniversityMedicalCentreNorth"), false);
+    assert.equal(isRunOf("someQueue-in", "UniversityMedicalCentreNorth"), false);
   });
 });

@@ -6,7 +6,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { DataRequest, End, Failure } from "./stream_pb.ts";
+import type { DataLocation, DataRequest, End, Failure } from "./stream_pb.ts";
 import { file_dynamos_v1_stream } from "./stream_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file dynamos/v1/run.proto.
  */
 export const file_dynamos_v1_run: GenFile = /*@__PURE__*/
-  fileDesc("ChRkeW5hbW9zL3YxL3J1bi5wcm90bxIKZHluYW1vcy52MSK7AgoKUnVuUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDwoHc3Rld2FyZBgDIAEoCRIQCghqb2JfbmFtZRgEIAEoCRIoCgdyZXF1ZXN0GAUgASgLMhcuZHluYW1vcy52MS5EYXRhUmVxdWVzdBINCgVncmFudBgGIAEoCRIWCg5yZXR1cm5fYWRkcmVzcxgHIAEoCRIWCg5yZXBvcnRfYWRkcmVzcxgIIAEoCRIWCg5kYXRhX3Byb3ZpZGVycxgJIAMoCRITCgtkZWFkbGluZV9tcxgKIAEoBBIPCgdjcmVkaXRzGAsgASgNEhUKDWFsbG93X3BhcnRpYWwYDCABKAgSEwoLdHJhY2VwYXJlbnQYDSABKAkSEgoKdHJhY2VzdGF0ZRgOIAEoCSKvAQoJUnVuUmVwb3J0EhIKCnJlcXVlc3RfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIrCgpoYW5kaW5nX29uGAMgASgLMhUuZHluYW1vcy52MS5IYW5kaW5nT25IABIgCgVlbmRlZBgEIAEoCzIPLmR5bmFtb3MudjEuRW5kSAASJQoGZmFpbGVkGAUgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlSABCBwoFc3RhdGUiCwoJSGFuZGluZ09uIj0KBkNyZWRpdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGY2h1bmtzGAMgASgNIkEKBkNhbmNlbBISCgpyZXF1ZXN0X2lkGAEgASgJEiMKBnJlYXNvbhgCIAEoCzITLmR5bmFtb3MudjEuRmFpbHVyZWIGcHJvdG8z", [file_dynamos_v1_stream]);
+  fileDesc("ChRkeW5hbW9zL3YxL3J1bi5wcm90bxIKZHluYW1vcy52MSKyAwoKUnVuUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDwoHc3Rld2FyZBgDIAEoCRIQCghqb2JfbmFtZRgEIAEoCRIoCgdyZXF1ZXN0GAUgASgLMhcuZHluYW1vcy52MS5EYXRhUmVxdWVzdBINCgVncmFudBgGIAEoCRIWCg5yZXR1cm5fYWRkcmVzcxgHIAEoCRIWCg5yZXBvcnRfYWRkcmVzcxgIIAEoCRIWCg5kYXRhX3Byb3ZpZGVycxgJIAMoCRITCgtkZWFkbGluZV9tcxgKIAEoBBIPCgdjcmVkaXRzGAsgASgNEhUKDWFsbG93X3BhcnRpYWwYDCABKAgSEwoLdHJhY2VwYXJlbnQYDSABKAkSEgoKdHJhY2VzdGF0ZRgOIAEoCRIuCgRkYXRhGA8gAygLMiAuZHluYW1vcy52MS5SdW5SZXF1ZXN0LkRhdGFFbnRyeRpFCglEYXRhRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhguZHluYW1vcy52MS5EYXRhTG9jYXRpb246AjgBIq8BCglSdW5SZXBvcnQSEgoKcmVxdWVzdF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEisKCmhhbmRpbmdfb24YAyABKAsyFS5keW5hbW9zLnYxLkhhbmRpbmdPbkgAEiAKBWVuZGVkGAQgASgLMg8uZHluYW1vcy52MS5FbmRIABIlCgZmYWlsZWQYBSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIAEIHCgVzdGF0ZSILCglIYW5kaW5nT24iPQoGQ3JlZGl0EhIKCnJlcXVlc3RfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIOCgZjaHVua3MYAyABKA0iQQoGQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAkSIwoGcmVhc29uGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlYgZwcm90bzM", [file_dynamos_v1_stream]);
 
 /**
  * Agent to sidecar, first message of a run queue: what to run, and where the result goes.
@@ -105,6 +105,13 @@ export type RunRequest = Message<"dynamos.v1.RunRequest"> & {
    * @generated from field: string tracestate = 14;
    */
   tracestate: string;
+
+  /**
+   * Where the granted data are, by data set; for the first microservice. Empty where the chain reads no data.
+   *
+   * @generated from field: map<string, dynamos.v1.DataLocation> data = 15;
+   */
+  data: { [key: string]: DataLocation };
 };
 
 /**

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file dynamos/v1/stream.proto.
  */
 export const file_dynamos_v1_stream: GenFile = /*@__PURE__*/
-  fileDesc("ChdkeW5hbW9zL3YxL3N0cmVhbS5wcm90bxIKZHluYW1vcy52MSKWAgoFRnJhbWUSEAoIcHJvdmlkZXIYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgdhdHRlbXB0GAMgASgNEhAKCHNlcXVlbmNlGAQgASgEEiIKBXN0YXJ0GAUgASgLMhEuZHluYW1vcy52MS5TdGFydEgAEiIKBWNodW5rGAYgASgLMhEuZHluYW1vcy52MS5DaHVua0gAEiwKCmF0dGFjaG1lbnQYByABKAsyFi5keW5hbW9zLnYxLkF0dGFjaG1lbnRIABIeCgNlbmQYCCABKAsyDy5keW5hbW9zLnYxLkVuZEgAEiYKB2ZhaWx1cmUYCSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIAEIGCgRib2R5IpYBCgVTdGFydBIUCgxhcnJvd19zY2hlbWEYASABKAwSDgoGZ3JhbnRzGAIgAygJEigKB3JlcXVlc3QYAyABKAsyFy5keW5hbW9zLnYxLkRhdGFSZXF1ZXN0EhQKDGNyZWRpdF9xdWV1ZRgEIAEoCRITCgt0cmFjZXBhcmVudBgFIAEoCRISCgp0cmFjZXN0YXRlGAYgASgJIt4CCgtEYXRhUmVxdWVzdBIMCgR0eXBlGAEgASgJEg0KBXF1ZXJ5GAIgASgJEhEKCWFsZ29yaXRobRgDIAEoCRJIChFhbGdvcml0aG1fY29sdW1ucxgEIAMoCzItLmR5bmFtb3MudjEuRGF0YVJlcXVlc3QuQWxnb3JpdGhtQ29sdW1uc0VudHJ5EiEKGWFsZ29yaXRobV9wYXJhbWV0ZXJzX2pzb24YBSABKAkSEgoKZ3JhcGhfanNvbhgGIAEoCRI1CgdvcHRpb25zGAcgAygLMiQuZHluYW1vcy52MS5EYXRhUmVxdWVzdC5PcHRpb25zRW50cnkaNwoVQWxnb3JpdGhtQ29sdW1uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLgoMT3B0aW9uc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCDoCOAEiVAoFQ2h1bmsSDAoEZGF0YRgBIAEoDBIMCgRtb3JlGAIgASgIEhMKC2NvbXByZXNzaW9uGAMgASgJEhoKEnVuY29tcHJlc3NlZF9ieXRlcxgEIAEoDSJKCgpBdHRhY2htZW50EgwKBG5hbWUYASABKAkSEgoKbWVkaWFfdHlwZRgCIAEoCRIMCgRkYXRhGAMgASgMEgwKBG1vcmUYBCABKAgiSgoDRW5kEgwKBHJvd3MYASABKAQSDwoHYmF0Y2hlcxgCIAEoBBIQCghjaGVja3N1bRgDIAEoBxISCgpub3Rlc19qc29uGAQgASgJIl8KB0ZhaWx1cmUSDAoEY29kZRgBIAEoCRINCgVwYXJ0eRgCIAEoCRIRCglyZXRyeWFibGUYAyABKAgSDgoGZGV0YWlsGAQgASgJEhQKDGRldGFpbHNfanNvbhgFIAEoCWIGcHJvdG8z");
+  fileDesc("ChdkeW5hbW9zL3YxL3N0cmVhbS5wcm90bxIKZHluYW1vcy52MSKWAgoFRnJhbWUSEAoIcHJvdmlkZXIYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCRIPCgdhdHRlbXB0GAMgASgNEhAKCHNlcXVlbmNlGAQgASgEEiIKBXN0YXJ0GAUgASgLMhEuZHluYW1vcy52MS5TdGFydEgAEiIKBWNodW5rGAYgASgLMhEuZHluYW1vcy52MS5DaHVua0gAEiwKCmF0dGFjaG1lbnQYByABKAsyFi5keW5hbW9zLnYxLkF0dGFjaG1lbnRIABIeCgNlbmQYCCABKAsyDy5keW5hbW9zLnYxLkVuZEgAEiYKB2ZhaWx1cmUYCSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIAEIGCgRib2R5IogCCgVTdGFydBIUCgxhcnJvd19zY2hlbWEYASABKAwSDgoGZ3JhbnRzGAIgAygJEigKB3JlcXVlc3QYAyABKAsyFy5keW5hbW9zLnYxLkRhdGFSZXF1ZXN0EhQKDGNyZWRpdF9xdWV1ZRgEIAEoCRITCgt0cmFjZXBhcmVudBgFIAEoCRISCgp0cmFjZXN0YXRlGAYgASgJEikKBGRhdGEYByADKAsyGy5keW5hbW9zLnYxLlN0YXJ0LkRhdGFFbnRyeRpFCglEYXRhRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhguZHluYW1vcy52MS5EYXRhTG9jYXRpb246AjgBIjIKDERhdGFMb2NhdGlvbhIMCgRwYXRoGAEgASgJEhQKDGNvbnRlbnRfaGFzaBgCIAEoCSLeAgoLRGF0YVJlcXVlc3QSDAoEdHlwZRgBIAEoCRINCgVxdWVyeRgCIAEoCRIRCglhbGdvcml0aG0YAyABKAkSSAoRYWxnb3JpdGhtX2NvbHVtbnMYBCADKAsyLS5keW5hbW9zLnYxLkRhdGFSZXF1ZXN0LkFsZ29yaXRobUNvbHVtbnNFbnRyeRIhChlhbGdvcml0aG1fcGFyYW1ldGVyc19qc29uGAUgASgJEhIKCmdyYXBoX2pzb24YBiABKAkSNQoHb3B0aW9ucxgHIAMoCzIkLmR5bmFtb3MudjEuRGF0YVJlcXVlc3QuT3B0aW9uc0VudHJ5GjcKFUFsZ29yaXRobUNvbHVtbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi4KDE9wdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAg6AjgBIlQKBUNodW5rEgwKBGRhdGEYASABKAwSDAoEbW9yZRgCIAEoCBITCgtjb21wcmVzc2lvbhgDIAEoCRIaChJ1bmNvbXByZXNzZWRfYnl0ZXMYBCABKA0iSgoKQXR0YWNobWVudBIMCgRuYW1lGAEgASgJEhIKCm1lZGlhX3R5cGUYAiABKAkSDAoEZGF0YRgDIAEoDBIMCgRtb3JlGAQgASgIIkoKA0VuZBIMCgRyb3dzGAEgASgEEg8KB2JhdGNoZXMYAiABKAQSEAoIY2hlY2tzdW0YAyABKAcSEgoKbm90ZXNfanNvbhgEIAEoCSJfCgdGYWlsdXJlEgwKBGNvZGUYASABKAkSDQoFcGFydHkYAiABKAkSEQoJcmV0cnlhYmxlGAMgASgIEg4KBmRldGFpbBgEIAEoCRIUCgxkZXRhaWxzX2pzb24YBSABKAliBnByb3RvMw");
 
 /**
  * One frame of a stream.
@@ -140,6 +140,13 @@ export type Start = Message<"dynamos.v1.Start"> & {
    * @generated from field: string tracestate = 6;
    */
   tracestate: string;
+
+  /**
+   * Where the granted data are, by data set: only from the sidecar to a first microservice that reads data. It goes no further.
+   *
+   * @generated from field: map<string, dynamos.v1.DataLocation> data = 7;
+   */
+  data: { [key: string]: DataLocation };
 };
 
 /**
@@ -148,6 +155,32 @@ export type Start = Message<"dynamos.v1.Start"> & {
  */
 export const StartSchema: GenMessage<Start> = /*@__PURE__*/
   messageDesc(file_dynamos_v1_stream, 1);
+
+/**
+ * A loaded data set, as a chain of its own steward sees it.
+ *
+ * @generated from message dynamos.v1.DataLocation
+ */
+export type DataLocation = Message<"dynamos.v1.DataLocation"> & {
+  /**
+   * A SQLite file.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string content_hash = 2;
+   */
+  contentHash: string;
+};
+
+/**
+ * Describes the message dynamos.v1.DataLocation.
+ * Use `create(DataLocationSchema)` to create a new message.
+ */
+export const DataLocationSchema: GenMessage<DataLocation> = /*@__PURE__*/
+  messageDesc(file_dynamos_v1_stream, 2);
 
 /**
  * The analyst's question as microservices see it.
@@ -202,7 +235,7 @@ export type DataRequest = Message<"dynamos.v1.DataRequest"> & {
  * Use `create(DataRequestSchema)` to create a new message.
  */
 export const DataRequestSchema: GenMessage<DataRequest> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_stream, 2);
+  messageDesc(file_dynamos_v1_stream, 3);
 
 /**
  * Bytes of one record batch in Arrow IPC stream format: the batches of its dictionaries, whole each time, then the batch.
@@ -245,7 +278,7 @@ export type Chunk = Message<"dynamos.v1.Chunk"> & {
  * Use `create(ChunkSchema)` to create a new message.
  */
 export const ChunkSchema: GenMessage<Chunk> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_stream, 3);
+  messageDesc(file_dynamos_v1_stream, 4);
 
 /**
  * A picture, a summary or another document beside the rows, in pieces.
@@ -279,7 +312,7 @@ export type Attachment = Message<"dynamos.v1.Attachment"> & {
  * Use `create(AttachmentSchema)` to create a new message.
  */
 export const AttachmentSchema: GenMessage<Attachment> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_stream, 4);
+  messageDesc(file_dynamos_v1_stream, 5);
 
 /**
  * Closes a stream that is whole.
@@ -317,7 +350,7 @@ export type End = Message<"dynamos.v1.End"> & {
  * Use `create(EndSchema)` to create a new message.
  */
 export const EndSchema: GenMessage<End> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_stream, 5);
+  messageDesc(file_dynamos_v1_stream, 6);
 
 /**
  * Closes a stream that is not whole.
@@ -364,5 +397,5 @@ export type Failure = Message<"dynamos.v1.Failure"> & {
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema: GenMessage<Failure> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_stream, 6);
+  messageDesc(file_dynamos_v1_stream, 7);
 
