@@ -13,12 +13,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
 import { CreditReturn } from "../../lib/rpc/credits.ts";
 import { fromFailureMessage, takesCredit } from "../../lib/rpc/frames.ts";
-import {
-  CreditSchema,
-  RunReportSchema,
-  type RunReport,
-  type RunRequest,
-} from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { CreditSchema, RunReportSchema, type RunReport, type RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type End, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
