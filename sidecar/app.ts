@@ -7,13 +7,21 @@ import { SidecarService } from "../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
 import { startRpcServer } from "../lib/rpc/server.ts";
 import { implement } from "../lib/rpc/service.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
-import { ChainRelay, prefetchOf } from "./chain-relay.ts";
+import { prefetchOf } from "./chain-relay.ts";
 import type { SidecarSettings } from "./config.ts";
+import { PersistentChain } from "./persistent-chain.ts";
+import { SingleRun } from "./single-run.ts";
 
-/** Starts the relay; the program stops by itself when the run is over: exit code 0 when its outcome was confirmed, else 1. */
+/** How long the runs of a persistent chain may go on after it was told to stop. */
+const DRAIN_LIMIT_MS = 25_000;
+
+/**
+ * Starts the relay. The program stops by itself: when its one run is over, with exit code 0 when the outcome was confirmed, else
+ * 1; where the chain is persistent, when it is idle or too old, with 0.
+ */
 export async function startSidecar(settings: SidecarSettings, program: ProgramContext): Promise<void> {
   const { releases, logger, signal } = program;
-  const { position, runName, credits, requestTimeoutMs, stallTimeoutMs } = settings;
+  const { position, runName, persistent, credits, requestTimeoutMs, stallTimeoutMs } = settings;
   releases.push("traces", await startTracing("sidecar", settings.tracing));
   const bus = await openMessageBus(settings.busUrl);
   releases.push("message bus", () => bus.close());
@@ -24,23 +32,25 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
   });
   releases.push("connection to the first microservice", () => first.close());
   first.connectAhead();
-  const { steward } = position;
-  const relay = new ChainRelay({
-    bus,
-    first,
-    runName,
-    steward,
-    prefetch: prefetchOf(credits, position.dataProviderCount),
-    requestTimeoutMs,
-    stallTimeoutMs,
-    logger,
-    clock: systemClock,
-  });
+  const shared = { bus, first, steward: position.steward, stallTimeoutMs, logger, clock: systemClock };
+  const prefetch = prefetchOf(credits, position.dataProviderCount);
+  const chain =
+    persistent === undefined
+      ? new SingleRun({ ...shared, runName, prefetch, requestTimeoutMs })
+      : new PersistentChain({
+          ...shared,
+          ...persistent,
+          jobName: runName,
+          prefetch: prefetch * persistent.concurrency,
+        });
   const server = await startRpcServer({
     port: position.sidecarPort,
-    implementations: [implement(SidecarService, { output: (frames, call) => relay.takeOutput(frames, call) })],
+    implementations: [implement(SidecarService, { output: (frames, call) => chain.takeOutput(frames, call) })],
   });
   releases.push("server", () => server.close());
-  signal.addEventListener("abort", () => relay.stop(), { once: true });
-  void relay.run().then((isConfirmed) => program.stop(isConfirmed ? 0 : 1));
+  signal.addEventListener("abort", () => chain.stop(), { once: true });
+  const exitCode = chain.run();
+  // A persistent chain that is told to stop lets its runs end.
+  if (persistent !== undefined) releases.push("runs", async () => void (await exitCode), DRAIN_LIMIT_MS);
+  void exitCode.then((code) => program.stop(code));
 }

@@ -1,8 +1,9 @@
 /**
  * One run, between the bus and the chain:
  *
- *     run queue ──► first microservice ──► … ──► last microservice ──► return address
+ *     messages of the run ──► first microservice ──► … ──► last microservice ──► return address
  *
+ * - `single-run.ts` and `persistent-chain.ts` bring the run's messages, from its own queue or from one that runs share;
  * - `provider-input.ts`: one data provider's stream, at a third party;
  * - `result-output.ts`: the result, under credits;
  * - `run-messages.ts`: bodies on the bus.
@@ -11,9 +12,9 @@
  * Either is reported to the report address; failures only there, because the agent decides on a retry.
  */
 import { create } from "@bufbuild/protobuf";
-import type { Consumer, Delivery, MessageBus, Settlement } from "../lib/bus/message-bus.ts";
+import type { Delivery, MessageBus, Settlement } from "../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
-import { runQueue } from "../lib/bus/queues.ts";
+import { publishToRun } from "../lib/bus/run-address.ts";
 import type { Clock } from "../lib/clock.ts";
 import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import type { RpcClient } from "../lib/rpc/client.ts";
@@ -29,7 +30,6 @@ import {
   CreditSchema,
   HandingOnSchema,
   RunReportSchema,
-  RunRequestSchema,
   type RunReport,
   type RunRequest,
 } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
@@ -48,7 +48,7 @@ const CONTROL_MESSAGES = 32;
 const CONTROL_FRAMES = 4;
 
 /**
- * Messages of the run queue in hand at a time: above what credits bound, so that a provider who waits for the joiner never
+ * Messages of one run in hand at a time: above what credits bound, so that a provider who waits for the joiner never
  * keeps another's frames, or our own credits, from coming in.
  */
 export function prefetchOf(credits: number, dataProviders: number): number {
@@ -58,52 +58,68 @@ export function prefetchOf(credits: number, dataProviders: number): number {
 /** How long the chain's calls may take to end after the result has been confirmed. */
 const CHAIN_END_LIMIT_MS = 2000;
 
-/** What a relay needs. */
-export interface ChainRelayOptions {
+/** What the runs of one sidecar share. */
+export interface RelayContext {
   readonly bus: MessageBus;
   /** The connection to the chain's first microservice. */
   readonly first: RpcClient;
-  readonly runName: string;
   /** This party. */
   readonly steward: string;
-  /** See {@link prefetchOf}. */
-  readonly prefetch: number;
-  readonly requestTimeoutMs: number;
   readonly stallTimeoutMs: number;
   readonly logger: Logger;
   readonly clock: Clock;
 }
 
-/** A run that has its request. */
-interface ActiveRun {
+/** What a relay needs. */
+export interface ChainRelayOptions extends RelayContext {
   readonly request: RunRequest;
-  readonly trace: TraceContext;
-  readonly output: ResultOutput;
-  /** By provider; empty where the chain reads data itself. */
-  readonly inputs: ReadonlyMap<string, ProviderInput>;
+  /** The message that brought the request: its headers have the trace where the request has none. */
+  readonly delivery: Pick<Delivery, "headers">;
+  /** Where this run's credits go (`lib/bus/run-address.ts`). */
+  readonly creditAddress: string;
+  /**
+   * The attempt that the frames inside the chain carry. Microservices tell runs apart by request and attempt; a chain that serves
+   * several at once numbers them, since request ids are not unique.
+   */
+  readonly attemptInside: number;
 }
 
 /** See the file comment. */
 export class ChainRelay {
   readonly #options: ChainRelayOptions;
+  readonly #trace: TraceContext;
+  readonly #output: ResultOutput;
+  /** By provider; empty where the chain reads data itself. */
+  readonly #inputs: ReadonlyMap<string, ProviderInput>;
   /** Aborted by the first failure. */
   readonly #failing = new AbortController();
   /** Aborted when the run is over, whatever its outcome. */
   readonly #over = new AbortController();
-  readonly #active: Promise<ActiveRun>;
   /** Resolves when the end has been confirmed and reported. */
   readonly #whole: Promise<void>;
   readonly #failed: Promise<never>;
   readonly #calls: Promise<void>[] = [];
-  #activate!: (run: ActiveRun) => void;
   #becomeWhole!: () => void;
-  #run: ActiveRun | undefined;
   #hasOutput = false;
   #isEndPublished = false;
 
   constructor(options: ChainRelayOptions) {
     this.#options = options;
-    this.#active = new Promise((resolve) => (this.#activate = resolve));
+    const { request, delivery, creditAddress, attemptInside, bus, stallTimeoutMs, clock } = options;
+    this.#trace =
+      parseTraceContext({ traceparent: request.traceparent, tracestate: request.tracestate }) ??
+      parseTraceContext(delivery.headers) ??
+      newTraceContext();
+    this.#output = new ResultOutput({
+      bus,
+      run: request,
+      creditAddress,
+      stallTimeoutMs,
+      clock,
+      onHandingOn: () => this.report({ case: "handingOn", value: create(HandingOnSchema) }),
+    });
+    const inside = { ...request, attempt: attemptInside };
+    this.#inputs = new Map(request.dataProviders.map((provider) => [provider, this.#input(provider, inside)]));
     this.#whole = new Promise((resolve) => (this.#becomeWhole = resolve));
     this.#failed = aborted(this.#failing.signal).then(() => {
       throw toAppError(this.#failing.signal.reason);
@@ -112,16 +128,23 @@ export class ChainRelay {
     this.#failed.catch(() => undefined);
   }
 
+  /** See {@link ChainRelayOptions.attemptInside}. */
+  get attemptInside(): number {
+    return this.#options.attemptInside;
+  }
+
+  /** Why the run failed, once it has. */
+  get failure(): AppError | undefined {
+    const { signal } = this.#failing;
+    return signal.aborted ? toAppError(signal.reason) : undefined;
+  }
+
   /** Runs to the end. Resolves with whether the outcome, good or bad, was confirmed at the report address. */
   async run(): Promise<boolean> {
-    const { bus, runName, logger } = this.#options;
-    let consumer: Consumer | undefined;
+    const { request, logger, attemptInside } = this.#options;
     try {
-      consumer = await bus.consume(runQueue(runName), (delivery) => this.#take(delivery), {
-        prefetch: this.#options.prefetch,
-        onLost: (cause) => this.#fail(new AppError("job_failed", "The run queue was lost.", { cause })),
-      });
-      await Promise.race([this.#active, this.#failed, this.#requestMissing()]);
+      void this.#watchDeadline(Number(request.deadlineMs));
+      if (this.#inputs.size === 0) this.#send(questionFrames({ ...request, attempt: attemptInside }, this.#trace));
       await this.#outcome();
       return true;
     } catch (error) {
@@ -129,8 +152,7 @@ export class ChainRelay {
       return false;
     } finally {
       this.#over.abort();
-      await Promise.all([...(this.#run?.inputs.values() ?? [])].map((input) => input.close()));
-      await consumer?.close();
+      await Promise.all([...this.#inputs.values()].map((input) => input.close()));
     }
   }
 
@@ -143,22 +165,62 @@ export class ChainRelay {
       return create(StreamReceiptSchema, { rows: end.rows, batches: end.batches });
     } catch (error) {
       const isGone = call.signal.aborted && !this.#failing.signal.aborted;
-      throw this.#fail(isGone ? lastElementGone(call.signal) : toAppError(error));
+      throw this.fail(isGone ? lastElementGone(call.signal) : toAppError(error));
     }
   }
 
-  /** The program was told to stop. */
-  stop(): void {
-    this.#fail(new AppError("job_failed", "The job was stopped."));
+  /** Takes a frame of a provider, credits or a cancel; resolves with what becomes of it, a frame's when it was handed on. */
+  async take(delivery: Delivery): Promise<Settlement> {
+    if (this.#over.signal.aborted) return "accept";
+    try {
+      switch (delivery.type) {
+        case MESSAGE_TYPES.frame:
+          return await this.#takeFrame(readBody(FrameSchema, delivery));
+        case MESSAGE_TYPES.credit:
+          this.#output.giveBack(readBody(CreditSchema, delivery).chunks);
+          return "accept";
+        case MESSAGE_TYPES.cancel:
+          this.cancel(readBody(CancelSchema, delivery).reason);
+          return "accept";
+        default:
+          this.#options.logger.warn({ type: delivery.type }, "a message of this type does not belong on a run queue");
+          return "reject";
+      }
+    } catch (error) {
+      this.fail(toAppError(error));
+      return "accept";
+    }
+  }
+
+  /** Somebody ends the run; the reason is its failure. */
+  cancel(reason: Failure | undefined): void {
+    const cancelled = new AppError("cancelled", "The request was cancelled.");
+    this.#failing.abort(reason === undefined ? cancelled : fromFailureMessage(reason));
+  }
+
+  /** The first failure is the run's; after the confirmed end there is none. */
+  fail(error: AppError): AppError {
+    const failure = error.withParty(this.#options.steward);
+    if (isUnexpected(failure)) this.#options.logger.error({ error: failure }, "the run failed here");
+    if (!this.#isEndPublished) this.#failing.abort(failure);
+    return failure;
+  }
+
+  /** Tells the agent; resolves when that is confirmed. */
+  async report(state: RunReport["state"]): Promise<void> {
+    const { requestId, attempt, reportAddress } = this.#options.request;
+    const report = outgoing(MESSAGE_TYPES.runReport, RunReportSchema, { requestId, attempt, state }, this.#trace);
+    await publishToRun(this.#options.bus, reportAddress, report);
   }
 
   async #publish(frames: AsyncIterable<Frame>, call: CallContext): Promise<End> {
-    const { request, trace, output } = await this.#active;
-    const end = await withSpan("publish result", call.trace ?? trace, { "dynamos.steward": request.steward }, (span) =>
-      output.publish(frames, span, AbortSignal.any([call.signal, this.#failing.signal])),
+    const { request } = this.#options;
+    const attributes = { "dynamos.steward": request.steward };
+    const end = await withSpan("publish result", call.trace ?? this.#trace, attributes, (span) =>
+      this.#output.publish(frames, span, AbortSignal.any([call.signal, this.#failing.signal])),
     );
     this.#isEndPublished = true;
-    await this.#report({ case: "ended", value: end });
+    await this.report({ case: "ended", value: end });
     this.#becomeWhole();
     return end;
   }
@@ -168,67 +230,16 @@ export class ChainRelay {
     try {
       await Promise.race([this.#whole, this.#failed]);
     } catch (error) {
-      await this.#report({ case: "failed", value: toFailureMessage(error) });
+      await this.report({ case: "failed", value: toFailureMessage(error) });
       return;
     }
     // The answers travel back along the chain; nothing depends on them any more.
     await Promise.race([Promise.all(this.#calls), this.#sleep(CHAIN_END_LIMIT_MS)]);
   }
 
-  async #take(delivery: Delivery): Promise<Settlement> {
-    try {
-      switch (delivery.type) {
-        case MESSAGE_TYPES.sqlDataRequest:
-          return await this.#takeRequest(readBody(RunRequestSchema, delivery), delivery);
-        case MESSAGE_TYPES.frame:
-          return await this.#takeFrame(readBody(FrameSchema, delivery));
-        case MESSAGE_TYPES.credit:
-          (await this.#activeRun())?.output.giveBack(readBody(CreditSchema, delivery).chunks);
-          return "accept";
-        case MESSAGE_TYPES.cancel:
-          this.#cancel(readBody(CancelSchema, delivery).reason);
-          return "accept";
-        default:
-          this.#options.logger.warn({ type: delivery.type }, "a message of this type does not belong on a run queue");
-          return "reject";
-      }
-    } catch (error) {
-      this.#fail(toAppError(error));
-      return "accept";
-    }
-  }
-
-  /** The first message. It is settled when the run is over. */
-  async #takeRequest(request: RunRequest, delivery: Delivery): Promise<Settlement> {
-    // The same message again; the first one is settled with the run.
-    if (this.#run !== undefined) return "accept";
-    const trace =
-      parseTraceContext({ traceparent: request.traceparent, tracestate: request.tracestate }) ??
-      parseTraceContext(delivery.headers) ??
-      newTraceContext();
-    const { bus, runName, stallTimeoutMs, clock } = this.#options;
-    const output = new ResultOutput({
-      bus,
-      run: request,
-      runQueue: runQueue(runName),
-      stallTimeoutMs,
-      clock,
-      onHandingOn: () => this.#report({ case: "handingOn", value: create(HandingOnSchema) }),
-    });
-    const inputs = new Map(request.dataProviders.map((provider) => [provider, this.#input(provider, request, trace)]));
-    this.#run = { request, trace, output, inputs };
-    this.#activate(this.#run);
-    void this.#watchDeadline(Number(request.deadlineMs));
-    if (inputs.size === 0) this.#send(questionFrames(request, trace), request, trace);
-    await aborted(this.#over.signal);
-    return "accept";
-  }
-
   async #takeFrame(frame: Frame): Promise<Settlement> {
-    const run = await this.#activeRun();
-    if (run === undefined) return "accept";
-    const input = run.inputs.get(frame.provider);
-    if (input === undefined || frame.requestId !== run.request.requestId) {
+    const input = this.#inputs.get(frame.provider);
+    if (input === undefined || frame.requestId !== this.#options.request.requestId) {
       this.#options.logger.warn({ provider: frame.provider }, "a frame of a stream that this run does not take");
       return "reject";
     }
@@ -236,63 +247,33 @@ export class ChainRelay {
     return "accept";
   }
 
-  /** The run, once its request is there; undefined when it is over before. */
-  async #activeRun(): Promise<ActiveRun | undefined> {
-    return this.#run ?? Promise.race([this.#active, aborted(this.#over.signal)]);
-  }
-
-  #input(provider: string, run: RunRequest, trace: TraceContext): ProviderInput {
+  #input(provider: string, run: RunRequest): ProviderInput {
     return new ProviderInput({
       provider,
       run,
-      send: (frames) => this.#send(frames, run, trace),
-      returnCredits: (queue, attempt, chunks) => {
+      send: (frames) => this.#send(frames),
+      returnCredits: (address, attempt, chunks) => {
         const credit = { requestId: run.requestId, attempt, chunks };
-        return this.#options.bus.publish(queue, outgoing(MESSAGE_TYPES.credit, CreditSchema, credit));
+        return publishToRun(this.#options.bus, address, outgoing(MESSAGE_TYPES.credit, CreditSchema, credit));
       },
-      onError: (error) => this.#fail(error),
+      onError: (error) => this.fail(error),
     });
   }
 
   /** Calls the first microservice. */
-  #send(frames: AsyncIterable<Frame>, run: RunRequest, trace: TraceContext): void {
-    const options = { signal: this.#failing.signal, deadlineMs: Number(run.deadlineMs), trace };
-    const call = sendFrames(this.#options.first, MicroserviceService.method.process, frames, options).then(
+  #send(frames: AsyncIterable<Frame>): void {
+    const { first, request } = this.#options;
+    const options = { signal: this.#failing.signal, deadlineMs: Number(request.deadlineMs), trace: this.#trace };
+    const call = sendFrames(first, MicroserviceService.method.process, frames, options).then(
       () => undefined,
-      (error: unknown) => void this.#fail(toAppError(error)),
+      (error: unknown) => void this.fail(toAppError(error)),
     );
     this.#calls.push(call);
   }
 
-  async #report(state: RunReport["state"]): Promise<void> {
-    const { request, trace } = await this.#active;
-    const { requestId, attempt } = request;
-    const report = outgoing(MESSAGE_TYPES.runReport, RunReportSchema, { requestId, attempt, state }, trace);
-    await this.#options.bus.publish(request.reportAddress, report);
-  }
-
-  #cancel(reason: Failure | undefined): void {
-    const cancelled = new AppError("cancelled", "The request was cancelled.");
-    this.#failing.abort(reason === undefined ? cancelled : fromFailureMessage(reason));
-  }
-
-  /** The first failure is the run's; after the confirmed end there is none. */
-  #fail(error: AppError): AppError {
-    const failure = error.withParty(this.#options.steward);
-    if (isUnexpected(failure)) this.#options.logger.error({ error: failure }, "the run failed here");
-    if (!this.#isEndPublished) this.#failing.abort(failure);
-    return failure;
-  }
-
   async #watchDeadline(deadlineMs: number): Promise<void> {
     if (!(await this.#sleep(deadlineMs - this.#options.clock.now()))) return;
-    this.#fail(new AppError("deadline_exceeded", "The request's deadline passed."));
-  }
-
-  async #requestMissing(): Promise<void> {
-    const { requestTimeoutMs } = this.#options;
-    if (!(await this.#sleep(requestTimeoutMs))) return;
-    throw new AppError("job_failed", `No request came within ${requestTimeoutMs} ms (DYNAMOS_RUN_REQUEST_TIMEOUT_MS).`);
+    this.fail(new AppError("deadline_exceeded", "The request's deadline passed."));
   }
 
   /** Whether so much time passed before the run was over. */
@@ -321,7 +302,8 @@ function lastElementGone(signal: AbortSignal): AppError {
   });
 }
 
-function aborted(signal: AbortSignal): Promise<undefined> {
+/** Resolves when the signal is aborted. */
+export function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve(undefined);
     else signal.addEventListener("abort", () => resolve(undefined), { once: true });

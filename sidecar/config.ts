@@ -1,7 +1,12 @@
 /** The sidecar's settings in a job, set by the job runner. */
-import { Type } from "@sinclair/typebox";
+import { Type, type Static } from "@sinclair/typebox";
 import { loadSettings } from "../lib/config/env.ts";
-import { ChainStartMs, readSidecarEnvironment, type SidecarPosition } from "../lib/jobs/chain-environment.ts";
+import {
+  ChainConcurrency,
+  ChainStartMs,
+  readSidecarEnvironment,
+  type SidecarPosition,
+} from "../lib/jobs/chain-environment.ts";
 import type { TracingSettings } from "../lib/telemetry/tracing.ts";
 
 /** See {@link loadSidecarSettings}. */
@@ -9,8 +14,10 @@ export interface SidecarSettings {
   readonly position: SidecarPosition;
   /** URL of the message bus; see `lib/bus/open.ts`. */
   readonly busUrl: string;
-  /** Names the run queue too. */
+  /** Names the chain's queue too: the run's, or where the chain is persistent the job's. */
   readonly runName: string;
+  /** Set where the chain is persistent. */
+  readonly persistent?: PersistentSettings;
   /** Most chunks that one provider may have in flight. */
   readonly credits: number;
   /** How long the run's request may take to arrive. */
@@ -24,10 +31,26 @@ export interface SidecarSettings {
   readonly exitWithParent: boolean;
 }
 
+/** How a persistent chain serves. */
+export interface PersistentSettings {
+  /** Queue of the requests that it takes. */
+  readonly workQueue: string;
+  /** Runs at once. */
+  readonly concurrency: number;
+  readonly idleMs: number;
+  readonly maxAgeMs: number;
+}
+
 /** Names are environment variables. `docs/configuration.md` lists them; a test compares. */
 export const SidecarVariables = Type.Object({
   DYNAMOS_BUS: Type.String({ description: "URL of the message bus" }),
-  DYNAMOS_RUN_NAME: Type.String({ description: "the run, whose name its queue has" }),
+  DYNAMOS_RUN_NAME: Type.String({ description: "the run, whose name its queue has; of a persistent chain: its job" }),
+  DYNAMOS_CHAIN_QUEUE: Type.Optional(
+    Type.String({ description: "work queue that a persistent chain takes requests from; absent: it serves one run" }),
+  ),
+  DYNAMOS_CHAIN_CONCURRENCY: ChainConcurrency,
+  DYNAMOS_CHAIN_IDLE_MS: Type.Integer({ default: 60_000, minimum: 1 }),
+  DYNAMOS_CHAIN_MAX_AGE_MS: Type.Integer({ default: 3_600_000, minimum: 1 }),
   DYNAMOS_CREDITS: Type.Integer({ default: 1024, minimum: 1, description: "most chunks in flight per stream" }),
   DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
   DYNAMOS_CHAIN_START_MS: ChainStartMs,
@@ -45,6 +68,7 @@ export function loadSidecarSettings(): SidecarSettings {
     position: readSidecarEnvironment(),
     busUrl: settings.DYNAMOS_BUS,
     runName: settings.DYNAMOS_RUN_NAME,
+    ...persistentOf(settings),
     credits: settings.DYNAMOS_CREDITS,
     requestTimeoutMs: settings.DYNAMOS_RUN_REQUEST_TIMEOUT_MS,
     chainStartMs: settings.DYNAMOS_CHAIN_START_MS,
@@ -52,5 +76,18 @@ export function loadSidecarSettings(): SidecarSettings {
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
     logLevel: settings.DYNAMOS_LOG_LEVEL,
     exitWithParent: settings.DYNAMOS_EXIT_WITH_PARENT,
+  };
+}
+
+function persistentOf(settings: Static<typeof SidecarVariables>): Pick<SidecarSettings, "persistent"> {
+  const workQueue = settings.DYNAMOS_CHAIN_QUEUE;
+  if (workQueue === undefined) return {};
+  return {
+    persistent: {
+      workQueue,
+      concurrency: settings.DYNAMOS_CHAIN_CONCURRENCY,
+      idleMs: settings.DYNAMOS_CHAIN_IDLE_MS,
+      maxAgeMs: settings.DYNAMOS_CHAIN_MAX_AGE_MS,
+    },
   };
 }

@@ -1,6 +1,7 @@
 /** The chain's result: from the last microservice to the return address, in chunks, confirmed, under credits. */
 import { create } from "@bufbuild/protobuf";
 import type { MessageBus } from "../lib/bus/message-bus.ts";
+import { publishToRun } from "../lib/bus/run-address.ts";
 import type { Clock } from "../lib/clock.ts";
 import { PAYING_RATIO } from "../lib/rpc/chunk-compression.ts";
 import { CreditGate } from "../lib/rpc/credits.ts";
@@ -15,8 +16,8 @@ import { outgoingFrame } from "./run-messages.ts";
 export interface ResultOutputOptions {
   readonly bus: MessageBus;
   readonly run: RunRequest;
-  /** Takes the credits that come back. */
-  readonly runQueue: string;
+  /** Where the credits that come back go to: `lib/bus/run-address.ts`. */
+  readonly creditAddress: string;
   readonly stallTimeoutMs: number;
   readonly clock: Clock;
   /** Called, and waited for, before the first frame after Start goes out (decision 2). */
@@ -65,7 +66,7 @@ export class ResultOutput {
     if (frame.body.case !== "start") await this.#handOn();
     if (takesCredit(frame)) await this.#credits.take(signal);
     const stamped = { ...frame, provider: run.steward, requestId: run.requestId, attempt: run.attempt };
-    await bus.publish(run.returnAddress, {
+    await publishToRun(bus, run.returnAddress, {
       ...outgoingFrame({ ...stamped, body: this.#body(frame, trace) }, trace),
       messageId: [run.requestId, run.steward, run.attempt, frame.sequence].join("/"),
       expiresAtMs: Number(run.deadlineMs),
@@ -80,7 +81,7 @@ export class ResultOutput {
 
   #body(frame: Frame, trace: TraceContext): Frame["body"] {
     if (frame.body.case !== "start") return frame.body;
-    const start = { ...frame.body.value, creditQueue: this.#options.runQueue, ...traceHeaders(trace) };
+    const start = { ...frame.body.value, creditQueue: this.#options.creditAddress, ...traceHeaders(trace) };
     return { case: "start", value: create(StartSchema, start) };
   }
 }

@@ -36,6 +36,13 @@ export const ChainStartMs = Type.Integer({
   description: "how long the next part of the chain may take to listen",
 });
 
+/** How many runs a chain serves at once; 1: it serves one in all, and ends with it. For programs in chains. */
+export const ChainConcurrency = Type.Integer({
+  default: 1,
+  minimum: 1,
+  description: "runs that a persistent chain serves at once; 1: the chain serves one run, and ends",
+});
+
 /** Where a chain's parts listen on localhost. */
 export interface ChainPorts {
   readonly sidecarPort: number;

@@ -1,5 +1,6 @@
 /** Agreements: what a data steward allows to whom (thesis, chapter 3). */
 import { Type, type Static } from "@sinclair/typebox";
+import { ChainLifetime } from "./chain-lifetime.ts";
 import { DocumentName, SqlName, StewardName } from "./names.ts";
 
 const nameList = Type.Array(DocumentName, { uniqueItems: true });
@@ -32,6 +33,8 @@ export const Relation = Type.Object(
     /** New. The relation counts from and until these instants (RFC 3339). */
     validFrom: Type.Optional(Type.String()),
     validUntil: Type.Optional(Type.String()),
+    /** New. Chains that this user's requests run in at this steward. Absent: what the agreement says. */
+    chainLifetime: Type.Optional(ChainLifetime),
   },
   { additionalProperties: false },
 );
@@ -44,6 +47,8 @@ export const Agreement = Type.Object(
     relations: Type.Record(Type.String({ minLength: 1 }), Relation),
     computeProviders: Type.Array(StewardName),
     archetypes: nameList,
+    /** New. Chains that requests run in at this steward. Absent: as the steward's agent is configured, else as the request type says. */
+    chainLifetime: Type.Optional(ChainLifetime),
   },
   { additionalProperties: false },
 );

@@ -1,5 +1,6 @@
 /** Request types and forced services: which microservices a kind of request runs. */
 import { Type, type Static } from "@sinclair/typebox";
+import { ChainLifetime } from "./chain-lifetime.ts";
 import { DocumentName, StewardName } from "./names.ts";
 
 /** A kind of request: its required microservices, and the optional ones with the option that asks for each. */
@@ -9,6 +10,8 @@ export const RequestType = Type.Object(
     requiredServices: Type.Array(DocumentName, { minItems: 1, uniqueItems: true }),
     /** Microservice name to option key; a plain array is read as: the option's key is the service's name. */
     optionalServices: Type.Union([Type.Record(DocumentName, Type.String()), Type.Array(DocumentName)]),
+    /** New. Chains that its requests run in, where neither the steward's agreement nor its agent's configuration says. Default `perRequest`. */
+    chainLifetime: Type.Optional(ChainLifetime),
   },
   { additionalProperties: false },
 );

@@ -70,6 +70,9 @@ export class ChainRun {
   #reject!: (error: AppError) => void;
   #finish!: () => void;
   #openInputs = 0;
+  /** All streams are there: {@link ChainRun.#run} finishes it. */
+  #isRunning = false;
+  #limit: NodeJS.Timeout | undefined;
   #failure: AppError | undefined;
 
   constructor(options: ChainRunOptions) {
@@ -89,20 +92,21 @@ export class ChainRun {
     if (this.#inputs.length >= this.#expectedInputs) throw this.#full();
     const input = new ChainInput(frames, (attachment) => this.#attachments.push(this.#named(attachment, input)));
     this.#inputs.push(input);
-    call.signal.addEventListener("abort", () => this.#fail(this.#brokenOff(call.signal)), { once: true });
+    const onAbort = (): void => void this.#fail(this.#brokenOff(call.signal));
+    call.signal.addEventListener("abort", onAbort, { once: true });
     try {
       await input.open();
+      this.#isRunning = ++this.#openInputs === this.#expectedInputs && this.#failure === undefined;
       // Told upstream at once: what comes after may be gone already, and take its time to be missed.
       if (input.failure !== undefined && !this.#isJoiner) this.#fail(input.failure);
-      if (++this.#openInputs === this.#expectedInputs) void this.#run(call);
+      if (this.#isRunning) void this.#run(call);
     } catch (error) {
       this.#options.logger.warn(
         { error: this.#fail(toAppError(error)) },
         "the stream that came in could not be opened",
       );
-      this.#finish();
     }
-    await this.#outcome;
+    await this.#outcome.finally(() => call.signal.removeEventListener("abort", onAbort));
     return create(StreamReceiptSchema, input.counts);
   }
 
@@ -120,6 +124,7 @@ export class ChainRun {
     } catch (error) {
       logger.warn({ error: this.#fail(toAppError(error)) }, "the request failed, here or in another element");
     }
+    clearTimeout(this.#limit);
     this.#finish();
   }
 
@@ -194,7 +199,9 @@ export class ChainRun {
     this.#failure = failure;
     this.#reject(failure);
     this.#aborting.abort(failure);
-    setTimeout(() => this.#cutOff.abort(failure), FAILURE_DELIVERY_LIMIT_MS).unref();
+    if (this.#isRunning) this.#limit = setTimeout(() => this.#cutOff.abort(failure), FAILURE_DELIVERY_LIMIT_MS).unref();
+    // Nothing was begun downstream, and nothing will be.
+    else this.#finish();
     return failure;
   }
 

@@ -3,7 +3,12 @@ import { Type } from "@sinclair/typebox";
 import type { JWK } from "jose";
 import { loadSettings } from "../../lib/config/env.ts";
 import { AppError } from "../../lib/errors.ts";
-import { ChainStartMs, readChainEnvironment, type MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
+import {
+  ChainConcurrency,
+  ChainStartMs,
+  readChainEnvironment,
+  type MicroservicePosition,
+} from "../../lib/jobs/chain-environment.ts";
 import type { TracingSettings } from "../../lib/telemetry/tracing.ts";
 
 /** See {@link loadChainSettings}. */
@@ -13,6 +18,8 @@ export interface ChainSettings {
   readonly grantKeys: readonly JWK[];
   /** How long the next part of the chain may take to listen. */
   readonly chainStartMs: number;
+  /** Runs at once; 1: the process serves one run in all. */
+  readonly concurrency: number;
   readonly tracing: TracingSettings;
   readonly logLevel: string;
   readonly exitWithParent: boolean;
@@ -22,6 +29,7 @@ export interface ChainSettings {
 export const ProgramSettings = Type.Object({
   DYNAMOS_GRANT_JWKS: Type.String({ description: 'JSON Web Key Set (RFC 7517) of this party\'s grants: {"keys":[…]}' }),
   DYNAMOS_CHAIN_START_MS: ChainStartMs,
+  DYNAMOS_CHAIN_CONCURRENCY: ChainConcurrency,
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false }),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String()),
@@ -34,6 +42,7 @@ export function loadChainSettings(): ChainSettings {
   return {
     position: readChainEnvironment(),
     chainStartMs: settings.DYNAMOS_CHAIN_START_MS,
+    concurrency: settings.DYNAMOS_CHAIN_CONCURRENCY,
     grantKeys: parseKeySet(settings.DYNAMOS_GRANT_JWKS),
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
     logLevel: settings.DYNAMOS_LOG_LEVEL,

@@ -5,6 +5,7 @@
  *
  * - `handler.ts` says what a handler is and gets;
  * - `chain-run.ts` runs the handler once, between the element before and the element after it;
+ * - `chain-runs.ts` has several runs at once, where the chain is persistent;
  * - `chain-input.ts` is one stream coming in; `verified-grants.ts` checks the grants that came with it;
  * - `chain-settings.ts` reads the environment.
  *
@@ -18,11 +19,17 @@ import { startRpcServer } from "../../lib/rpc/server.ts";
 import { implement } from "../../lib/rpc/service.ts";
 import { startTracing } from "../../lib/telemetry/tracing.ts";
 import { ChainRun } from "./chain-run.ts";
+import { ChainRuns } from "./chain-runs.ts";
 import type { MicroserviceDefinition } from "./handler.ts";
 import { loadChainSettings, type ChainSettings } from "./chain-settings.ts";
 
+/** How long the runs of a persistent microservice may go on after it was told to stop, and how long their ends may take then. */
+const DRAIN_LIMIT_MS = 20_000;
+const DRAIN_REST_MS = 2_000;
+
 /**
- * Runs a microservice: serves one request, hands its result or its failure on, and ends the process.
+ * Runs a microservice: serves one request, hands its result or its failure on, and ends the process. In a persistent chain
+ * (`DYNAMOS_CHAIN_CONCURRENCY` above 1) it serves requests, several at once, until it is told to stop.
  *
  * Exit code 0 also after a failure that was handed on: the chain's sidecar reports it. Not 0: the environment is wrong, or
  * the process crashed.
@@ -41,7 +48,7 @@ async function serve(
   settings: ChainSettings,
   program: ProgramContext,
 ): Promise<void> {
-  const { position, grantKeys } = settings;
+  const { position, grantKeys, concurrency } = settings;
   const { releases, logger, signal } = program;
   releases.push("traces", await startTracing(definition.name, settings.tracing));
   const next = new RpcClient({
@@ -50,14 +57,20 @@ async function serve(
     peer: position.isLast ? "The sidecar" : `The microservice after ${definition.name}`,
   });
   releases.push("connection to the next element", () => next.close());
-  const run = new ChainRun({ definition, position, next, logger, grantKeys, loadSettings });
+  const options = { definition, position, next, logger, grantKeys, loadSettings };
+  const runs = concurrency > 1 ? new ChainRuns(options, concurrency) : new ChainRun(options);
   const server = await startRpcServer({
     port: position.port,
-    implementations: [implement(MicroserviceService, { process: (frames, call) => run.take(frames, call) })],
+    implementations: [implement(MicroserviceService, { process: (frames, call) => runs.take(frames, call) })],
   });
   releases.push("server", () => server.close());
   next.connectAhead();
-  signal.addEventListener("abort", () => run.stop(), { once: true });
-  void run.finished.then(() => program.stop());
+  if (runs instanceof ChainRuns) {
+    // The chain's sidecar was told to stop as well, and brings nothing more: what runs may end.
+    releases.push("runs", () => runs.idle(DRAIN_LIMIT_MS).then(() => runs.stop()), DRAIN_LIMIT_MS + DRAIN_REST_MS);
+  } else {
+    signal.addEventListener("abort", () => runs.stop(), { once: true });
+    void runs.finished.then(() => program.stop());
+  }
   logger.debug({ port: position.port }, "serving");
 }

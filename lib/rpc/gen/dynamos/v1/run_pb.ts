@@ -14,10 +14,11 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file dynamos/v1/run.proto.
  */
 export const file_dynamos_v1_run: GenFile = /*@__PURE__*/
-  fileDesc("ChRkeW5hbW9zL3YxL3J1bi5wcm90bxIKZHluYW1vcy52MSKyAwoKUnVuUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDwoHc3Rld2FyZBgDIAEoCRIQCghqb2JfbmFtZRgEIAEoCRIoCgdyZXF1ZXN0GAUgASgLMhcuZHluYW1vcy52MS5EYXRhUmVxdWVzdBINCgVncmFudBgGIAEoCRIWCg5yZXR1cm5fYWRkcmVzcxgHIAEoCRIWCg5yZXBvcnRfYWRkcmVzcxgIIAEoCRIWCg5kYXRhX3Byb3ZpZGVycxgJIAMoCRITCgtkZWFkbGluZV9tcxgKIAEoBBIPCgdjcmVkaXRzGAsgASgNEhUKDWFsbG93X3BhcnRpYWwYDCABKAgSEwoLdHJhY2VwYXJlbnQYDSABKAkSEgoKdHJhY2VzdGF0ZRgOIAEoCRIuCgRkYXRhGA8gAygLMiAuZHluYW1vcy52MS5SdW5SZXF1ZXN0LkRhdGFFbnRyeRpFCglEYXRhRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhguZHluYW1vcy52MS5EYXRhTG9jYXRpb246AjgBIq8BCglSdW5SZXBvcnQSEgoKcmVxdWVzdF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEisKCmhhbmRpbmdfb24YAyABKAsyFS5keW5hbW9zLnYxLkhhbmRpbmdPbkgAEiAKBWVuZGVkGAQgASgLMg8uZHluYW1vcy52MS5FbmRIABIlCgZmYWlsZWQYBSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIAEIHCgVzdGF0ZSILCglIYW5kaW5nT24iPQoGQ3JlZGl0EhIKCnJlcXVlc3RfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIOCgZjaHVua3MYAyABKA0iQQoGQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAkSIwoGcmVhc29uGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlYgZwcm90bzM", [file_dynamos_v1_stream]);
+  fileDesc("ChRkeW5hbW9zL3YxL3J1bi5wcm90bxIKZHluYW1vcy52MSKyAwoKUnVuUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDwoHc3Rld2FyZBgDIAEoCRIQCghqb2JfbmFtZRgEIAEoCRIoCgdyZXF1ZXN0GAUgASgLMhcuZHluYW1vcy52MS5EYXRhUmVxdWVzdBINCgVncmFudBgGIAEoCRIWCg5yZXR1cm5fYWRkcmVzcxgHIAEoCRIWCg5yZXBvcnRfYWRkcmVzcxgIIAEoCRIWCg5kYXRhX3Byb3ZpZGVycxgJIAMoCRITCgtkZWFkbGluZV9tcxgKIAEoBBIPCgdjcmVkaXRzGAsgASgNEhUKDWFsbG93X3BhcnRpYWwYDCABKAgSEwoLdHJhY2VwYXJlbnQYDSABKAkSEgoKdHJhY2VzdGF0ZRgOIAEoCRIuCgRkYXRhGA8gAygLMiAuZHluYW1vcy52MS5SdW5SZXF1ZXN0LkRhdGFFbnRyeRpFCglEYXRhRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhguZHluYW1vcy52MS5EYXRhTG9jYXRpb246AjgBItMBCglSdW5SZXBvcnQSEgoKcmVxdWVzdF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEisKCmhhbmRpbmdfb24YAyABKAsyFS5keW5hbW9zLnYxLkhhbmRpbmdPbkgAEiAKBWVuZGVkGAQgASgLMg8uZHluYW1vcy52MS5FbmRIABIlCgZmYWlsZWQYBSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIABIiCgV0YWtlbhgGIAEoCzIRLmR5bmFtb3MudjEuVGFrZW5IAEIHCgVzdGF0ZSIoCgVUYWtlbhIQCghqb2JfbmFtZRgBIAEoCRINCgVxdWV1ZRgCIAEoCSILCglIYW5kaW5nT24iPQoGQ3JlZGl0EhIKCnJlcXVlc3RfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIOCgZjaHVua3MYAyABKA0iQQoGQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAkSIwoGcmVhc29uGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlYgZwcm90bzM", [file_dynamos_v1_stream]);
 
 /**
- * Agent to sidecar, first message of a run queue: what to run, and where the result goes.
+ * Agent to sidecar, first message of a run queue, or (correlation id: the run) a message of a work queue that persistent chains
+ * take from: what to run, and where the result goes.
  *
  * @generated from message dynamos.v1.RunRequest
  */
@@ -57,7 +58,7 @@ export type RunRequest = Message<"dynamos.v1.RunRequest"> & {
   grant: string;
 
   /**
-   * Queue that takes the result's frames.
+   * What takes the result's frames: a queue, or `queue#run` where runs share one (then the run is the messages' correlation id).
    *
    * @generated from field: string return_address = 7;
    */
@@ -162,6 +163,14 @@ export type RunReport = Message<"dynamos.v1.RunReport"> & {
      */
     value: Failure;
     case: "failed";
+  } | {
+    /**
+     * First report of a run that a persistent chain took from its work queue.
+     *
+     * @generated from field: dynamos.v1.Taken taken = 6;
+     */
+    value: Taken;
+    case: "taken";
   } | { case: undefined; value?: undefined };
 };
 
@@ -171,6 +180,34 @@ export type RunReport = Message<"dynamos.v1.RunReport"> & {
  */
 export const RunReportSchema: GenMessage<RunReport> = /*@__PURE__*/
   messageDesc(file_dynamos_v1_run, 1);
+
+/**
+ * See RunReport.
+ *
+ * @generated from message dynamos.v1.Taken
+ */
+export type Taken = Message<"dynamos.v1.Taken"> & {
+  /**
+   * The chain's job, which the agent watches from here on.
+   *
+   * @generated from field: string job_name = 1;
+   */
+  jobName: string;
+
+  /**
+   * The chain's own queue: credits, cancels and providers' frames of this run go there, with the run as correlation id.
+   *
+   * @generated from field: string queue = 2;
+   */
+  queue: string;
+};
+
+/**
+ * Describes the message dynamos.v1.Taken.
+ * Use `create(TakenSchema)` to create a new message.
+ */
+export const TakenSchema: GenMessage<Taken> = /*@__PURE__*/
+  messageDesc(file_dynamos_v1_run, 2);
 
 /**
  * See RunReport.
@@ -185,7 +222,7 @@ export type HandingOn = Message<"dynamos.v1.HandingOn"> & {
  * Use `create(HandingOnSchema)` to create a new message.
  */
 export const HandingOnSchema: GenMessage<HandingOn> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_run, 2);
+  messageDesc(file_dynamos_v1_run, 3);
 
 /**
  * Receiver to sender of a stream, on Start.credit_queue.
@@ -216,7 +253,7 @@ export type Credit = Message<"dynamos.v1.Credit"> & {
  * Use `create(CreditSchema)` to create a new message.
  */
 export const CreditSchema: GenMessage<Credit> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_run, 3);
+  messageDesc(file_dynamos_v1_run, 4);
 
 /**
  * To every party of a plan, and from an agent to its sidecar.
@@ -240,5 +277,5 @@ export type Cancel = Message<"dynamos.v1.Cancel"> & {
  * Use `create(CancelSchema)` to create a new message.
  */
 export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_run, 4);
+  messageDesc(file_dynamos_v1_run, 5);
 
