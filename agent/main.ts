@@ -5,7 +5,7 @@ import { startAgent } from "./app.ts";
 import { AgentSettings } from "./config.ts";
 
 const settings = loadSettings(AgentSettings);
-await runProgram("agent", async (program) => void (await startAgent(settings, program)), {
+void runProgram("agent", async (program) => void (await startAgent(settings, program)), {
   logLevel: settings.DYNAMOS_LOG_LEVEL,
   exitWithParent: settings.DYNAMOS_EXIT_WITH_PARENT,
   fields: { steward: settings.DYNAMOS_STEWARD },

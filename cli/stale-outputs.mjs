@@ -4,10 +4,11 @@ import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 const OUTPUT = /\.js(\.map)?$/;
+const BUNDLE_OUTPUT = /\.(c?js(\.map)?|code)$/;
 
 /** Deletes the compiler's outputs in `dist` whose TypeScript under `root` is gone; not the bundles. Gives their paths in `dist`. */
 export function removeStaleOutputs(root, dist) {
-  return removeFiles(dist, (file) => {
+  return removeFiles(dist, OUTPUT, (file) => {
     if (/^bundle[/\\]/.test(file)) return false;
     return !existsSync(join(root, file.replace(OUTPUT, ".ts")));
   });
@@ -15,13 +16,13 @@ export function removeStaleOutputs(root, dist) {
 
 /** Deletes the outputs in `folder` but those in the set `kept`, whose paths are absolute. Gives their paths in `folder`. */
 export function removeOtherOutputs(folder, kept) {
-  return removeFiles(folder, (file) => !kept.has(join(folder, file)));
+  return removeFiles(folder, BUNDLE_OUTPUT, (file) => !kept.has(join(folder, file)));
 }
 
-function removeFiles(folder, isStale) {
+function removeFiles(folder, kind, isStale) {
   if (!existsSync(folder)) return [];
   const stale = readdirSync(folder, { recursive: true, encoding: "utf8" })
-    .filter((file) => OUTPUT.test(file) && isStale(file))
+    .filter((file) => kind.test(file) && isStale(file))
     .sort();
   for (const file of stale) rmSync(join(folder, file), { force: true });
   return stale;

@@ -72,6 +72,7 @@ export async function runProgram(
   options: ProgramOptions = {},
 ): Promise<void> {
   const logger = createLogger(name, options.fields, options.logLevel);
+  logger.debug({ startedAtMs: performance.timeOrigin, ...startStages() }, "program loaded");
   const releases = new ReleaseStack();
   const stopping = new AbortController();
   let exitCode = 0;
@@ -109,6 +110,11 @@ export async function runProgram(
     logger.error({ error }, "did not stop cleanly");
   }
   process.exit(exitCode);
+}
+
+/** How long after the process began Node.js was ready to load the program, and the program was loaded; in milliseconds. */
+function startStages(): { readonly nodeReadyMs: number; readonly loadedMs: number } {
+  return { nodeReadyMs: performance.nodeTiming.bootstrapComplete, loadedMs: performance.now() };
 }
 
 async function withinLimit(work: Promise<void>, limitMs: number): Promise<void> {

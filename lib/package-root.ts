@@ -12,7 +12,8 @@ export const packageVersion: string = (
 ).version;
 
 function findPackageRoot(folder: string): string {
-  if (existsSync(join(folder, "package.json"))) return folder;
+  // Bundled programs have a package.json of their own beside them.
+  if (existsSync(join(folder, "package.json")) && existsSync(join(folder, "proto"))) return folder;
   const parent = dirname(folder);
   if (parent === folder) throw new Error("No package.json above the program: the installation is incomplete.");
   return findPackageRoot(parent);

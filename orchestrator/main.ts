@@ -5,7 +5,7 @@ import { startOrchestrator } from "./app.ts";
 import { OrchestratorSettings } from "./config.ts";
 
 const settings = loadSettings(OrchestratorSettings);
-await runProgram("orchestrator", async (context) => void (await startOrchestrator(settings, context)), {
+void runProgram("orchestrator", async (context) => void (await startOrchestrator(settings, context)), {
   logLevel: settings.DYNAMOS_LOG_LEVEL,
   exitWithParent: settings.DYNAMOS_EXIT_WITH_PARENT,
 });

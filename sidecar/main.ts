@@ -4,7 +4,7 @@ import { startSidecar } from "./app.ts";
 import { loadSidecarSettings } from "./config.ts";
 
 const settings = loadSidecarSettings();
-await runProgram("sidecar", (program) => startSidecar(settings, program), {
+void runProgram("sidecar", (program) => startSidecar(settings, program), {
   logLevel: settings.logLevel,
   exitWithParent: settings.exitWithParent,
   fields: { steward: settings.position.steward, run: settings.runName },

@@ -5,7 +5,7 @@ import { startMessagingSidecar } from "./messaging-app.ts";
 import { MessagingSettings } from "./messaging-config.ts";
 
 const settings = loadSettings(MessagingSettings);
-await runProgram("messaging-sidecar", (program) => startMessagingSidecar(settings, program), {
+void runProgram("messaging-sidecar", (program) => startMessagingSidecar(settings, program), {
   logLevel: settings.DYNAMOS_LOG_LEVEL,
   exitWithParent: settings.DYNAMOS_EXIT_WITH_PARENT,
 });

@@ -46,7 +46,7 @@ const LAST_LINES = 15;
  * @throws AppError `unavailable` with its last log lines when it ends, or is not ready in time.
  */
 export async function startService(spec: ServiceSpec): Promise<RunningService> {
-  const child = spawn(process.execPath, ["--enable-source-maps", programPath(spec.program)], {
+  const child = spawn(process.execPath, programCommand(spec.program), {
     env: { ...baseEnvironment(), ...spec.environment, DYNAMOS_EXIT_WITH_PARENT: "true" },
     // Standard input stays open as long as this process lives: the child ends with it.
     stdio: ["pipe", "pipe", "pipe"],
@@ -147,10 +147,10 @@ function parseLogLine(line: string): Readonly<Record<string, unknown>> {
   }
 }
 
-/** The bundle where there is one, since it starts faster. */
-function programPath(program: string): string {
+/** The bundle where there is one, since it starts faster; what the compiler made has maps to the sources. */
+function programCommand(program: string): readonly string[] {
   const [bundle = "", compiled = ""] = [`../../bundle/${program}.js`, `../../${program}.js`].map((path) =>
     fileURLToPath(new URL(path, import.meta.url)),
   );
-  return existsSync(bundle) ? bundle : compiled;
+  return existsSync(bundle) ? [bundle] : ["--enable-source-maps", compiled];
 }

@@ -4,7 +4,7 @@ import { AppError } from "../../lib/errors.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { joinStreams, type ProviderStream } from "./aggregate.ts";
 
-await runMicroservice({
+void runMicroservice({
   name: "sql-aggregate",
   handle: async function* (inputs, { signal, minimumGroupSize }) {
     const rows = new Map<string, number>();

@@ -5,7 +5,7 @@ import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { runAlgorithm } from "./algorithm.ts";
 import { rulesOf } from "./allowed.ts";
 
-await runMicroservice({
+void runMicroservice({
   name: "sql-algorithm",
   handle: (inputs, { request, grants, signal }) =>
     runAlgorithm(onlyInput(inputs), {

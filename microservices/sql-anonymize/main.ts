@@ -5,7 +5,7 @@ import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { planAnonymization } from "./anonymize.ts";
 import { SqlAnonymizeSettings } from "./config.ts";
 
-await runMicroservice({
+void runMicroservice({
   name: "sql-anonymize",
   handle: async function* (inputs, { grant, request, settings }) {
     const { schema, batches } = onlyInput(inputs);

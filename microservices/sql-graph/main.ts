@@ -4,7 +4,7 @@ import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { checkChartInput } from "./chart-choice.ts";
 import { GraphCollector } from "./graph.ts";
 
-await runMicroservice({
+void runMicroservice({
   name: "sql-graph",
   handle: async function* (inputs, { request }) {
     const { schema, batches } = onlyInput(inputs);

@@ -7,7 +7,7 @@ import { runQuery } from "./query.ts";
 import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
 import { openWorld } from "./world.ts";
 
-await runMicroservice({
+void runMicroservice({
   name: "sql-query",
   handle: async function* (_inputs, { data, grant, request, signal, settings }) {
     const set = settings(SqlQuerySettings);

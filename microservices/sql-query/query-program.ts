@@ -14,23 +14,27 @@ import type { WatchdogData } from "./watchdog.ts";
 
 const WATCHDOG_START_MS = 10_000;
 
-const request = JSON.parse(readFileSync(0, "utf8")) as ChildRequest;
-const waitForWatchdog = startWatchdog(request);
-try {
-  const database = openWorld(request.worldPath);
-  const guarded = guardStatement(database, request.sql);
-  // Arrow takes longer to load than most statements take to be refused.
-  const { streamResult } = await import("./result-stream.ts");
-  waitForWatchdog();
-  streamResult(database, guarded, request.dataSets, request.limits);
-} catch (error) {
-  writeFrame(
-    FRAME.failure,
-    Buffer.from(JSON.stringify(childFailure(toAppError(steppingFault(error, request.limits))))),
-  );
+void serve();
+
+async function serve(): Promise<void> {
+  const request = JSON.parse(readFileSync(0, "utf8")) as ChildRequest;
+  const waitForWatchdog = startWatchdog(request);
+  try {
+    const database = openWorld(request.worldPath);
+    const guarded = guardStatement(database, request.sql);
+    // Arrow takes longer to load than most statements take to be refused.
+    const { streamResult } = await import("./result-stream.ts");
+    waitForWatchdog();
+    streamResult(database, guarded, request.dataSets, request.limits);
+  } catch (error) {
+    writeFrame(
+      FRAME.failure,
+      Buffer.from(JSON.stringify(childFailure(toAppError(steppingFault(error, request.limits))))),
+    );
+  }
+  // The watchdog's thread would keep the process; a step that is still running cannot be left otherwise.
+  process.exit(0);
 }
-// The watchdog's thread would keep the process; a step that is still running cannot be left otherwise.
-process.exit(0);
 
 /** Returns what waits until the watchdog is at work. No query may run without it. */
 function startWatchdog({ parentPid, limits }: ChildRequest): () => void {

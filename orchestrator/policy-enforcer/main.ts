@@ -5,7 +5,7 @@ import { startPolicyEnforcer } from "./app.ts";
 import { PolicyEnforcerSettings } from "./config.ts";
 
 const settings = loadSettings(PolicyEnforcerSettings);
-await runProgram("policy-enforcer", (context) => startPolicyEnforcer(settings, context), {
+void runProgram("policy-enforcer", (context) => startPolicyEnforcer(settings, context), {
   logLevel: settings.DYNAMOS_LOG_LEVEL,
   exitWithParent: settings.DYNAMOS_EXIT_WITH_PARENT,
 });

@@ -1,0 +1,73 @@
+/** The programs as the build bundles them: with compiled code that V8 takes, and just as good without it. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { copyFile, mkdir, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { Script } from "node:vm";
+import { packageRoot } from "../../lib/package-root.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const FOLDER = join(packageRoot, "dist", "bundle");
+/** What `query.ts` runs it with; V8 takes code only under the flags under which it was compiled. */
+const FLAGS: Readonly<Record<string, readonly string[]>> = {
+  "query-child": ["--max-old-space-size=96", "--max-semi-space-size=4"],
+};
+const run = promisify(execFile);
+
+test("V8 takes the compiled code of every bundled program under the flags that it runs with", async () => {
+  const launchers = (await readdir(FOLDER, { recursive: true })).filter((file) => file.endsWith(".js"));
+  assert.ok(launchers.includes(join("sidecar", "main.js")) && launchers.includes(join("agent", "main.js")));
+  for (const launcher of launchers) {
+    const { bundle, code } = await partsOf(join(FOLDER, launcher));
+    const flags = FLAGS[basename(launcher, ".js")];
+    if (flags === undefined) {
+      const script = new Script(await readFile(bundle, "latin1"), { cachedData: await readFile(code) });
+      assert.equal(script.cachedDataRejected, false, launcher);
+      continue;
+    }
+    const check = `const { readFileSync } = require("node:fs"); console.log(new (require("node:vm").Script)(
+      readFileSync(${JSON.stringify(bundle)}, "latin1"), { cachedData: readFileSync(${JSON.stringify(code)}) }).cachedDataRejected)`;
+    assert.equal((await run(process.execPath, [...flags, "-e", check])).stdout, "false\n", launcher);
+  }
+});
+
+for (const [what, spoil] of [
+  ["that is not there", (code: string) => rm(code)],
+  ["of another version of V8", (code: string) => writeFile(code, Buffer.alloc(64_000, 7))],
+  ["that is cut off", (code: string) => truncate(code, 64_000)],
+] as const) {
+  test(`a program with compiled code ${what} starts all the same`, async () => {
+    const launcher = await copyOf(join(FOLDER, "sidecar", "main.js"));
+    const sound = await startWithoutSettings(launcher);
+    assert.match(sound, /DYNAMOS_BUS: missing/);
+    await spoil((await partsOf(launcher)).code);
+    assert.equal(await startWithoutSettings(launcher), sound);
+  });
+}
+
+/** A launcher's program, and the file of what this Node.js's V8 compiled of it. */
+async function partsOf(launcher: string): Promise<{ readonly bundle: string; readonly code: string }> {
+  const name = /\$\{__dirname\}\/([^`]+)`/.exec(await readFile(launcher, "utf8"))?.[1] ?? "";
+  const bundle = join(dirname(launcher), name);
+  return { bundle: `${bundle}.cjs`, code: `${bundle}.${process.version}-${process.arch}.code` };
+}
+
+/** The same program in a folder of its own, below this package, whose other packages it finds there. */
+async function copyOf(launcher: string): Promise<string> {
+  const folder = await temporaryFolder();
+  await mkdir(folder, { recursive: true });
+  const { bundle, code } = await partsOf(launcher);
+  for (const file of [launcher, bundle, code]) await copyFile(file, join(folder, basename(file)));
+  return join(folder, basename(launcher));
+}
+
+/** What it says of its settings, of which it has none. */
+async function startWithoutSettings(launcher: string): Promise<string> {
+  const failure = await run(process.execPath, [launcher], { env: {} }).then(
+    () => assert.fail("it started without settings"),
+    (error: unknown) => error as { readonly stderr: string },
+  );
+  return /settings: \[[^\]]+\]/.exec(failure.stderr)?.[0] ?? failure.stderr;
+}
