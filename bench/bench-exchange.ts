@@ -104,7 +104,8 @@ export interface ProcessFigures {
 export async function processFigures({ exchange }: BenchExchange): Promise<readonly ProcessFigures[]> {
   const figures: ProcessFigures[] = [];
   for (const { pid, commandLine } of await processesWith(exchange.stateFolder)) {
-    const program = /([\w-]+\/[\w-]+|query-child|world-child)\.(?:js|mjs)/.exec(commandLine)?.[1] ?? "other";
+    // The last: whatever is loaded before the program stands before it.
+    const program = [...commandLine.matchAll(/([\w-]+\/[\w-]+)\.m?js/g)].at(-1)?.[1] ?? "other";
     try {
       const status = readFileSync(`/proc/${String(pid)}/status`, "utf8");
       const mebibytes = (name: string): number =>

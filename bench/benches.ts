@@ -1,9 +1,12 @@
 /** Every measurement by its name. */
+import { CEILINGS } from "./ceilings.ts";
 import { measureJobStart } from "./job-start.ts";
 import { measureLoad } from "./load.ts";
 import { measureMemory } from "./memory.ts";
+import { RATE } from "./rate.ts";
 import { ROWS } from "./rows.ts";
 import { soak } from "./soak.ts";
+import { START } from "./start.ts";
 import type { TableBench } from "./table.ts";
 
 /** A measurement that prints for itself, and fails where something is wrong. */
@@ -14,7 +17,7 @@ export interface CommandBench {
 }
 
 /** Those that give tables, in the order in which they run. */
-export const TABLE_BENCHES: readonly TableBench[] = [ROWS];
+export const TABLE_BENCHES: readonly TableBench[] = [CEILINGS, START, RATE, ROWS];
 
 /** The others: they run only when they are named. */
 export const COMMAND_BENCHES: readonly CommandBench[] = [

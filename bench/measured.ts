@@ -52,9 +52,9 @@ export function ratios(ours: readonly number[], baseline: readonly number[]): Me
   return summarize(ours.map((value, round) => value / (baseline[round] ?? Number.NaN)));
 }
 
-/** Milliseconds that work takes. */
-export async function millisecondsOf(work: () => Promise<unknown>): Promise<number> {
+/** Seconds that work takes. */
+export async function secondsOf(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await work();
-  return performance.now() - start;
+  return (performance.now() - start) / 1000;
 }
