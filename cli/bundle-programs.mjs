@@ -33,7 +33,7 @@ const outside = [
 /** etcd's client reads files of its own package, and must meet the same gRPC as the adapter around it. */
 const outsideServices = [...outside, "etcd3", "@grpc/grpc-js", "@kubernetes/client-node"];
 
-/** What a program is run with by others of this package; see `microservices/sql-query/query.ts`. */
+/** What a program is run with by others of this package; see `microservices/sql-query/query-process.ts`. */
 const flagsOf = { "query-child": ["--max-old-space-size=96", "--max-semi-space-size=4"] };
 
 /** Bundles all programs of `dist/` below `root`; resolves with the absolute paths of what it wrote. */

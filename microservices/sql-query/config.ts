@@ -7,6 +7,11 @@ export const SqlQuerySettings = Type.Object({
   DYNAMOS_WORLD_FOLDER: Type.String({
     description: "folder for files that hold just what a grant grants, and for sorting",
   }),
+  DYNAMOS_CHAIN_CONCURRENCY: Type.Integer({
+    default: 1,
+    minimum: 1,
+    description: "requests that this chain serves at once; 1: one altogether",
+  }),
   DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({
     default: DEFAULT_QUERY_LIMITS.timeMs,
     minimum: 1,

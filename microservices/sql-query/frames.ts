@@ -1,9 +1,12 @@
-/** What the query's process sends: frames of one byte for the kind, four for the length (little-endian), and the payload. */
-import { writeSync } from "node:fs";
+/** What goes to and comes from a query's process: frames of one byte for the kind, four for the length (little-endian), and the payload. */
+import { readSync, writeSync } from "node:fs";
 import { AppError } from "../../lib/errors.ts";
 
-/** Kinds of frames, in the order in which they come: one schema, batches, then one end or one failure. */
-export const FRAME = { schema: 1, batch: 2, end: 3, failure: 4 } as const;
+/**
+ * Kinds of frames: requests go in. What comes out is `ready` once, then for each request one schema, batches, and one end; or a
+ * failure, which is the last.
+ */
+export const FRAME = { schema: 1, batch: 2, end: 3, failure: 4, request: 5, ready: 6 } as const;
 
 /** The descriptor that the query's process writes frames to. */
 export const FRAME_DESCRIPTOR = 3;
@@ -18,13 +21,43 @@ const HEADER_BYTES = 5;
 /** Far above any batch; beyond it the bytes cannot be ours. */
 const MAX_PAYLOAD_BYTES = 64 * 1024 * 1024;
 
+/** Takes a frame to its reader. */
+export type WriteFrame = (kind: number, payload: Uint8Array) => void;
+
 /** Writes a frame, and waits for the reader: the descriptor blocks, which is the back-pressure. */
-export function writeFrame(kind: number, payload: Uint8Array): void {
-  const header = Buffer.alloc(HEADER_BYTES);
-  header.writeUInt8(kind, 0);
-  header.writeUInt32LE(payload.length, 1);
-  writeAll(header);
-  writeAll(payload);
+export const writeFrame: WriteFrame = (kind, payload) => {
+  writeAll(header(kind, payload.length));
+  if (payload.length > 0) writeAll(payload);
+};
+
+/** A frame in one piece, for small ones. */
+export function frameBytes(kind: number, payload: Uint8Array): Uint8Array {
+  return Buffer.concat([header(kind, payload.length), payload]);
+}
+
+/** Waits for the next request on standard input; undefined at its end. */
+export function readRequest(): Buffer | undefined {
+  const head = readExactly(HEADER_BYTES);
+  return head && readExactly(head.readUInt32LE(1));
+}
+
+const STANDARD_INPUT = 0;
+
+function readExactly(length: number): Buffer | undefined {
+  const bytes = Buffer.alloc(length);
+  for (let at = 0; at < length;) {
+    const read = readSync(STANDARD_INPUT, bytes, at, length - at, null);
+    if (read === 0) return undefined;
+    at += read;
+  }
+  return bytes;
+}
+
+function header(kind: number, length: number): Buffer {
+  const bytes = Buffer.alloc(HEADER_BYTES);
+  bytes.writeUInt8(kind, 0);
+  bytes.writeUInt32LE(length, 1);
+  return bytes;
 }
 
 function writeAll(bytes: Uint8Array): void {
@@ -34,26 +67,36 @@ function writeAll(bytes: Uint8Array): void {
 
 /** Reads frames; ends where the bytes end. Part of a frame at the end is dropped: its writer was killed. */
 export async function* readFrames(source: AsyncIterable<Buffer>): AsyncGenerator<Frame> {
-  let pending: Buffer[] = [];
-  let pendingBytes = 0;
-  let wanted = HEADER_BYTES;
+  const head = Buffer.alloc(HEADER_BYTES);
+  let headBytes = 0;
+  let payload: Uint8Array | undefined;
+  let payloadBytes = 0;
   for await (const bytes of source) {
-    pending.push(bytes);
-    pendingBytes += bytes.length;
-    if (pendingBytes < wanted) continue;
-    let all: Buffer = pending.length === 1 ? bytes : Buffer.concat(pending);
-    for (;;) {
-      wanted = HEADER_BYTES;
-      if (all.length < wanted) break;
-      const length = all.readUInt32LE(1);
-      if (length > MAX_PAYLOAD_BYTES)
-        throw new AppError("internal", "The query's process sent something that is no frame.");
-      wanted += length;
-      if (all.length < wanted) break;
-      yield { kind: all.readUInt8(0), payload: new Uint8Array(all.subarray(HEADER_BYTES, wanted)) };
-      all = all.subarray(wanted);
+    let at = 0;
+    while (at < bytes.length) {
+      if (payload === undefined) {
+        const copied = bytes.copy(head, headBytes, at);
+        at += copied;
+        headBytes += copied;
+        if (headBytes < HEADER_BYTES) break;
+        payload = new Uint8Array(payloadLength(head));
+        payloadBytes = 0;
+      }
+      // Straight into its place: a batch is copied once.
+      const copied = bytes.copy(payload, payloadBytes, at);
+      at += copied;
+      payloadBytes += copied;
+      if (payloadBytes < payload.length) break;
+      yield { kind: head.readUInt8(0), payload };
+      payload = undefined;
+      headBytes = 0;
     }
-    pending = [all];
-    pendingBytes = all.length;
   }
+}
+
+function payloadLength(head: Buffer): number {
+  const length = head.readUInt32LE(1);
+  if (length > MAX_PAYLOAD_BYTES)
+    throw new AppError("internal", "The query's process sent something that is no frame.");
+  return length;
 }

@@ -1,59 +1,131 @@
 /**
- * The process that runs one query, and nothing else: request on standard input, frames on descriptor 3. It works
- * synchronously (a write waits for its reader), and is killed when it is to stop.
+ * The process that runs queries, and nothing else: requests on standard input, frames on descriptor 3, one query after another.
+ * It works synchronously (a read waits for a request, a write for its reader), and is killed when it is to stop. A query that
+ * fails ends it; what one query opened is closed before the next begins.
  */
-import { readFileSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import Database from "better-sqlite3";
 import { AppError, isUnexpected, stackFrames, toAppError, toFailure } from "../../lib/errors.ts";
-import { FRAME, writeFrame } from "./frames.ts";
+import { FRAME, readRequest, writeFrame, type WriteFrame } from "./frames.ts";
 import { guardStatement } from "./guarded-statement.ts";
 import { steppingFault } from "./query-faults.ts";
-import type { ChildFailure, ChildRequest } from "./query-protocol.ts";
-import type { WatchdogData } from "./watchdog.ts";
+import {
+  DEFAULT_QUERY_LIMITS,
+  type ChildEnd,
+  type ChildFailure,
+  type ChildRequest,
+  type ChildSettings,
+  type QueryLimits,
+} from "./query-protocol.ts";
+import { streamResult } from "./result-stream.ts";
+import { NO_QUERY, QUERY, WATCHING, type WatchdogData } from "./watchdog-state.ts";
 
 const WATCHDOG_START_MS = 10_000;
 
-void serve();
+const [argument] = process.argv.slice(2);
+// The build runs the program without settings, and keeps what V8 compiled of it.
+if (argument === undefined) warmUp();
+else serveQueries(JSON.parse(argument) as ChildSettings);
 
-async function serve(): Promise<void> {
-  const request = JSON.parse(readFileSync(0, "utf8")) as ChildRequest;
-  const waitForWatchdog = startWatchdog(request);
+function serveQueries(settings: ChildSettings): never {
   try {
-    const database = openWorld(request.worldPath);
-    const guarded = guardStatement(database, request.sql);
-    // Arrow takes longer to load than most statements take to be refused.
-    const { streamResult } = await import("./result-stream.ts");
-    waitForWatchdog();
-    streamResult(database, guarded, request.dataSets, request.limits);
+    const state = startWatchdog(settings);
+    warmUp();
+    const memory = memoryToServeAgain(settings.limits.memoryBytes);
+    waitForWatchdog(state);
+    writeFrame(FRAME.ready, new Uint8Array());
+    for (let served = 1; served <= settings.queries; served++) {
+      const payload = readRequest();
+      if (payload === undefined) {
+        // Whoever would have asked is gone, and cannot tidy up.
+        rmSync(settings.folder, { recursive: true, force: true });
+        break;
+      }
+      serve(JSON.parse(payload.toString()) as ChildRequest, { settings, state, served, memory });
+    }
   } catch (error) {
-    writeFrame(
-      FRAME.failure,
-      Buffer.from(JSON.stringify(childFailure(toAppError(steppingFault(error, request.limits))))),
-    );
+    const fault = steppingFault(error, settings.limits);
+    writeFrame(FRAME.failure, Buffer.from(JSON.stringify(childFailure(toAppError(fault)))));
   }
   // The watchdog's thread would keep the process; a step that is still running cannot be left otherwise.
   process.exit(0);
 }
 
-/** Returns what waits until the watchdog is at work. No query may run without it. */
-function startWatchdog({ parentPid, limits }: ChildRequest): () => void {
-  const isWatching = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+/** Where a process is with its queries. */
+interface Serving {
+  readonly settings: ChildSettings;
+  readonly state: Int32Array;
+  /** Which query this is, from 1. */
+  readonly served: number;
+  /** Resident memory above which the process ends after a query. */
+  readonly memory: number;
+}
+
+/** Runs a query in a folder of its own. */
+function serve(request: ChildRequest, { settings, state, served, memory }: Serving): void {
+  const queryFolder = `${settings.folder}/${String(served)}`;
+  mkdirSync(queryFolder);
+  process.chdir(queryFolder);
+  Atomics.store(state, QUERY, served);
+  Atomics.notify(state, QUERY);
+  const database = openWorld(request.worldPath);
+  const rows = answer(database, request, settings.limits, writeFrame);
+  database.close();
+  Atomics.store(state, QUERY, NO_QUERY);
+  process.chdir(settings.folder);
+  rmSync(queryFolder, { recursive: true });
+  const servesAgain = served < settings.queries && process.memoryUsage.rss() < memory;
+  const end: ChildEnd = { rows, servesAgain };
+  writeFrame(FRAME.end, Buffer.from(JSON.stringify(end)));
+  if (!servesAgain) process.exit(0);
+}
+
+function answer(
+  database: Database.Database,
+  { sql, dataSets }: ChildRequest,
+  limits: QueryLimits,
+  write: WriteFrame,
+): number {
+  return streamResult(database, guardStatement(database, sql), dataSets, limits, write);
+}
+
+/** A first query, of nothing: it loads and compiles what every query needs. */
+function warmUp(): void {
+  const database = new Database(":memory:");
+  const request = { worldPath: "", dataSets: [], sql: "SELECT 1 AS a, 'x' AS b, 0.5 AS c" };
+  answer(database, request, DEFAULT_QUERY_LIMITS, () => undefined);
+  database.close();
+}
+
+/** Resident memory above which the process ends after a query: the next shall have most of the limit for itself. */
+function memoryToServeAgain(limit: number): number {
+  const own = process.memoryUsage.rss();
+  return own + (limit - own) / 4;
+}
+
+function startWatchdog({ parentPid, limits, folder }: ChildSettings): Int32Array {
+  const shared = new SharedArrayBuffer(2 * Int32Array.BYTES_PER_ELEMENT);
   const workerData: WatchdogData = {
     parentPid,
+    folder,
     memoryBytes: limits.memoryBytes,
     temporaryBytes: limits.temporaryBytes,
-    isWatching,
+    timeMs: limits.timeMs,
+    state: shared,
   };
   new Worker(process.argv[1] ?? "", {
     workerData,
     resourceLimits: { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 },
   });
-  return () => {
-    if (Atomics.wait(new Int32Array(isWatching), 0, 0, WATCHDOG_START_MS) === "timed-out") {
-      throw new AppError("job_failed", `The query's watchdog did not start within ${String(WATCHDOG_START_MS)} ms.`);
-    }
-  };
+  return new Int32Array(shared);
+}
+
+/** Waits until the watchdog is at work. No query may run without it. */
+function waitForWatchdog(state: Int32Array): void {
+  if (Atomics.wait(state, WATCHING, 0, WATCHDOG_START_MS) === "timed-out") {
+    throw new AppError("job_failed", `The query's watchdog did not start within ${String(WATCHDOG_START_MS)} ms.`);
+  }
 }
 
 /** Without the message of what was not expected: it may quote a value. */

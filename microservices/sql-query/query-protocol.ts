@@ -29,15 +29,30 @@ export const DEFAULT_QUERY_LIMITS: QueryLimits = {
   queryCharacters: 100_000,
 };
 
-/** The query's process reads this from standard input. */
+/** What a query's process is started with. */
+export interface ChildSettings {
+  /** Its own, in which each query gets one. */
+  readonly folder: string;
+  readonly limits: QueryLimits;
+  /** Most queries that it serves. */
+  readonly queries: number;
+  /** Whose death ends it. */
+  readonly parentPid: number;
+}
+
+/** One query, as its process reads it from standard input. */
 export interface ChildRequest {
   readonly worldPath: string;
   /** The granted data sets, for the declared types and what is sensitive. */
   readonly dataSets: readonly DataSet[];
   readonly sql: string;
-  readonly limits: QueryLimits;
-  /** Whose death ends it. */
-  readonly parentPid: number;
+}
+
+/** After the last batch. */
+export interface ChildEnd {
+  readonly rows: number;
+  /** Whether the process waits for another query; otherwise it ends. */
+  readonly servesAgain: boolean;
 }
 
 /** The failure that the query's process sends. */
@@ -50,6 +65,11 @@ export interface ChildFailure extends Failure {
 export interface Verdict {
   readonly code: ErrorCode;
   readonly detail: string;
+}
+
+/** The error's text when the time is over. */
+export function timeDetail(timeMs: number): string {
+  return `The query took longer than ${String(timeMs)} ms, the limit.`;
 }
 
 /** The error's text when memory is over its limit. */

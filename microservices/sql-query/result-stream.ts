@@ -1,4 +1,4 @@
-/** From the rows of a guarded statement to frames: schema, batches, end. Runs in the query's process, synchronously. */
+/** From the rows of a guarded statement to frames: schema and batches. Runs in the query's process, synchronously. */
 import type Database from "better-sqlite3";
 import { BatchBuilder } from "../../lib/data/batch-builder.ts";
 import { SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
@@ -7,7 +7,7 @@ import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 import { readsNoSensitiveColumn } from "./columns-read.ts";
-import { FRAME, writeFrame } from "./frames.ts";
+import { FRAME, type WriteFrame } from "./frames.ts";
 import { asSubselect, type GuardedStatement } from "./guarded-statement.ts";
 import { outputColumns, type OutputColumn } from "./output-columns.ts";
 import {
@@ -28,13 +28,14 @@ const BYTES_FOR_TYPES = 4 * 1024 * 1024;
 /** A batch is sent when it is about this large: with its message, below 256 KiB. */
 const BATCH_BYTES = 224 * 1024;
 
-/** Runs the query and writes its frames. Throws what stops it; an `AppError`, or what SQLite throws while stepping. */
+/** Runs the query, writes its frames, and returns the number of rows. Throws what stops it; an `AppError`, or what SQLite throws while stepping. */
 export function streamResult(
   database: Database.Database,
   guarded: GuardedStatement,
   dataSets: readonly DataSet[],
   limits: QueryLimits,
-): void {
+  write: WriteFrame,
+): number {
   const columns = outputColumns(guarded, dataSets);
   const metadata = new Map<string, string>();
   if (readsNoSensitiveColumn(database, guarded.program, dataSets)) metadata.set(SENSITIVE_COLUMNS_READ, "none");
@@ -45,10 +46,10 @@ export function streamResult(
   );
   const fields = columns.map((column, index) => fieldSpec(column, types[index]));
   const readers = columns.map((column, index) => cellReader(column, types[index] ?? NULLS_ONLY));
-  const writer = new BatchWriter(new BatchBuilder(fields, { metadata }), readers, limits);
+  const writer = new BatchWriter(new BatchBuilder(fields, { metadata }), readers, limits, write);
   for (const row of head.rows) writer.append(row);
   for (const row of rows) writer.append(row);
-  writer.end();
+  return writer.end();
 }
 
 /** The first rows, which are held until the types are known. */
@@ -112,18 +113,20 @@ class BatchWriter {
   readonly #builder: BatchBuilder;
   readonly #readers: readonly CellReader[];
   readonly #limits: QueryLimits;
+  readonly #write: WriteFrame;
   readonly #cells: CellValue[];
   /** Estimating walks over the columns: it is done every so many rows. */
   #checkAt = 1;
   #rows = 0;
   #bytes = 0;
 
-  constructor(builder: BatchBuilder, readers: readonly CellReader[], limits: QueryLimits) {
+  constructor(builder: BatchBuilder, readers: readonly CellReader[], limits: QueryLimits, write: WriteFrame) {
     this.#builder = builder;
+    this.#write = write;
     this.#readers = readers;
     this.#limits = limits;
     this.#cells = readers.map(() => null);
-    writeFrame(FRAME.schema, encodeSchema(this.#builder.schema));
+    this.#write(FRAME.schema, encodeSchema(this.#builder.schema));
   }
 
   append(row: readonly SqliteValue[]): void {
@@ -140,9 +143,9 @@ class BatchWriter {
     if (this.#builder.rowCount >= this.#checkAt) this.#flushIfFull();
   }
 
-  end(): void {
+  end(): number {
     if (this.#builder.rowCount > 0) this.#flush();
-    writeFrame(FRAME.end, Buffer.from(JSON.stringify({ rows: this.#rows })));
+    return this.#rows;
   }
 
   #flushIfFull(): void {
@@ -169,7 +172,7 @@ class BatchWriter {
         },
       );
     }
-    writeFrame(FRAME.batch, bytes);
+    this.#write(FRAME.batch, bytes);
   }
 }
 

@@ -3,42 +3,58 @@
  * memory, at disk used for sorting, and whether the parent still lives, and kills the process: the one way to stop it
  * that always works. `PRAGMA hard_heap_limit` does not: better-sqlite3's SQLite is built without memory accounting.
  */
-import { readdirSync, readlinkSync, statSync, writeSync } from "node:fs";
+import { readdirSync, readlinkSync, rmSync, statSync, writeSync } from "node:fs";
 import { workerData } from "node:worker_threads";
-import { memoryDetail, temporaryDetail, type Verdict } from "./query-protocol.ts";
-
-/** What the thread is told. */
-export interface WatchdogData {
-  readonly parentPid: number;
-  readonly memoryBytes: number;
-  readonly temporaryBytes: number;
-  /** One 32-bit integer, which becomes 1 when the watchdog is at work. */
-  readonly isWatching: SharedArrayBuffer;
-}
+import { memoryDetail, temporaryDetail, timeDetail, type Verdict } from "./query-protocol.ts";
+import { processorSeconds } from "./system-limits.ts";
+import { NO_QUERY, QUERY, WATCHING, type WatchdogData } from "./watchdog-state.ts";
 
 const LOOK_EVERY_MS = 20;
+/** Between queries the process waits in a read, whose end tells it that its parent is gone. */
+const REST_MS = 1000;
 const STANDARD_ERROR = 2;
 
-watch(workerData as WatchdogData);
-
-function watch(data: WatchdogData): void {
+try {
+  watch(workerData as WatchdogData);
+} catch (error) {
   // A watchdog that fails must not leave its query unwatched.
-  process.on("uncaughtException", (error) =>
-    kill({ code: "internal", detail: `The query's watchdog failed: ${error.message}` }),
-  );
-  let looks = 0;
-  setInterval(() => {
-    if (process.ppid !== data.parentPid) process.kill(process.pid, "SIGKILL");
-    if (process.memoryUsage.rss() > data.memoryBytes) {
-      kill({ code: "memory_limit_exceeded", detail: memoryDetail(data.memoryBytes) });
+  kill({ code: "internal", detail: `The query's watchdog failed: ${error instanceof Error ? error.message : ""}` });
+}
+
+function watch(data: WatchdogData): never {
+  const state = new Int32Array(data.state);
+  Atomics.store(state, WATCHING, 1);
+  Atomics.notify(state, WATCHING);
+  let watched = NO_QUERY;
+  let processorMs = 0;
+  for (let looks = 0; ; looks++) {
+    const query = Atomics.load(state, QUERY);
+    if (query !== watched) [watched, processorMs] = [query, processorMsUsed()];
+    look(data, looks);
+    if (query !== NO_QUERY && processorMsUsed() - processorMs > 1000 * processorSeconds(data.timeMs)) {
+      kill({ code: "time_limit_exceeded", detail: timeDetail(data.timeMs) });
     }
-    if (looks++ % 5 === 0 && temporaryBytes() > data.temporaryBytes) {
-      kill({ code: "memory_limit_exceeded", detail: temporaryDetail(data.temporaryBytes) });
-    }
-  }, LOOK_EVERY_MS);
-  const isWatching = new Int32Array(data.isWatching);
-  Atomics.store(isWatching, 0, 1);
-  Atomics.notify(isWatching, 0);
+    Atomics.wait(state, QUERY, query, query === NO_QUERY ? REST_MS : LOOK_EVERY_MS);
+  }
+}
+
+function look(data: WatchdogData, looks: number): void {
+  if (process.ppid !== data.parentPid) {
+    rmSync(data.folder, { recursive: true, force: true });
+    process.kill(process.pid, "SIGKILL");
+  }
+  if (process.memoryUsage.rss() > data.memoryBytes) {
+    kill({ code: "memory_limit_exceeded", detail: memoryDetail(data.memoryBytes) });
+  }
+  if (looks % 5 === 0 && temporaryBytes() > data.temporaryBytes) {
+    kill({ code: "memory_limit_exceeded", detail: temporaryDetail(data.temporaryBytes) });
+  }
+}
+
+/** Of all threads. */
+function processorMsUsed(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
 
 function kill(verdict: Verdict): void {

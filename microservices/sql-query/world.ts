@@ -13,7 +13,7 @@ import { quoteName } from "../../lib/data/sqlite-tables.ts";
 import { isWorldFileName, removeOutdatedWorlds, worldFileName } from "../../lib/data/world-files.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { DataSet, Table } from "../../lib/model/dataset.ts";
-import type { World } from "./query.ts";
+import type { World } from "./query-process.ts";
 import { makeWorldFile, type WorldPart } from "./world-file.ts";
 
 /** A data set's file, as the agent made it ready. */
@@ -29,6 +29,8 @@ export interface WorldOptions {
   readonly cacheFolder: string;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  /** What was found out about files before; absent: nothing is remembered. */
+  readonly memory?: WorldMemory;
   /** Kept files beyond these go, the longest unused first. Defaults: 32 files, 10 GB. */
   readonly maxFiles?: number;
   readonly maxBytes?: number;
@@ -37,6 +39,47 @@ export interface WorldOptions {
 /** A world that stays until it is released. */
 export interface HeldWorld extends World {
   release(): void;
+}
+
+/** Most that a {@link WorldMemory} remembers. */
+const REMEMBERED = 256;
+/** A folder is tidied no more often, unless there is a new content or world. */
+const TIDY_EVERY_MS = 1000;
+
+/**
+ * What a process that serves many requests remembers of worlds, so that a small query does not cost several looks into files and
+ * folders: only what cannot change behind the key that it is remembered by.
+ */
+export class WorldMemory {
+  readonly #exact = new Map<string, boolean>();
+  readonly #tidied = new Map<string, number>();
+
+  /** The answer to whether a file, as it is now, holds exactly some tables. */
+  isExact(key: string, look: () => boolean): boolean {
+    const known = this.#exact.get(key);
+    if (known !== undefined) return known;
+    const exact = look();
+    remember(this.#exact, key, exact);
+    return exact;
+  }
+
+  /** Whether it is time to tidy up for this content or world. */
+  isTidyDue(key: string, now: number): boolean {
+    const last = this.#tidied.get(key);
+    if (last !== undefined && now - last < TIDY_EVERY_MS) return false;
+    remember(this.#tidied, key, now);
+    return true;
+  }
+}
+
+/** The oldest goes when there are too many. */
+function remember<Value>(map: Map<string, Value>, key: string, value: Value): void {
+  map.delete(key);
+  map.set(key, value);
+  for (const oldest of map.keys()) {
+    if (map.size <= REMEMBERED) return;
+    map.delete(oldest);
+  }
 }
 
 /**
@@ -52,9 +95,14 @@ export async function openWorld(
 ): Promise<HeldWorld> {
   const parts = granted.map((dataSet) => ({ dataSet, source: findSource(dataSet, sources) }));
   refuseSameNames(granted);
-  for (const { source } of parts) await removeOutdatedWorlds(options.cacheFolder, source);
+  const { memory = new WorldMemory(), clock } = options;
+  for (const { source } of parts) {
+    if (memory.isTidyDue(`${source.name}:${source.contentHash}`, clock.now())) {
+      await removeOutdatedWorlds(options.cacheFolder, source);
+    }
+  }
   const [only] = parts;
-  if (parts.length === 1 && only && holdsExactly(only.source.path, only.dataSet.tables)) {
+  if (parts.length === 1 && only && (await isExactly(only.source.path, only.dataSet.tables, memory))) {
     // Whoever made this file ready keeps it.
     return { path: only.source.path, dataSets: granted, release: () => undefined };
   }
@@ -65,7 +113,7 @@ export async function openWorld(
   const copies = parts.map(({ dataSet, source }) => ({ path: source.path, tables: dataSet.tables }));
   const hold = await holdMade(path, copies, options);
   try {
-    await removeUnused(path, options);
+    if (memory.isTidyDue(path, clock.now())) await removeUnused(path, options);
   } catch (error) {
     hold.release();
     throw error;
@@ -109,6 +157,12 @@ function refuseSameNames(granted: readonly DataSet[]): void {
       owners.set(name.toLowerCase(), dataSet.name);
     }
   }
+}
+
+async function isExactly(path: string, tables: readonly Table[], memory: WorldMemory): Promise<boolean> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  const key = JSON.stringify([path, [dev, ino, size, mtimeNs, ctimeNs].join(":"), tables]);
+  return memory.isExact(key, () => holdsExactly(path, tables));
 }
 
 /**

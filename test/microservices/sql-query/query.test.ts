@@ -10,7 +10,9 @@ import { fieldsOf, formatCell, type CellValue, type FieldSpec } from "../../../l
 import { createTableSql } from "../../../lib/data/sqlite-tables.ts";
 import { AppError, toFailure, type ErrorCode } from "../../../lib/errors.ts";
 import type { DataSet, Table } from "../../../lib/model/dataset.ts";
-import { runQuery, type QueryResult, type World } from "../../../microservices/sql-query/query.ts";
+import { runQuery, type QueryResult } from "../../../microservices/sql-query/query.ts";
+import type { World } from "../../../microservices/sql-query/query-process.ts";
+import { QueryProcesses } from "../../../microservices/sql-query/query-processes.ts";
 import { DEFAULT_QUERY_LIMITS, type QueryLimits } from "../../../microservices/sql-query/query-protocol.ts";
 import { eventually } from "../../support/eventually.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
@@ -54,10 +56,16 @@ interface Options {
   readonly world?: World;
 }
 
-function start(sql: string, options: Options = {}): Promise<QueryResult> {
+async function start(sql: string, options: Options = {}): Promise<QueryResult> {
   const limits = { ...DEFAULT_QUERY_LIMITS, timeMs: 20_000, ...options.limits };
   const signal = options.signal ?? new AbortController().signal;
-  return runQuery({ sql, world: options.world ?? world, limits, signal, temporaryFolder: temporary });
+  const processes = new QueryProcesses({ limits, temporaryFolder: temporary, atOnce: 1 });
+  try {
+    return await runQuery({ sql, world: options.world ?? world, signal }, processes);
+  } catch (error) {
+    await processes.close();
+    throw error;
+  }
 }
 
 interface Answer {
@@ -217,6 +225,8 @@ test("a large result comes in batches of less than 256 KiB", async () => {
 /** Small limits, so that hostile queries end soon; time is short only where it is to be the limit that ends them. */
 const tight = { memoryBytes: 160_000_000, temporaryBytes: 8_000_000, rows: 1000, bytes: 100_000 };
 const SHORT_MS = 1000;
+/** For what does not count: the start of a process, on a machine that has much else to do. */
+const START_MS = 15_000;
 
 const hostile: readonly [name: string, sql: string, code: ErrorCode][] = [
   [
@@ -300,7 +310,7 @@ describe("hostile queries, several at once", { concurrency: 3 }, () => {
         assert.equal(error.code, code, error.message);
         return true;
       });
-      assert.ok(performance.now() - started < timeMs + 4000, "it took much longer than its limit");
+      assert.ok(performance.now() - started < timeMs + START_MS, "it took much longer than its limit");
     });
   }
 });
@@ -446,13 +456,16 @@ test("a query whose process is killed from outside fails, and may be repeated", 
 });
 
 test("a query ends with the process that asked it", async () => {
+  const folder = await temporaryFolder();
+  const moduleUrl = (name: string): string =>
+    JSON.stringify(new URL(`../../../microservices/sql-query/${name}.js`, import.meta.url).href);
   const program = `
-    const { runQuery } = await import(${JSON.stringify(new URL("../../../microservices/sql-query/query.js", import.meta.url).href)});
-    await runQuery(${JSON.stringify({ world, limits: DEFAULT_QUERY_LIMITS, temporaryFolder: temporary })}.sql ?? {
-      ...${JSON.stringify({ world, limits: DEFAULT_QUERY_LIMITS, temporaryFolder: await temporaryFolder() })},
-      sql: "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) AS orphan FROM c",
-      signal: new AbortController().signal,
-    });`;
+    const { runQuery } = await import(${moduleUrl("query")});
+    const { QueryProcesses } = await import(${moduleUrl("query-processes")});
+    const processes = new QueryProcesses(${JSON.stringify({ limits: DEFAULT_QUERY_LIMITS, temporaryFolder: folder, atOnce: 1 })});
+    const world = ${JSON.stringify(world)};
+    const sql = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) AS orphan FROM c";
+    await runQuery({ sql, world, signal: new AbortController().signal }, processes);`;
   const parent = execFile(process.execPath, ["--input-type=module", "-e", program]);
   const children = async (): Promise<string[]> => {
     const { stdout } = await promisify(execFile)("ps", ["-e", "-o", "ppid=,pid=,args="]);

@@ -7,7 +7,7 @@ import { systemClock, type Clock } from "../../../lib/clock.ts";
 import { createTableSql } from "../../../lib/data/sqlite-tables.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { DataSet } from "../../../lib/model/dataset.ts";
-import type { World } from "../../../microservices/sql-query/query.ts";
+import type { World } from "../../../microservices/sql-query/query-process.ts";
 import { openWorld, type DataSetSource, type WorldOptions } from "../../../microservices/sql-query/world.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 

@@ -1,0 +1,33 @@
+/** The microservice itself: per request, the world of its grant, and the query in it. */
+import { systemClock } from "../../lib/clock.ts";
+import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { SqlQuerySettings } from "./config.ts";
+import { runQuery } from "./query.ts";
+import type { StartedProcesses } from "./start-processes.ts";
+import { openWorld, WorldMemory } from "./world.ts";
+
+/** Serves the chain's requests with these processes. */
+export async function serveQueries(startedProcesses: StartedProcesses): Promise<void> {
+  const memory = new WorldMemory();
+  await runMicroservice({
+    name: "sql-query",
+    handle: async function* (_inputs, { data, grant, request, signal, settings }) {
+      const set = settings(SqlQuerySettings);
+      const processes = startedProcesses();
+      const sources = Object.entries(data).map(([name, { path, contentHash }]) => ({ name, path, contentHash }));
+      const world = await openWorld(grant.dataSets, sources, {
+        cacheFolder: set.DYNAMOS_WORLD_FOLDER,
+        clock: systemClock,
+        signal,
+        memory,
+      });
+      try {
+        const result = await runQuery({ sql: request.query, world, signal }, processes);
+        yield { schema: result.schema };
+        for await (const batch of result.batches) yield { batch };
+      } finally {
+        world.release();
+      }
+    },
+  });
+}
