@@ -93,7 +93,7 @@ async function publishOurs(bus: MessageBus, attempt: number, chunks: number): Pr
   const output = new ResultOutput({
     bus,
     run: runRequest(attempt),
-    runQueue: "provider",
+    creditAddress: "provider",
     stallTimeoutMs: STALL_MS,
     clock: systemClock,
     onHandingOn: async () => undefined,
