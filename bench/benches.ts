@@ -1,4 +1,5 @@
 /** Every measurement by its name. */
+import { ARCHETYPES_BENCH } from "./archetypes.ts";
 import { CEILINGS } from "./ceilings.ts";
 import { measureJobStart } from "./job-start.ts";
 import { measureLoad } from "./load.ts";
@@ -17,7 +18,7 @@ export interface CommandBench {
 }
 
 /** Those that give tables, in the order in which they run. */
-export const TABLE_BENCHES: readonly TableBench[] = [CEILINGS, START, RATE, ROWS];
+export const TABLE_BENCHES: readonly TableBench[] = [ARCHETYPES_BENCH, CEILINGS, START, RATE, ROWS];
 
 /** The others: they run only when they are named. */
 export const COMMAND_BENCHES: readonly CommandBench[] = [

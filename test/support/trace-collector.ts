@@ -13,15 +13,19 @@ export interface CollectedSpan {
   /** `service.name` of its process. */
   readonly service: string;
   readonly attributes: Readonly<Record<string, string | number>>;
+  /** Milliseconds since the Unix epoch, with fractions. */
+  readonly startMs: number;
+  readonly endMs: number;
 }
 
-/** A running collector; it ends with the tests of the file. */
+/** A running collector. */
 export interface TraceCollector {
   /** For `OTEL_EXPORTER_OTLP_ENDPOINT`. */
   readonly url: string;
   readonly spans: readonly CollectedSpan[];
   /** All that was sent, as it came. */
   readonly bodies: readonly string[];
+  close(): void;
 }
 
 interface Attribute {
@@ -33,13 +37,24 @@ interface ExportRequest {
   readonly resourceSpans: readonly {
     readonly resource: { readonly attributes: readonly Attribute[] };
     readonly scopeSpans: readonly {
-      readonly spans: readonly (CollectedSpan & { attributes: readonly Attribute[] })[];
+      readonly spans: readonly (Omit<CollectedSpan, "attributes" | "startMs" | "endMs"> & {
+        readonly attributes: readonly Attribute[];
+        readonly startTimeUnixNano: string;
+        readonly endTimeUnixNano: string;
+      })[];
     }[];
   }[];
 }
 
-/** Starts a collector. To be awaited at the top level of a test file. */
+/** Starts a collector that ends with the tests of the file. To be awaited at its top level. */
 export async function startTraceCollector(): Promise<TraceCollector> {
+  const collector = await openTraceCollector();
+  after(() => collector.close());
+  return collector;
+}
+
+/** Starts a collector, which its opener closes. */
+export async function openTraceCollector(): Promise<TraceCollector> {
   const spans: CollectedSpan[] = [];
   const bodies: string[] = [];
   const server = createServer((request, response) => {
@@ -50,23 +65,29 @@ export async function startTraceCollector(): Promise<TraceCollector> {
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { url: `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`, spans, bodies };
+  return {
+    url: `http://127.0.0.1:${String((server.address() as AddressInfo).port)}`,
+    spans,
+    bodies,
+    close: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
 }
 
 function spansOf({ resourceSpans }: ExportRequest): CollectedSpan[] {
   return resourceSpans.flatMap(({ resource, scopeSpans }) =>
     scopeSpans.flatMap(({ spans }) =>
-      spans.map(({ traceId, spanId, parentSpanId, name, attributes }) => ({
+      spans.map(({ traceId, spanId, parentSpanId, name, attributes, startTimeUnixNano, endTimeUnixNano }) => ({
         traceId,
         spanId,
         parentSpanId: parentSpanId ?? "",
         name,
         service: String(valuesOf(resource.attributes)["service.name"]),
         attributes: valuesOf(attributes),
+        startMs: Number(startTimeUnixNano) / 1e6,
+        endMs: Number(endTimeUnixNano) / 1e6,
       })),
     ),
   );

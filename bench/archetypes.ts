@@ -1,0 +1,235 @@
+/**
+ * The thesis' experiments 1 and 2 (Stutterheim, UvA 2023): 10,000, 20,000 and 30,000 rows of a cartesian product by both archetypes,
+ * with chains of every lifetime; in one go through the front door, as JSON, as the prototype answers. And the sizes of the answer.
+ */
+import assert from "node:assert/strict";
+import { openTraceCollector } from "../test/support/trace-collector.ts";
+import { ask, askParty, type Asked } from "./ask.ts";
+import type { BenchExchange } from "./bench-exchange.ts";
+import {
+  answeringParty,
+  approvalRequest,
+  ARCHETYPES,
+  LIFETIMES,
+  startLifetimes,
+  untilChainsRest,
+  type ArchetypeName,
+  type Lifetime,
+} from "./lifetimes.ts";
+import { summarize } from "./measured.ts";
+import { roundsOf, type Cell, type RunOptions, type Table, type TableBench, type Target } from "./table.ts";
+import { splitByTrace, type Split } from "./trace-split.ts";
+
+const USUAL_ROUNDS = 7;
+const TRACED_ROUNDS = 3;
+const SIZES = [10_000, 20_000, 30_000] as const;
+const QUICK_SIZES = [100] as const;
+const LARGEST = 30_000;
+/** Seconds that the thesis' prototype took for 30,000 rows on a machine like ours, as published. */
+const PROTOTYPE_SECONDS = { computeToData: 5.45, dataThroughTtp: 7.84 } as const;
+/** Bytes of its JSON answer of 30,000 rows, and of the message in the thesis. */
+const PROTOTYPE_ANSWER_BYTES = 1_220_000;
+const THESIS_MESSAGE_BYTES = 4_040_000;
+const TARGET_MS = { computeToData: 250, dataThroughTtp: 400 } as const;
+const TARGET_BYTES = 300_000;
+
+interface Way {
+  readonly lifetime: Lifetime;
+  readonly archetype: ArchetypeName;
+  readonly rows: number;
+}
+
+interface Seen {
+  readonly way: Way;
+  readonly ms: number[];
+  readonly splits: Split[];
+}
+
+/** See the file comment. */
+export const ARCHETYPES_BENCH: TableBench = {
+  name: "archetypes",
+  about:
+    "the thesis' experiments 1 and 2: 10,000 to 30,000 rows of the cartesian query by both archetypes, and bytes on the wire",
+  run: async (options) => {
+    const sizes = options.quick ? QUICK_SIZES : SIZES;
+    const ways = sizes.flatMap((rows) =>
+      ARCHETYPES.flatMap((archetype) => LIFETIMES.map((lifetime) => ({ lifetime, archetype, rows }))),
+    );
+    const seen = ways.map((way): Seen => ({ way, ms: [], splits: [] }));
+    const sized = await withExchange(options, {}, async (bench) => {
+      await timeAll(bench, seen, options);
+      return measureSizes(bench, sizes.at(-1) ?? LARGEST, options);
+    });
+    await traceAll(seen, options);
+    return [timeTable(seen), sizeTable(sized)];
+  },
+};
+
+/** The query; `LIMIT` makes it finite. */
+export function cartesianQuery(rows: number): string {
+  return (
+    "SELECT p.Unieknr, p.Geslacht, p.Gebdat, s.Aanst_22, s.Functcat, s.Salschal " +
+    `FROM Personen p JOIN Aanstellingen s LIMIT ${String(rows)}`
+  );
+}
+
+async function withExchange<Result>(
+  options: RunOptions,
+  environment: Readonly<Record<string, string>>,
+  work: (bench: BenchExchange) => Promise<Result>,
+): Promise<Result> {
+  const bench = await startLifetimes({ pairs: options.quick ? 5 : 2_000, environment });
+  try {
+    // Loads the data, and lets agents see what is asked of them.
+    for (let round = 0; round < (options.quick ? 1 : 3); round += 1)
+      for (const lifetime of LIFETIMES)
+        for (const archetype of ARCHETYPES) await askInOneGo(bench, { lifetime, archetype, rows: 10 });
+    return await work(bench);
+  } finally {
+    await bench.close();
+  }
+}
+
+async function timeAll(bench: BenchExchange, seen: readonly Seen[], options: RunOptions): Promise<void> {
+  const rounds = roundsOf(options, USUAL_ROUNDS);
+  for (let round = 0; round < rounds; round += 1) {
+    options.progress(`archetypes: round ${String(round + 1)} of ${String(rounds)}`);
+    for (const { way, ms } of seen) {
+      await untilChainsRest(bench);
+      ms.push((await askInOneGo(bench, way)).totalMs);
+    }
+  }
+}
+
+/** In an exchange of its own: spans cost time, most of all where processes start. */
+async function traceAll(seen: readonly Seen[], options: RunOptions): Promise<void> {
+  const collector = await openTraceCollector();
+  const environment = { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: "100" };
+  const rounds = Math.min(roundsOf(options, TRACED_ROUNDS), TRACED_ROUNDS);
+  try {
+    await withExchange(options, environment, async (bench) => {
+      for (let round = 0; round < rounds; round += 1) {
+        options.progress(`archetypes: traced round ${String(round + 1)} of ${String(rounds)}`);
+        for (const { way, splits } of seen) {
+          await untilChainsRest(bench);
+          splits.push(await splitByTrace(collector, (headers) => askInOneGo(bench, way, headers)));
+        }
+      }
+    });
+  } finally {
+    collector.close();
+  }
+}
+
+/** Approval and question in one, as a caller of the prototype does; the answer is checked. */
+async function askInOneGo(
+  bench: BenchExchange,
+  way: Way,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<Asked> {
+  const request = approvalRequest(way.lifetime, way.archetype);
+  const { options } = request;
+  const question = { type: "sqlDataRequest", query: cartesianQuery(way.rows), options };
+  const url = `${bench.exchange.url}/api/v1/requestApproval`;
+  const asked = await ask(url, { ...request, data_request: question }, { keep: true, headers });
+  const answer = JSON.parse(asked.body.toString()) as { archetype: string; responses: { rows?: unknown[] }[] };
+  assert.equal(answer.archetype, way.archetype);
+  assert.deepEqual(
+    answer.responses.map(({ rows }) => rows?.length),
+    [way.rows],
+  );
+  return asked;
+}
+
+interface Sized {
+  readonly rows: number;
+  readonly format: string;
+  readonly encoding: string;
+  readonly asked: Asked;
+}
+
+/** The answer's formats, as they are and compressed, over the caller's connection. */
+async function measureSizes(bench: BenchExchange, rows: number, options: RunOptions): Promise<readonly Sized[]> {
+  options.progress("archetypes: sizes of the answer");
+  const sized: Sized[] = [];
+  const approval = await bench.client.requestApproval(approvalRequest("cold", "computeToData"));
+  const question = { type: "sqlDataRequest", query: cartesianQuery(rows) };
+  for (const format of ["application/json", "text/csv", "application/vnd.apache.arrow.stream"]) {
+    for (const encoding of ["identity", "gzip", "br", "zstd"]) {
+      const asked = await askParty(approval, answeringParty("cold", "computeToData"), question, {
+        accept: format,
+        encoding,
+      });
+      if (asked.encoding === encoding) sized.push({ rows, format, encoding, asked });
+    }
+  }
+  return sized;
+}
+
+function timeTable(seen: readonly Seen[]): Table {
+  return {
+    name: "archetypes",
+    title: "The thesis' experiments: rows of the cartesian query, in one go, as JSON",
+    columns: [
+      { name: "rows" },
+      { name: "by" },
+      { name: "chain" },
+      { name: "request to last byte", unit: "ms" },
+      { name: "prototype", unit: "ms" },
+      { name: "times as fast" },
+      { name: "traced: start-up", unit: "ms" },
+      { name: "processing", unit: "ms" },
+      { name: "transfer", unit: "ms" },
+    ],
+    rows: seen.map(({ way, ms, splits }) => {
+      const all = summarize(ms);
+      const prototype = way.rows === LARGEST ? PROTOTYPE_SECONDS[way.archetype] * 1000 : null;
+      const part = (of: keyof Split): Cell => summarize(splits.map((each) => each[of])).median;
+      return [
+        way.rows.toLocaleString("en-US"),
+        way.archetype,
+        way.lifetime,
+        all,
+        prototype,
+        prototype === null ? null : prototype / all.median,
+        part("startUpMs"),
+        part("processingMs"),
+        part("transferMs"),
+      ];
+    }),
+    targets: seen
+      .filter(({ way }) => way.lifetime === "warm" && way.rows === LARGEST)
+      .map(({ way, ms }): Target => {
+        const what = `30,000 rows by ${way.archetype}, warm`;
+        return { what, unit: "ms", measured: summarize(ms).median, atMost: TARGET_MS[way.archetype] };
+      }),
+    notes: [
+      "One steward's rows; approval, question and answer in one request through the front door, every lifetime in turns, before each all chains at rest. The prototype's times are those published for 30,000 rows on two cores.",
+      "Start-up, processing and transfer are medians from the traces of a second exchange; making spans costs time, above all in cold chains, whose processes have to load what makes them. Start-up: until sql-query begins; processing: until the last row has left it; transfer: until the caller has the last byte.",
+    ],
+  };
+}
+
+function sizeTable(sized: readonly Sized[]): Table {
+  const smallest = Math.min(...sized.map(({ asked }) => asked.bytes));
+  return {
+    name: "archetypes-sizes",
+    title: "The same answer's size on the caller's wire",
+    columns: [
+      { name: "format" },
+      { name: "encoding" },
+      { name: "size", unit: "kB" },
+      { name: "of the prototype's JSON" },
+    ],
+    rows: sized.map(({ format, encoding, asked }) => [
+      format,
+      encoding,
+      asked.bytes / 1000,
+      asked.bytes / PROTOTYPE_ANSWER_BYTES,
+    ]),
+    targets: [{ what: "the smallest of them", unit: "kB", measured: smallest / 1000, atMost: TARGET_BYTES / 1000 }],
+    notes: [
+      `${(sized[0]?.rows ?? 0).toLocaleString("en-US")} rows. The prototype's answer had ${String(PROTOTYPE_ANSWER_BYTES / 1000)} kB, its message ${String(THESIS_MESSAGE_BYTES / 1000)} kB in the thesis.`,
+    ],
+  };
+}
