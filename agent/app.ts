@@ -35,6 +35,7 @@ import type { Trust } from "../lib/tls/trust.ts";
 import { remoteJwks } from "../lib/tokens.ts";
 import { Admission, type AdmissionLimits } from "./admission.ts";
 import { AnswersFolder } from "./answers-folder.ts";
+import { PersistentChains } from "./chains/persistent-chains.ts";
 import { orchestratorUrls, type AgentSettings } from "./config.ts";
 import type { AgentContext } from "./context.ts";
 import { DataSources } from "./data-sources.ts";
@@ -101,6 +102,11 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const admission = { reading: admissionOf("reading"), computing: admissionOf("computing") };
   const counters = agentMetrics(admission);
   const keys = await loadStewardKeys(join(folder, "keys"));
+  const persistent = new PersistentChains({
+    ...{ bus, runner, clock, logger, steward, instance, settings },
+    isLast: async () => (await siblings.living()).length === 0,
+  });
+  releases.push("persistent chains", () => persistent.close());
   const report = (error: AppError): void => logger.error({ error }, "something kept could not be deleted");
   const context: AgentContext = {
     steward,
@@ -114,6 +120,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     bus,
     rpc,
     runner,
+    persistent,
     keys,
     tokenKeys: remoteJwks(
       orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),

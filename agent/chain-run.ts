@@ -3,11 +3,13 @@ import { create } from "@bufbuild/protobuf";
 import { generateChain } from "../lib/chain/chain.ts";
 import { signGrant } from "../lib/grants.ts";
 import { algorithmNames, checkOptions, isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
+import type { ChainLifetime } from "../lib/model/chain-lifetime.ts";
 import type { CompositionRequest } from "../lib/model/composition.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import type { Microservice } from "../lib/model/microservice.ts";
 import { makeRunName, makeRunNonce } from "../lib/model/names.ts";
 import { optionalServiceKeys } from "../lib/model/request-type.ts";
+import { chooseChainLifetime } from "../lib/policy/chain-lifetime.ts";
 import { toRequestMessage } from "../lib/rpc/data-request.ts";
 import { RunRequestSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { AppError } from "../lib/errors.ts";
@@ -60,12 +62,13 @@ async function* runPrepared(
   allowed: AllowedRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
-  const chain = await chainOf(context, allowed);
+  const { chain, lifetime } = await chainOf(context, allowed);
   const needsData = chain.some(({ needs }) => needs?.includes("data"));
   const data = needsData ? await holdGrantedData(context, allowed.grant, signal) : NO_DATA;
   try {
     const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
-    const prepared = { shape: shapeOf(context, allowed.job.composition, chain), data: data.locations, signedGrant };
+    const shape = shapeOf(context, allowed.job.composition, chain);
+    const prepared = { shape, lifetime, data: data.locations, signedGrant };
     yield* runAttempts(context, allowed, prepared, signal);
   } catch (error) {
     throw error instanceof AppError ? error.withParty(context.steward) : error;
@@ -77,6 +80,7 @@ async function* runPrepared(
 /** What all attempts share. */
 interface PreparedRequest {
   readonly shape: ChainShape;
+  readonly lifetime: ChainLifetime;
   readonly data: DataLocations;
   readonly signedGrant: string;
 }
@@ -111,10 +115,13 @@ function runAttempt(
   signal: AbortSignal,
 ): AsyncIterable<ExecutionEvent> {
   const { job, requestId, grant, onQueueReady, trace } = allowed;
-  const { shape } = prepared;
+  const { shape, lifetime } = prepared;
   const name = makeRunName(job.composition.local_job_name, requestId, attempt, makeRunNonce());
   const { instance } = context;
-  const chain = new ColdChain(context, makeJobSpec(shape, { name, instance, deadlineMs: grant.deadlineMs }));
+  const chain =
+    lifetime === "persistent"
+      ? context.persistent.claim(shape, name, signal)
+      : new ColdChain(context, makeJobSpec(shape, { name, instance, deadlineMs: grant.deadlineMs }));
   const request = runRequest(context, allowed, prepared, { attempt, replyQueue: chain.replyQueue });
   const services = shape.microservices.map((container) => container.name);
   context.logger.info({ dataRequest: requestId, attempt, services, run: chain.name }, "a chain starts");
@@ -131,19 +138,23 @@ function runAttempt(
 }
 
 /**
- * The chain of this party for this request.
+ * The chain of this party for this request, and how long it lives.
  *
  * @throws AppError `chain_invalid`, `not_found` for an unknown request type, `operation_denied` where rows may not leave as
  * they are, and nothing in the plan's chains would hold them back.
  */
-async function chainOf(context: AgentContext, allowed: AllowedRequest): Promise<readonly Microservice[]> {
+async function chainOf(
+  context: AgentContext,
+  allowed: AllowedRequest,
+): Promise<{ readonly chain: readonly Microservice[]; readonly lifetime: ChainLifetime }> {
   const { job, request, grant, trace } = allowed;
   const { composition } = job;
   return withSpan("chain", trace, { "dynamos.role": composition.role }, async () => {
-    const [requestType, microservices, forced] = await Promise.all([
+    const [requestType, microservices, forced, agreement] = await Promise.all([
       context.knowledge.get("requestTypes", composition.request_type),
       context.knowledge.list("microservices"),
       context.knowledge.get("forcedServices", context.steward),
+      context.knowledge.get("agreements", context.steward),
     ]);
     if (requestType === undefined)
       throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
@@ -171,7 +182,13 @@ async function chainOf(context: AgentContext, allowed: AllowedRequest): Promise<
         );
       }
     }
-    return services;
+    const lifetime = chooseChainLifetime({
+      agreement: agreement?.document,
+      userName: composition.user.userName,
+      configured: context.settings.DYNAMOS_CHAIN_LIFETIME,
+      requestType: requestType.document,
+    });
+    return { chain: services, lifetime };
   });
 }
 

@@ -1,5 +1,6 @@
 /** The agent's settings. `docs/configuration.md` lists them; a test compares. */
 import { Type, type Static } from "@sinclair/typebox";
+import { ChainLifetime } from "../lib/model/chain-lifetime.ts";
 import { MetricsSetting } from "../lib/telemetry/metrics.ts";
 import { TlsSettings } from "../lib/tls/settings.ts";
 
@@ -106,6 +107,35 @@ export const AgentSettings = Type.Object({
     default: 300,
     minimum: 32,
     description: "memory of a chain's process, unless its metadata say otherwise",
+  }),
+  DYNAMOS_CHAIN_LIFETIME: Type.Optional({
+    ...ChainLifetime,
+    description:
+      "chains that requests run in, where the agreement does not say: perRequest or persistent; absent: as the request type says",
+  }),
+  DYNAMOS_PERSISTENT_CHAINS_MAX: Type.Integer({
+    default: 2,
+    minimum: 1,
+    maximum: 1000,
+    description: "most persistent chains of one shape, all instances of this party together",
+  }),
+  DYNAMOS_CHAIN_CONCURRENCY: Type.Integer({
+    default: 4,
+    minimum: 2,
+    maximum: 1000,
+    description: "runs that one persistent chain serves at once; its memory limits are so many times those of one run",
+  }),
+  DYNAMOS_CHAIN_IDLE_MS: Type.Integer({
+    default: 60_000,
+    minimum: 100,
+    maximum: 86_400_000,
+    description: "a persistent chain ends after so long without a run",
+  }),
+  DYNAMOS_CHAIN_MAX_AGE_MS: Type.Integer({
+    default: 3_600_000,
+    minimum: 1000,
+    maximum: 86_400_000,
+    description: "a persistent chain so old takes nothing new, and ends",
   }),
   DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({
     default: 300_000,

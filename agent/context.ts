@@ -8,6 +8,7 @@ import type { Logger } from "../lib/telemetry/logger.ts";
 import type { Trust } from "../lib/tls/trust.ts";
 import type { KeyGetter } from "../lib/tokens.ts";
 import type { Admission } from "./admission.ts";
+import type { PersistentChains } from "./chains/persistent-chains.ts";
 import type { AgentSettings } from "./config.ts";
 import type { DataSources } from "./data-sources.ts";
 import type { StewardKeys } from "./identity.ts";
@@ -34,6 +35,8 @@ export interface AgentContext {
   readonly bus: MessageBus;
   readonly rpc: RpcClient;
   readonly runner: JobRunner;
+  /** Chains that serve many requests. */
+  readonly persistent: PersistentChains;
   readonly keys: StewardKeys;
   /** The orchestrator's published keys. */
   readonly tokenKeys: KeyGetter;

@@ -6,6 +6,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import { agentQueue } from "../lib/bus/queues.ts";
+import { publishToRun } from "../lib/bus/run-address.ts";
 import { AppError, fromFailure, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { CompositionAcknowledgement, type ProviderDataRequest } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
@@ -296,7 +297,8 @@ export async function failProvider(
     body: { case: "failure", value: toFailureMessage(failure) },
   });
   try {
-    await context.bus.publish(returnAddress, { type: MESSAGE_TYPES.frame, body: toBinary(FrameSchema, frame) });
+    const message = { type: MESSAGE_TYPES.frame, body: toBinary(FrameSchema, frame) };
+    await publishToRun(context.bus, returnAddress, message);
   } catch (error) {
     // The run that would take it has ended: its caller has an answer already.
     if (toAppError(error).code !== "not_found") throw error;

@@ -6,9 +6,9 @@ import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
 import type { Delivery, Settlement } from "../lib/bus/message-bus.ts";
 import { reply } from "../lib/bus/rpc.ts";
+import { isAddressOf, parseRunAddress } from "../lib/bus/run-address.ts";
 import { AppError, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
 import { ProviderDataRequest, type CompositionAcknowledgement } from "../lib/messages.ts";
-import { isRunOf } from "../lib/model/names.ts";
 import { newTraceContext, parseTraceContext, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import { authenticate, evaluateGrant, findJob } from "./authorization.ts";
 import { algorithmsOf, runChain } from "./chain-run.ts";
@@ -67,7 +67,7 @@ async function provide(
     if (life > 0) await fail(context, asked, life, failure);
     return "accept";
   }
-  if ((await context.bus.queueStatus(asked.returnAddress)) === undefined) {
+  if ((await context.bus.queueStatus(parseRunAddress(asked.returnAddress).queue)) === undefined) {
     context.logger.info({ dataRequest: asked.requestId }, "a stream is not provided: nobody takes it any more");
     return "accept";
   }
@@ -122,7 +122,7 @@ async function allow(context: AgentContext, asked: ProviderDataRequest): Promise
   const { role, compute_provider: third } = job.composition;
   // Rows go to a run at the plan's third party, and nowhere else. Which of its runs the name need not tell: it may have been made
   // before the job was, and a run takes no frames of another's request.
-  const isRunThere = isRunOf(asked.returnAddress, asked.computeProvider);
+  const isRunThere = isAddressOf(asked.returnAddress, asked.computeProvider);
   if (role !== "dataProvider" || third !== asked.computeProvider || !isRunThere) {
     throw new AppError(
       "forbidden",

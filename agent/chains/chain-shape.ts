@@ -44,6 +44,7 @@ export interface JobOfShape {
   readonly instance: string;
   readonly deadlineMs: number;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly outlivesRunner?: boolean;
   readonly sidecarEnvironment?: Readonly<Record<string, string>>;
 }
 
@@ -113,6 +114,7 @@ export function makeJobSpec(shape: ChainShape, job: JobOfShape): JobSpec {
     },
     deadlineMs: job.deadlineMs,
     labels: { ...shape.labels, [INSTANCE_LABEL]: job.instance, ...job.labels },
+    ...(job.outlivesRunner === undefined ? {} : { outlivesRunner: job.outlivesRunner }),
     chain: { ...chain, jobName: shapeName(shape) },
   };
 }

@@ -2,10 +2,17 @@
  * What dead instances of this party's agent left behind: their jobs, the queues of their runs, and their own queues. Jobs carry
  * their instance as a label; those of a living instance are never touched. Several instances may do this at once.
  */
-import { instanceControlQueue, instanceReplyQueue, runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
+import {
+  instanceControlQueue,
+  instanceReplyQueue,
+  instanceRunsQueue,
+  runQueue,
+  runReplyQueue,
+} from "../../lib/bus/queues.ts";
 import type { MessageBus } from "../../lib/bus/message-bus.ts";
 import type { JobRunner } from "../../lib/jobs/job-runner.ts";
 import { INSTANCE_LABEL } from "../chains/chain-shape.ts";
+import { LIFETIME_LABEL, PERSISTENT } from "../chains/persistent-pool.ts";
 import type { Siblings } from "./siblings.ts";
 
 /** Where to look. */
@@ -17,6 +24,8 @@ export interface LeftOversOptions {
 /** Ends the jobs of instances that do not live, and deletes the queues of their runs. */
 export async function removeLeftOvers({ runner, bus }: LeftOversOptions, siblings: Siblings): Promise<void> {
   for (const { name, labels } of await runner.list()) {
+    // It serves whoever is there, and ends by itself.
+    if (labels[LIFETIME_LABEL] === PERSISTENT) continue;
     const instance = labels[INSTANCE_LABEL];
     if (instance !== undefined && (await siblings.isLiving(instance))) continue;
     await runner.end(name);
@@ -29,4 +38,5 @@ export async function removeLeftOvers({ runner, bus }: LeftOversOptions, sibling
 export async function removeInstanceQueues(bus: MessageBus, party: string, instance: string): Promise<void> {
   await bus.deleteQueue(instanceReplyQueue(party, instance));
   await bus.deleteQueue(instanceControlQueue(party, instance));
+  await bus.deleteQueue(instanceRunsQueue(party, instance));
 }

@@ -9,6 +9,7 @@ import { randomUUID } from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import type { Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
+import { publishToRun } from "../../lib/bus/run-address.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
 import { CreditReturn } from "../../lib/rpc/credits.ts";
@@ -222,7 +223,7 @@ async function lastWords(
   const limit = clock.sleep(LAST_WORDS_MS, AbortSignal.any([signal, over.signal]));
   try {
     const body = toBinary(RunReportSchema, create(RunReportSchema, { requestId, attempt }));
-    const asked = bus.publish(chain.replyQueue, { type: MESSAGE_TYPES.runReport, messageId, body });
+    const asked = publishToRun(bus, chain.replyQueue, { type: MESSAGE_TYPES.runReport, messageId, body });
     await Promise.race([Promise.all([asked, arrived]), limit]);
   } catch (error) {
     if (signal.aborted) throw error;
@@ -238,14 +239,14 @@ async function lastWords(
 function creditReturn(
   bus: MessageBus,
   { requestId, attempt, credits }: RunRequest,
-  queue: string,
+  address: string,
   inbox: Inbox,
 ): CreditReturn {
   return new CreditReturn({
     batch: Math.max(1, Math.floor(credits / 2)),
     send: (chunks) => {
       const body = toBinary(CreditSchema, create(CreditSchema, { requestId, attempt, chunks }));
-      return bus.publish(queue, { type: MESSAGE_TYPES.credit, body });
+      return publishToRun(bus, address, { type: MESSAGE_TYPES.credit, body });
     },
     onError: (error) => inbox.fail(error),
   });

@@ -1,6 +1,7 @@
 /** Names of queues (decisions 1 and 3). A queue's binding key is its name. */
 
 import { AppError } from "../errors.ts";
+import { chainPrefix } from "../model/names.ts";
 
 /** Requests to the orchestrator; shared by its replicas. */
 export const ORCHESTRATOR_QUEUE = "orchestrator-in";
@@ -24,6 +25,16 @@ export function instanceReplyQueue(service: string, instance: string): string {
 /** What one instance of a service is told by its siblings: to end runs, which only it holds. */
 export function instanceControlQueue(service: string, instance: string): string {
   return checkQueueName(`${service}-in-${instance}-control`);
+}
+
+/** What comes back from persistent chains to one instance of a party's agent, of all its runs there. */
+export function instanceRunsQueue(steward: string, instance: string): string {
+  return checkQueueName(`${steward}-in-${instance}-runs`);
+}
+
+/** Requests for the persistent chains of one shape, which take them from there; shared by the replicas of the party's agent. */
+export function chainWorkQueue(steward: string, shapeKey: string): string {
+  return checkQueueName(chainPrefix(steward, shapeKey));
 }
 
 /** What goes to one run: its request, its input, credits. The queue has the run's name. */

@@ -5,7 +5,7 @@
  * (publish to an exchange; be bound, of a queue) and `read` (consume; be bound to, of an exchange) with names of queues and
  * exchanges; of a topic exchange, `write` with the routing key of each message and `read` with each binding key.
  */
-import { runNamePattern } from "../model/names.ts";
+import { chainNamePattern, runNamePattern, workQueuePattern } from "../model/names.ts";
 import type { PartyAccess } from "../access/identities.ts";
 import { DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, EXCHANGE } from "./rabbitmq-topology.ts";
 import { ORCHESTRATOR_QUEUE, POLICY_ENFORCER_QUEUE, agentQueue } from "./queues.ts";
@@ -49,7 +49,13 @@ export function corePermissions(): RabbitMqPermissions {
  */
 export function agentPermissions({ steward, role, partners }: PartyAccess): RabbitMqPermissions {
   const run = runNamePattern([steward]);
-  const own = [`${agentQueue(steward)}(${INSTANCE}(-control)?)?`, `${run}(-reply)?`];
+  const chain = chainNamePattern([steward]);
+  const own = [
+    `${agentQueue(steward)}(${INSTANCE}(-control|-runs)?)?`,
+    `${run}(-reply)?`,
+    workQueuePattern([steward]),
+    chain,
+  ];
   const partner = partners === undefined ? ANY_STEWARD : oneOfNames(partners);
   return {
     configure: oneOf(own),
@@ -59,7 +65,9 @@ export function agentPermissions({ steward, role, partners }: PartyAccess): Rabb
       write: oneOf([
         ...own,
         `${ORCHESTRATOR_QUEUE}${INSTANCE}`,
-        ...(role === "thirdParty" ? [] : [`${partner}-in${INSTANCE}`, runNamePattern(partners)]),
+        ...(role === "thirdParty"
+          ? []
+          : [`${partner}-in${INSTANCE}`, runNamePattern(partners), chainNamePattern(partners)]),
         ...(role === "dataProvider" ? [] : [`${partner}-in`]),
       ]),
       read: oneOf(own),
@@ -68,16 +76,24 @@ export function agentPermissions({ steward, role, partners }: PartyAccess): Rabb
 }
 
 /**
- * Of a party's chains: they declare nothing, read their runs' queues, and write to their runs' reply queues and to the runs
- * at the other side: frames to a third party's, credits to a provider's.
+ * Of a party's chains: they declare nothing, read their runs' queues (persistent ones the work queues and their own), and write to
+ * their runs' reply queues and to the runs at the other side: frames to a third party's, credits to a provider's.
  */
 export function chainPermissions({ steward, partners }: Omit<PartyAccess, "role">): RabbitMqPermissions {
   const run = runNamePattern([steward]);
   return {
     configure: NOTHING,
     write: oneOf([EXCHANGE]),
-    read: oneOf([run]),
-    topic: { write: oneOf([`${run}-reply`, runNamePattern(partners)]), read: NOTHING },
+    read: oneOf([run, workQueuePattern([steward]), chainNamePattern([steward])]),
+    topic: {
+      write: oneOf([
+        `${run}-reply`,
+        `${agentQueue(steward)}${INSTANCE}-runs`,
+        runNamePattern(partners),
+        chainNamePattern(partners),
+      ]),
+      read: NOTHING,
+    },
   };
 }
 

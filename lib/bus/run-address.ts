@@ -3,6 +3,7 @@
  * shared queue followed by `#` and the run's name (no queue has a `#` in its name). On a shared queue the run is the messages'
  * correlation id. A request id does not tell runs apart: clients choose it, and two jobs may have the same.
  */
+import { chainNamePattern, isRunOf } from "../model/names.ts";
 import type { MessageBus, OutgoingMessage } from "./message-bus.ts";
 
 const SEPARATOR = "#";
@@ -24,10 +25,11 @@ export function parseRunAddress(address: string): RunAddress {
   return at < 0 ? { queue: address } : { queue: address.slice(0, at), run: address.slice(at + SEPARATOR.length) };
 }
 
-/** The name of the run behind an address: on a queue of its own, the queue's. */
-export function runOfAddress(address: string): string {
+/** Whether messages to an address reach a run of this party, and nothing else. */
+export function isAddressOf(address: string, steward: string): boolean {
   const { queue, run } = parseRunAddress(address);
-  return run ?? queue;
+  if (run === undefined) return isRunOf(queue, steward);
+  return isRunOf(run, steward) && new RegExp(`^${chainNamePattern([steward])}$`).test(queue);
 }
 
 /** Publishes to a run; as `MessageBus.publish`. */

@@ -39,6 +39,8 @@ export interface JobSpec {
   /** Absolute time (ms since the epoch) at which it is killed and fails with `deadline_exceeded`. */
   readonly deadlineMs: number;
   readonly labels: Readonly<Record<string, string>>;
+  /** It serves others, too, and ends by itself: {@link JobRunner.close} leaves it, where jobs can outlive who started them. */
+  readonly outlivesRunner?: boolean;
   /** Values of the contract's environment that the agent knows and the runner does not. */
   readonly chain: { readonly jobName: string; readonly role: string; readonly dataProviderCount: number };
 }
@@ -99,6 +101,6 @@ export interface JobRunner {
   list(): Promise<readonly ListedJob[]>;
   /** What its containers wrote last, up to `lines` each, in order per container. Unknown or removed: nothing. */
   logs(name: string, lines: number): Promise<readonly LogLine[]>;
-  /** Stops every job that this runner started, and removes it. */
+  /** Stops every job that this runner started, and removes it; see {@link JobSpec.outlivesRunner}. */
   close(): Promise<void>;
 }

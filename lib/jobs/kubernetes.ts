@@ -93,6 +93,8 @@ class KubernetesJobRunner implements JobRunner {
   readonly #starting = new Map<string, Promise<void>>();
   /** Jobs that this runner started and that are not removed, and when it did. */
   readonly #own = new Map<JobEntry, number>();
+  /** Of these, the names of those that outlive this runner. */
+  readonly #outliving = new Set<string>();
   /** Jobs that are being looked after; they are looked at again when something changes. */
   readonly #attended = new Set<JobEntry>();
   readonly #killed = new WeakSet<JobEntry>();
@@ -150,6 +152,7 @@ class KubernetesJobRunner implements JobRunner {
     }
     if (this.#closed.signal.aborted) throw new AppError("unavailable", "The job runner is closed.");
     if (this.#starting.has(spec.name)) throw alreadyExists(spec.name);
+    if (spec.outlivesRunner === true) this.#outliving.add(spec.name);
     const starting = this.#create(spec);
     this.#starting.set(
       spec.name,
@@ -218,7 +221,8 @@ class KubernetesJobRunner implements JobRunner {
     this.#closed.abort();
     await Promise.all(this.#starting.values());
     try {
-      await Promise.all([...this.#own.keys()].map(({ name }) => this.stop(name)));
+      const own = [...this.#own.keys()].filter(({ name }) => !this.#outliving.has(name));
+      await Promise.all(own.map(({ name }) => this.stop(name)));
     } finally {
       await Promise.all(this.#reflectors.map((reflector) => reflector.close()));
       for (const { abort } of this.#timers.values()) abort.abort();

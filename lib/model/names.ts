@@ -95,6 +95,46 @@ export function isRunOf(runName: string, steward: string): boolean {
   return new RegExp(`^${runNamePattern([steward])}$`).test(runName);
 }
 
+/**
+ * The job of a persistent chain, and the queue that its runs share: unique by shape, slot and generation, which replicas of an
+ * agent count alike, so that they do not start one chain twice. At most 63 characters.
+ *
+ * @param shapeKey 8 hex digits.
+ * @param slot from 0, below 1000.
+ * @param generation from 0: the chains that came one after another in this slot.
+ */
+export function makeChainName(steward: string, shapeKey: string, slot: number, generation: number): string {
+  return `${chainPrefix(steward, shapeKey)}-${String(slot)}-${String(generation)}`;
+}
+
+/** A shape's part of {@link makeChainName}. */
+export function chainPrefix(steward: string, shapeKey: string): string {
+  const [whole, short] = runLabels(steward);
+  return `${whole.length <= MAX_CHAIN_LABEL ? whole : short}-chain-${shapeKey}`;
+}
+
+/** Slot and generation of a chain that {@link makeChainName} named; undefined for other names. */
+export function readChainName(name: string): { readonly slot: number; readonly generation: number } | undefined {
+  const [, slot, generation] = /-chain-[0-9a-f]{8}-([0-9]{1,3})-([0-9]{1,6})$/.exec(name) ?? [];
+  return slot === undefined ? undefined : { slot: Number(slot), generation: Number(generation) };
+}
+
+/** A regular expression (without anchors) for the names that {@link makeChainName} makes for these stewards; absent: for any. */
+export function chainNamePattern(stewards?: readonly string[]): string {
+  return `${chainLabelPattern(stewards)}-chain-[0-9a-f]{8}-[0-9]{1,3}-[0-9]{1,6}`;
+}
+
+/** A regular expression (without anchors) for the work queues of these stewards' persistent chains; absent: of any. */
+export function workQueuePattern(stewards?: readonly string[]): string {
+  return `${chainLabelPattern(stewards)}-chain-[0-9a-f]{8}`;
+}
+
+const MAX_CHAIN_LABEL = 40;
+
+function chainLabelPattern(stewards: readonly string[] | undefined): string {
+  return `(${stewards?.flatMap(runLabels).join("|") ?? "[a-z][a-z0-9]{0,62}"})`;
+}
+
 function hexHash(text: string, digits: number): string {
   return createHash("sha256").update(text).digest("hex").slice(0, digits);
 }

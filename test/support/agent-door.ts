@@ -8,6 +8,7 @@ import type { TestContext } from "node:test";
 import { exportJWK, generateKeyPair } from "jose";
 import { Admission } from "../../agent/admission.ts";
 import { AgentSettings } from "../../agent/config.ts";
+import { PersistentChains } from "../../agent/chains/persistent-chains.ts";
 import type { AgentContext } from "../../agent/context.ts";
 import { DataSources } from "../../agent/data-sources.ts";
 import { addDataRequestRoutes } from "../../agent/http/data-requests.ts";
@@ -111,6 +112,7 @@ export async function openAgentDoor(
     onGone: async () => undefined,
   });
   releases.push("siblings", () => siblings.close());
+  const runner = noRunner(jobs);
   const context: AgentContext = {
     steward: party,
     instance: INSTANCE,
@@ -122,7 +124,11 @@ export async function openAgentDoor(
     knowledge,
     bus,
     rpc,
-    runner: noRunner(jobs),
+    runner,
+    persistent: new PersistentChains({
+      ...{ bus, runner, clock: systemClock, logger, steward: party, instance: INSTANCE, settings },
+      isLast: () => Promise.resolve(true),
+    }),
     keys: await loadStewardKeys(join(folder, "keys")),
     tokenKeys: localJwks([signingKey]),
     jobs: new JobRegistry(store, party, 600_000),
