@@ -1,7 +1,8 @@
 /** Rows to record batches: columns grow in typed buffers, so that a row costs no object of its own. */
-import { makeData, RecordBatch, Struct, type Data, type Schema } from "apache-arrow";
+import { Field, makeData, RecordBatch, Schema, Struct, type Data } from "apache-arrow";
 import { AppError } from "../errors.ts";
 import { columnBuilder, type ColumnBuilder } from "./column-builder.ts";
+import { DictionaryColumn, textDictionary } from "./dictionary-column.ts";
 import { toArrowSchema, type CellValue, type FieldSpec } from "./field-types.ts";
 
 /** Settings of a {@link BatchBuilder}. */
@@ -10,6 +11,11 @@ export interface BatchBuilderOptions {
   readonly expectedRows?: number;
   /** Metadata of the schema. */
   readonly metadata?: ReadonlyMap<string, string>;
+  /**
+   * Text columns get dictionaries where they pay (`dictionary-column.ts`), which the first batch decides. The schema is then
+   * known only after it. Default false.
+   */
+  readonly dictionaries?: boolean;
 }
 
 /**
@@ -17,17 +23,31 @@ export interface BatchBuilderOptions {
  * is full; nothing is flushed by itself.
  */
 export class BatchBuilder {
-  /** The schema of every batch built here. */
-  readonly schema: Schema;
   readonly #fields: readonly FieldSpec[];
-  readonly #columns: readonly ColumnBuilder[];
+  readonly #columns: ColumnBuilder[];
+  readonly #expectedRows: number;
+  #schema: Schema;
+  #isDecided: boolean;
   #rowCount = 0;
 
   /** Fails with `type_mismatch` for a decimal type that Arrow cannot hold. */
   constructor(fields: readonly FieldSpec[], options: BatchBuilderOptions = {}) {
-    this.schema = toArrowSchema(fields, options.metadata);
+    const { expectedRows = 1024, metadata, dictionaries = false } = options;
+    this.#schema = toArrowSchema(fields, metadata);
     this.#fields = fields;
-    this.#columns = fields.map((field) => columnBuilder(field, options.expectedRows ?? 1024));
+    this.#expectedRows = expectedRows;
+    this.#isDecided = !dictionaries;
+    this.#columns = fields.map((field, place) =>
+      dictionaries && field.type.kind === "text"
+        ? new DictionaryColumn(field, textDictionary(place), expectedRows)
+        : columnBuilder(field, expectedRows),
+    );
+  }
+
+  /** The schema of every batch built here. Fails with `internal` before the first batch where dictionaries may be in it. */
+  get schema(): Schema {
+    if (!this.#isDecided) throw new AppError("internal", "The schema is known once the first batch has been built.");
+    return this.#schema;
   }
 
   /**
@@ -57,10 +77,26 @@ export class BatchBuilder {
 
   /** The rows so far as a batch (possibly of no rows); the builder then starts the next one. */
   build(): RecordBatch {
-    const children: Data[] = this.#columns.map((column) => column.take(this.#rowCount));
-    const type = new Struct(toArrowSchema(this.#fields).fields);
-    const data = makeData({ type, length: this.#rowCount, nullCount: 0, children });
+    const rows = this.#rowCount;
+    const children: Data[] = this.#isDecided ? this.#columns.map((column) => column.take(rows)) : this.#decide(rows);
+    const data = makeData({ type: new Struct(this.#schema.fields), length: rows, nullCount: 0, children });
     this.#rowCount = 0;
-    return new RecordBatch(this.schema, data);
+    return new RecordBatch(this.#schema, data);
+  }
+
+  /** The first batch: its columns show which of them keep their dictionaries. */
+  #decide(rows: number): Data[] {
+    const children = this.#columns.map((column, place) => {
+      if (!(column instanceof DictionaryColumn) || column.pays(rows)) return column.take(rows);
+      this.#columns[place] = columnBuilder(this.#fields[place] as FieldSpec, this.#expectedRows);
+      return column.takePlain(rows);
+    });
+    const fields = this.#schema.fields.map(
+      ({ name, nullable, metadata }, place) =>
+        new Field(name, (children[place] as Data).type, nullable, new Map(metadata)),
+    );
+    this.#schema = new Schema(fields, this.#schema.metadata);
+    this.#isDecided = true;
+    return children;
   }
 }

@@ -3,6 +3,7 @@ import { makeData, type Data, type DataType } from "apache-arrow";
 import { AppError } from "../errors.ts";
 import { fitsPrecision, writeDecimal } from "./decimal-words.ts";
 import { toArrowSchema, type CellValue, type FieldSpec } from "./field-types.ts";
+import { bitmapBytes, enlarged, setBit, Validity } from "./validity.ts";
 
 /** A column under construction. Rows are written in order; writing a row again replaces it. */
 export interface ColumnBuilder {
@@ -161,7 +162,7 @@ class BooleanColumn implements ColumnBuilder {
 }
 
 /** UTF-8 text with 32-bit offsets. Unpaired surrogates, which UTF-8 cannot hold, become U+FFFD. */
-class TextColumn implements ColumnBuilder {
+export class TextColumn implements ColumnBuilder {
   readonly #field: FieldSpec;
   readonly #type: DataType;
   #offsets: Int32Array;
@@ -228,67 +229,8 @@ class TextColumn implements ColumnBuilder {
 /** Text of one column and batch; 32-bit offsets would allow twice as much. */
 const MAX_TEXT_BYTES = 1024 * 1024 * 1024;
 
-/** Which rows have a value. Costs nothing until the first null. */
-class Validity {
-  #bits: Uint8Array | undefined;
-
-  setNull(row: number, field: FieldSpec): void {
-    if (!field.nullable) {
-      throw new AppError("type_mismatch", `Column "${field.name}" may not be null, but a row has no value for it.`, {
-        details: { column: field.name },
-      });
-    }
-    this.#bits ??= new Uint8Array(bitmapBytes(row + 1)).fill(255);
-    this.#reach(row);
-    setBit(this.#bits, row, false);
-  }
-
-  setValid(row: number): void {
-    if (this.#bits === undefined) return;
-    this.#reach(row);
-    setBit(this.#bits, row, true);
-  }
-
-  bytes(rows: number): number {
-    return this.#bits === undefined ? 0 : bitmapBytes(rows);
-  }
-
-  take(rows: number): { nullCount: number; nullBitmap?: Uint8Array } {
-    const bits = this.#bits;
-    this.#bits = undefined;
-    if (bits === undefined) return { nullCount: 0 };
-    let valid = 0;
-    for (let row = 0; row < rows; row++) valid += ((bits[row >> 3] ?? 0) >> (row & 7)) & 1;
-    return valid === rows
-      ? { nullCount: 0 }
-      : { nullCount: rows - valid, nullBitmap: bits.subarray(0, bitmapBytes(rows)) };
-  }
-
-  #reach(row: number): void {
-    if (this.#bits !== undefined && row >> 3 >= this.#bits.length) {
-      this.#bits = enlarged(this.#bits, Math.max(2 * this.#bits.length, bitmapBytes(row + 1)));
-    }
-  }
-}
-
-/** Bytes of a bitmap, padded to eight as Arrow writes it. */
-function bitmapBytes(rows: number): number {
-  return ((rows + 63) >> 6) << 3;
-}
-
-function enlarged(bytes: Uint8Array, length: number): Uint8Array {
-  const larger = new Uint8Array(length);
-  larger.set(bytes);
-  return larger;
-}
-
-function setBit(bits: Uint8Array, index: number, value: boolean): void {
-  const byte = index >> 3;
-  const mask = 1 << (index & 7);
-  bits[byte] = value ? (bits[byte] ?? 0) | mask : (bits[byte] ?? 0) & ~mask;
-}
-
-function misfit(field: FieldSpec): AppError {
+/** A value that does not fit its field. */
+export function misfit(field: FieldSpec): AppError {
   const { type } = field;
   const wanted = type.kind === "decimal" ? `decimal(${type.precision}, ${type.scale})` : type.kind;
   return new AppError("type_mismatch", `A value of column "${field.name}" does not fit its type ${wanted}.`, {

@@ -3,10 +3,21 @@
  *
  * `joined-schema.ts` finds the schema that takes all of them, `race.ts` reads them side by side.
  */
-import { makeData, RecordBatch, Struct, type Data, type Schema } from "apache-arrow";
+import {
+  makeData,
+  RecordBatch,
+  Struct,
+  type Data,
+  type DataType,
+  type Dictionary,
+  type Field,
+  type Int32,
+  type Schema,
+  type Utf8,
+} from "apache-arrow";
 import { convertCell } from "../../lib/algorithms/widening.ts";
-import { BatchBuilder } from "../../lib/data/batch-builder.ts";
-import { columnReaders } from "../../lib/data/column-reader.ts";
+import { columnReader } from "../../lib/data/column-reader.ts";
+import { columnBuilderOf, constantText } from "../../lib/data/dictionary-column.ts";
 import type { FieldSpec } from "../../lib/data/field-types.ts";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import { joinSchemas, type JoinedSchema, type SourceColumn } from "./joined-schema.ts";
@@ -57,25 +68,31 @@ async function* joinBatches(
 /** From a provider's batches to joined ones. Columns that need no widening are handed on as they are. */
 function converter(provider: string, joined: JoinedSchema): (batch: RecordBatch) => RecordBatch {
   const sources = joined.sources.get(provider) ?? [];
-  const columns = joined.fields.slice(1).map((field, i) => ({ field, source: sources[i] as SourceColumn }));
-  const changed = columns.filter(({ source }) => !source.isUnchanged);
-  const [providerField] = joined.fields as [FieldSpec, ...FieldSpec[]];
-  const builder = new BatchBuilder([providerField, ...changed.map(({ field }) => field)]);
+  const [providerField, ...fields] = joined.schema.fields as [Field, ...Field[]];
+  const columns = fields.map((field, index) =>
+    columnConverter(provider, field, joined.fields[index + 1] as FieldSpec, sources[index] as SourceColumn),
+  );
   return (batch) => {
-    const readers = columnReaders(batch);
-    for (let row = 0; row < batch.numRows; row++) {
-      const cells = changed.map(({ field, source }) =>
-        convertIn(provider, field, source, readers[source.place]?.get(row) ?? null),
-      );
-      builder.append([provider, ...cells]);
-    }
-    const [providerData, ...built] = builder.build().data.children as [Data, ...Data[]];
-    const children = columns.map(({ source }) =>
-      source.isUnchanged ? (batch.data.children[source.place] as Data) : (built.shift() as Data),
-    );
+    const names = constantText(providerField.type as Dictionary<Utf8, Int32>, provider, batch.numRows);
+    const children = [names, ...columns.map((convert) => convert(batch))];
     const type = new Struct(joined.schema.fields);
-    const data = makeData({ type, length: batch.numRows, nullCount: 0, children: [providerData, ...children] });
-    return new RecordBatch(joined.schema, data);
+    return new RecordBatch(joined.schema, makeData({ type, length: batch.numRows, nullCount: 0, children }));
+  };
+}
+
+function columnConverter(
+  provider: string,
+  { type }: Field,
+  spec: FieldSpec,
+  source: SourceColumn,
+): (batch: RecordBatch) => Data {
+  const { place, isUnchanged } = source;
+  if (isUnchanged) return (batch) => (batch.data.children[place] as Data).clone(type as DataType);
+  const builder = columnBuilderOf(type as DataType, spec, 1024);
+  return (batch) => {
+    const reader = columnReader(batch, place);
+    for (let row = 0; row < batch.numRows; row++) builder.set(row, convertIn(provider, spec, source, reader.get(row)));
+    return builder.take(batch.numRows);
   };
 }
 

@@ -1,7 +1,8 @@
 /** One schema for the streams of several data providers: their columns by name, with types that take all values. Pure. */
-import { Field, Schema, util, type DataType } from "apache-arrow";
+import { DataType, Field, Schema, util, Utf8 } from "apache-arrow";
 import { isSameType, typeInWords, widenTypes } from "../../lib/algorithms/widening.ts";
 import { PROVIDER_COLUMN, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
+import { isTextDictionary, textDictionary } from "../../lib/data/dictionary-column.ts";
 import { fieldsOf, toArrowSchema, type FieldSpec, type FieldType } from "../../lib/data/field-types.ts";
 import { AppError } from "../../lib/errors.ts";
 
@@ -44,10 +45,10 @@ export function joinSchemas(inputs: readonly ProviderSchema[]): JoinedSchema {
     throw new AppError("invalid_argument", "Two streams to join have the same provider.");
   }
   for (const input of sorted) checkColumns(first, input);
-  const columns = first.schema.fields.map((field) => joinColumn(field, sorted));
+  const columns = first.schema.fields.map((field, index) => joinColumn(field, index + 1, sorted));
   const providerColumn = freeName(first.schema.fields.map(({ name }) => name));
   const schema = new Schema(
-    [...toArrowSchema([{ name: providerColumn, type: { kind: "text" }, nullable: false }]).fields, ...columns],
+    [new Field(providerColumn, textDictionary(0), false), ...columns],
     new Map([...first.schema.metadata, [PROVIDER_COLUMN, providerColumn]]),
   );
   const fields = fieldsOf(schema);
@@ -74,7 +75,8 @@ function requireColumns(from: ProviderSchema, input: ProviderSchema): void {
   }
 }
 
-function joinColumn(field: Field, inputs: readonly ProviderSchema[]): Field {
+/** @param place in the joined schema; it tells its dictionaries apart. */
+function joinColumn(field: Field, place: number, inputs: readonly ProviderSchema[]): Field {
   let joined: FieldSpec | undefined;
   for (const { provider, schema } of inputs) {
     const own = fieldNamed(schema, field.name);
@@ -82,11 +84,19 @@ function joinColumn(field: Field, inputs: readonly ProviderSchema[]): Field {
     if (spec === undefined || own.metadata.get(TYPE_UNKNOWN) === "true") continue;
     joined = joined === undefined ? spec : widened(joined, spec, provider);
   }
-  if (joined === undefined) return field;
+  const hasDictionary = inputs.every(({ schema }) => isTextDictionary(fieldNamed(schema, field.name).type as DataType));
+  if (joined === undefined) return hasDictionary ? field.clone({ type: textDictionary(place) }) : plainField(field);
   const nullable = inputs.some(({ schema }) => fieldNamed(schema, field.name).nullable);
   const [typed] = toArrowSchema([{ ...joined, nullable }]).fields;
   const metadata = [...field.metadata].filter(([key]) => key !== TYPE_UNKNOWN);
-  return new Field(field.name, (typed as Field).type, nullable, new Map(metadata));
+  const type: DataType =
+    hasDictionary && joined.type.kind === "text" ? textDictionary(place) : ((typed as Field).type as DataType);
+  return new Field(field.name, type, nullable, new Map(metadata));
+}
+
+/** Nothing but nulls, whose type is a guess. */
+function plainField(field: Field): Field {
+  return DataType.isDictionary(field.type) ? field.clone({ type: new Utf8() }) : field;
 }
 
 function widened(joined: FieldSpec, own: FieldSpec, provider: string): FieldSpec {
@@ -116,6 +126,7 @@ function sourcesOf({ schema }: ProviderSchema, columns: readonly Field[]): reado
 
 /** One kind has several layouts in Arrow, such as integers of 32 and 64 bits. Precision and scale are not compared. */
 function hasSameLayout(own: Field, joined: Field): boolean {
+  if (isTextDictionary(own.type as DataType)) return isTextDictionary(joined.type as DataType);
   return util.compareTypes(own.type as DataType, joined.type as DataType);
 }
 

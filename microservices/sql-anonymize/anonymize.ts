@@ -4,11 +4,11 @@
  * Which columns of a result are sensitive is decided by their origin (docs/decisions/0006): `column-origin.ts` reads it,
  * `methods.ts` changes values, `keyed-values.ts` does so under the steward's key.
  */
-import { Field, makeData, RecordBatch, Schema, Struct, type Data } from "apache-arrow";
-import { BatchBuilder } from "../../lib/data/batch-builder.ts";
-import { columnReaders } from "../../lib/data/column-reader.ts";
+import { DataType, Field, makeData, RecordBatch, Schema, Struct, type Data, type Dictionary } from "apache-arrow";
+import { columnReader } from "../../lib/data/column-reader.ts";
+import { columnBuilderOf, textDictionary } from "../../lib/data/dictionary-column.ts";
 import { ANONYMIZED } from "../../lib/data/field-metadata.ts";
-import { fieldsOf, toArrowSchema, type FieldSpec } from "../../lib/data/field-types.ts";
+import { fieldsOf, toArrowSchema, type CellValue, type FieldSpec } from "../../lib/data/field-types.ts";
 import { AppError } from "../../lib/errors.ts";
 import { anonymizationFault, hasSensitiveColumns } from "../../lib/model/anonymization.ts";
 import type { Anonymization, Column, DataSet } from "../../lib/model/dataset.ts";
@@ -45,7 +45,7 @@ export function planAnonymization(options: AnonymizeOptions): Anonymizer {
   const isOpen = !dataSets.some(hasSensitiveColumns);
   const specs = fieldsOf(schema);
   const plans = schema.fields.map((field, place) =>
-    isOpen ? passing(field) : planColumn(field, specs[place] as FieldSpec, options),
+    isOpen ? passing(field) : planColumn(field, place, specs[place] as FieldSpec, options),
   );
   const kept = plans.flatMap((plan, place) =>
     plan.field === undefined ? [] : [{ ...plan, field: plan.field, place }],
@@ -80,37 +80,72 @@ function passing(field: Field): ColumnPlan {
   return { field, method: undefined };
 }
 
-function planColumn(field: Field, spec: FieldSpec, { dataSets, query, schema, key }: AnonymizeOptions): ColumnPlan {
+function planColumn(
+  field: Field,
+  place: number,
+  spec: FieldSpec,
+  { dataSets, query, schema, key }: AnonymizeOptions,
+): ColumnPlan {
   const rule = ruleOfField(field, { dataSets, query, schema });
   if (rule.kind === "open") return passing(field);
   if (rule.kind === "unknown") throw unknownOrigin(field.name);
   checkFits(rule.column, rule.anonymization);
   const method = columnMethod(rule.column.name, spec.type, rule.anonymization, key);
   if (method === undefined) return { field: undefined, method };
-  return { field: changedField(field, method, rule.anonymization), method };
+  return { field: changedField(field, place, method, rule.anonymization), method };
 }
 
-function changedField(field: Field, { type }: ColumnMethod, { method }: Anonymization): Field {
+/** Texts that were not sent plain because they repeat, or that are made of other values, which often do, get a dictionary. */
+function changedField(field: Field, place: number, { type }: ColumnMethod, { method }: Anonymization): Field {
   const [typed] = toArrowSchema([{ name: field.name, type, nullable: true }]).fields;
   if (typed === undefined) throw new AppError("internal", "A schema of one column has none.");
-  return new Field(field.name, typed.type, true, new Map([...field.metadata, [ANONYMIZED, method]]));
+  const arrowType: DataType =
+    type.kind === "text" && !isPlainText(field) ? dictionaryFor(field, place) : (typed.type as DataType);
+  return new Field(field.name, arrowType, true, new Map([...field.metadata, [ANONYMIZED, method]]));
+}
+
+/** Its id is its own among the schema's: the one it had, or one beyond those that others may have. */
+function dictionaryFor({ type }: Field, place: number): Dictionary {
+  return textDictionary(DataType.isDictionary(type) ? type.id : FIRST_OWN_ID + place);
+}
+
+const FIRST_OWN_ID = 1_000_000;
+
+function isPlainText({ type }: Field): boolean {
+  return DataType.isUtf8(type) || DataType.isLargeUtf8(type);
 }
 
 /** Columns that stay are handed on as they are; only changed ones are built anew. */
 function transformer(schema: Schema, kept: readonly KeptColumn[]): (batch: RecordBatch) => RecordBatch {
-  const changed = kept.flatMap(({ field, method, place }) => (method ? [{ field, method, place }] : []));
-  const builder = new BatchBuilder(fieldsOf(new Schema(changed.map(({ field }) => field))));
+  const changes = kept.map(({ field, method, place }) => (method ? changedColumn(field, method, place) : undefined));
   return (batch) => {
-    const readers = columnReaders(batch);
-    for (let row = 0; row < batch.numRows; row++) {
-      builder.append(changed.map(({ method, place }) => method.apply(readers[place]?.get(row) ?? null)));
-    }
-    const built = [...builder.build().data.children];
-    const children = kept.map(({ method, place }) => (method ? built.shift() : batch.data.children[place]) as Data);
+    const children = kept.map(({ place }, index) => changes[index]?.(batch) ?? (batch.data.children[place] as Data));
     return new RecordBatch(
       schema,
       makeData({ type: new Struct(schema.fields), length: batch.numRows, nullCount: 0, children }),
     );
+  };
+}
+
+/**
+ * Builds a column anew from its values. A dictionary is never changed in place: texts that the method makes equal must not stay
+ * two entries, which would tell them apart.
+ */
+function changedColumn(field: Field, method: ColumnMethod, place: number): (batch: RecordBatch) => Data {
+  const [spec] = fieldsOf(new Schema([field]));
+  if (spec === undefined) throw new AppError("internal", "A schema of one column has none.");
+  const builder = columnBuilderOf(field.type as DataType, spec, 1024);
+  return (batch) => {
+    const reader = columnReader(batch, place);
+    // Neighbours are often alike.
+    let before: CellValue = null;
+    let after = method.apply(null);
+    for (let row = 0; row < batch.numRows; row++) {
+      const value = reader.get(row);
+      if (value !== before) [before, after] = [value, method.apply(value)];
+      builder.set(row, after);
+    }
+    return builder.take(batch.numRows);
   };
 }
 

@@ -27,6 +27,10 @@ const ROWS_FOR_TYPES = 1024;
 const BYTES_FOR_TYPES = 4 * 1024 * 1024;
 /** A batch is sent when it is about this large: with its message, below 256 KiB. */
 const BATCH_BYTES = 224 * 1024;
+/** ... or when its rows are, counted without dictionaries: whoever writes them out must not need more for a text that repeats. */
+const BATCH_ROW_BYTES = 2 * 1024 * 1024;
+/** The first batch goes out sooner, so that the rest of the chain begins to work; enough rows to tell which columns repeat. */
+const FIRST_BATCH_ROWS = 2048;
 
 /** Runs the query, writes its frames, and returns the number of rows. Throws what stops it; an `AppError`, or what SQLite throws while stepping. */
 export function streamResult(
@@ -46,7 +50,7 @@ export function streamResult(
   );
   const fields = columns.map((column, index) => fieldSpec(column, types[index]));
   const readers = columns.map((column, index) => cellReader(column, types[index] ?? NULLS_ONLY));
-  const writer = new BatchWriter(new BatchBuilder(fields, { metadata }), readers, limits, write);
+  const writer = new BatchWriter(new BatchBuilder(fields, { metadata, dictionaries: true }), readers, limits, write);
   for (const row of head.rows) writer.append(row);
   for (const row of rows) writer.append(row);
   return writer.end();
@@ -115,8 +119,12 @@ class BatchWriter {
   readonly #limits: QueryLimits;
   readonly #write: WriteFrame;
   readonly #cells: CellValue[];
+  /** The schema is known with the first batch, which decides on dictionaries. */
+  #isSchemaWritten = false;
   /** Estimating walks over the columns: it is done every so many rows. */
   #checkAt = 1;
+  /** Of the batch's rows, each by itself. */
+  #rowBytes = 0;
   #rows = 0;
   #bytes = 0;
 
@@ -126,11 +134,10 @@ class BatchWriter {
     this.#readers = readers;
     this.#limits = limits;
     this.#cells = readers.map(() => null);
-    this.#write(FRAME.schema, encodeSchema(this.#builder.schema));
   }
 
   append(row: readonly SqliteValue[]): void {
-    checkedRowBytes(row, this.#limits);
+    this.#rowBytes += checkedRowBytes(row, this.#limits);
     if (++this.#rows > this.#limits.rows) {
       throw new AppError("result_too_large", `The result has more than ${String(this.#limits.rows)} rows, the limit.`, {
         details: { limit: "rows", value: this.#limits.rows },
@@ -140,29 +147,38 @@ class BatchWriter {
       this.#cells[index] = (this.#readers[index] as CellReader)(row[index] ?? null);
     }
     this.#builder.append(this.#cells);
-    if (this.#builder.rowCount >= this.#checkAt) this.#flushIfFull();
+    if (this.#builder.rowCount >= this.#checkAt || this.#rowBytes >= BATCH_ROW_BYTES) this.#flushIfFull();
   }
 
   end(): number {
-    if (this.#builder.rowCount > 0) this.#flush();
+    if (this.#builder.rowCount > 0 || !this.#isSchemaWritten) this.#flush();
     return this.#rows;
   }
 
   #flushIfFull(): void {
     const { rowCount, estimatedBytes } = this.#builder;
-    if (estimatedBytes >= BATCH_BYTES) {
+    const isEnoughToBegin = !this.#isSchemaWritten && rowCount >= FIRST_BATCH_ROWS;
+    if (estimatedBytes >= BATCH_BYTES || this.#rowBytes >= BATCH_ROW_BYTES || isEnoughToBegin) {
       this.#flush();
       return;
     }
     // As many rows again as would fill a quarter of what is left: large rows are met early.
     const bytesPerRow = Math.max(1, estimatedBytes / rowCount);
-    this.#checkAt = rowCount + Math.max(1, Math.floor((BATCH_BYTES - estimatedBytes) / bytesPerRow / 4));
+    const next = rowCount + Math.max(1, Math.floor((BATCH_BYTES - estimatedBytes) / bytesPerRow / 4));
+    this.#checkAt = this.#isSchemaWritten ? next : Math.min(next, FIRST_BATCH_ROWS);
   }
 
   #flush(): void {
-    const bytes = encodeBatch(this.#builder.build());
+    const batch = this.#builder.build();
+    if (!this.#isSchemaWritten) {
+      this.#write(FRAME.schema, encodeSchema(batch.schema));
+      this.#isSchemaWritten = true;
+      if (batch.numRows === 0) return;
+    }
+    const bytes = encodeBatch(batch);
     this.#checkAt = 1;
-    this.#bytes += bytes.length;
+    this.#bytes += Math.max(bytes.length, this.#rowBytes);
+    this.#rowBytes = 0;
     if (this.#bytes > this.#limits.bytes) {
       throw new AppError(
         "result_too_large",
