@@ -135,6 +135,11 @@ export class QueueTables {
     return this.#sql.anyWaiting.get({ queueId, now }) !== undefined;
   }
 
+  /** When the next message of a queue in which none is waiting becomes available. A read. */
+  availableAt(queueId: number): number | undefined {
+    return this.#sql.availableAt.get(queueId) ?? undefined;
+  }
+
   /** Takes up to `limit` waiting messages, oldest first. */
   claim(queueId: number, owner: number, limit: number, now: number): Claimed[] {
     return this.#sql.waiting.all({ queueId, now, limit }).map((row) => {
@@ -345,6 +350,9 @@ function prepare(db: Database.Database) {
     anyWaiting: db.prepare<[{ queueId: number } & AtNow]>(
       `SELECT 1 FROM message WHERE queue_id = @queueId AND ${WAITING} LIMIT 1`,
     ),
+    availableAt: db
+      .prepare<[number], number | null>("SELECT min(available_at) FROM message WHERE queue_id = ? AND owner IS NULL")
+      .pluck(),
     waiting: db.prepare<[{ queueId: number; limit: number } & AtNow], EnvelopeRow>(
       `SELECT id, ${ENVELOPE} FROM message WHERE queue_id = @queueId AND ${WAITING} ORDER BY id LIMIT @limit`,
     ),

@@ -7,7 +7,8 @@
  * - `embedded-recovery.ts` finds open buses that died; `embedded-process.ts` asks the system about a process.
  *
  * State owned here: the open file, this bus's consumers, and its row among the instances, under which its unsettled
- * deliveries are kept. Other processes' messages are noticed by polling `PRAGMA data_version`.
+ * deliveries are kept. Other processes' messages are noticed by `PRAGMA data_version`, looked at after signs of a write
+ * (`../write-signs.ts`).
  */
 
 import type Database from "better-sqlite3";
@@ -19,6 +20,7 @@ import { DeadInstances } from "./embedded-recovery.ts";
 import { isBusy, openQueueFile } from "./embedded-schema.ts";
 import { QueueTables, type Claimed } from "./embedded-tables.ts";
 import { TransactionQueue, unavailable } from "./embedded-transactions.ts";
+import { WriteSigns, type Look } from "../write-signs.ts";
 import { retryDelayMs } from "./retry-delay.ts";
 import { MAX_DEAD_LETTER_BYTES, MAX_DEAD_LETTERS } from "./dead-letters.ts";
 import { checkOutgoing, prefetchOf, queueProperties } from "./message-checks.ts";
@@ -48,9 +50,13 @@ export interface EmbeddedBusOptions {
 const DEFAULT_DEADLINE_MS = 10_000;
 /** A settlement that cannot be stored for so long ends the bus; the delivery is then somebody else's. */
 const GIVE_UP_AFTER_MS = 30_000;
-const SWEEP_MS = 500;
-/** Even without a sign of change it is looked for messages so often: retries become due by time alone. */
-const CHECK_MS = 50;
+const SWEEP_MS = 1000;
+/** Heartbeats are writes, which every other process then looks at: this many sweeps from one to the next. */
+const SWEEPS_PER_BEAT = 2;
+/** What grows slowly is looked at this seldom, in sweeps. */
+const SWEEPS_PER_TIDYING = 10;
+/** Between two looks for other processes' messages where the system gives no sign of them. */
+const PACE_MS = 20;
 /** Free space inside the file is used again; only what a burst left beyond this is given back. */
 const FREE_BYTES_KEPT = 64 * 1024 * 1024;
 const PAGES_PER_SHRINK = 1024;
@@ -59,13 +65,7 @@ const PAGES_PER_SHRINK = 1024;
 export async function openEmbeddedBus(options: EmbeddedBusOptions): Promise<MessageBus> {
   const { path, clock = systemClock, deadlineMs = DEFAULT_DEADLINE_MS, maxFileBytes } = options;
   const db = await openQueueFile(path, { clock, deadlineMs, maxFileBytes });
-  return new EmbeddedBus(db, clock, deadlineMs);
-}
-
-/** Milliseconds until the next look: a conversation under way is answered quickly, an idle process hardly wakes. */
-function pollIntervalMs(idleMs: number): number {
-  if (idleMs < 100) return 2;
-  return idleMs < 1000 ? 5 : 20;
+  return new EmbeddedBus(db, path, clock, deadlineMs);
 }
 
 class EmbeddedBus implements MessageBus, ConsumerHost {
@@ -78,11 +78,14 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   readonly #deadInstances = new DeadInstances(this.#self);
   readonly #consumers = new Set<EmbeddedConsumer>();
   readonly #sweepTimer: NodeJS.Timeout;
+  readonly #signs: WriteSigns;
   #instance: number | undefined;
-  #pollTimer: NodeJS.Timeout | undefined;
-  #idleMs = 0;
-  #sinceCheckMs = 0;
+  #sweeps = 0;
   #seenVersion = -1;
+  /** Something happened here since the last look: a look finds no sign of this process's own writes. */
+  #isTouched = false;
+  /** When the next retry is due, by this bus's clock. */
+  #dueAt = Infinity;
   #isChecking = false;
   #isClaiming = false;
   #isSweeping = false;
@@ -91,12 +94,13 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   #ended: AppError | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(db: Database.Database, clock: Clock, deadlineMs: number) {
+  constructor(db: Database.Database, path: string, clock: Clock, deadlineMs: number) {
     this.#db = db;
     this.#clock = clock;
     this.#deadlineMs = deadlineMs;
     this.#tables = new QueueTables(db);
     this.#transactions = new TransactionQueue(db, clock, deadlineMs);
+    this.#signs = new WriteSigns({ path, look: () => this.#look(), paceMs: PACE_MS });
     this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS).unref();
     // What a crash left behind is in order before the first call.
     this.#sweep();
@@ -164,6 +168,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
       () => this.#tables.settle(claimed.id, claimed.owner, settlement, now, retryMs),
       { retryForMs: GIVE_UP_AFTER_MS },
     );
+    this.#isTouched = true;
     // Asked for now, the next claim shares the settlement's transaction.
     this.#claim();
     await stored.catch((error: unknown) => this.#fail(error));
@@ -187,43 +192,46 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
 
   /** Lets the consumers look for messages soon: something was published here, or a slot became free. */
   #wake(): void {
-    this.#idleMs = 0;
     if (this.#consumers.size === 0 || this.#isChecking) return;
     this.#isChecking = true;
     setImmediate(() => {
       this.#isChecking = false;
-      this.#poll(true);
+      if (this.#ended !== undefined || this.#consumers.size === 0) return;
+      this.#isTouched = true;
+      this.#signs.start();
+      this.#signs.lookNow();
     });
   }
 
-  #poll(isWoken: boolean): void {
-    clearTimeout(this.#pollTimer);
-    if (this.#ended !== undefined || this.#consumers.size === 0) return;
+  /** Without a sign of change only what is due by time alone: a retry. */
+  #look(): Look {
+    if (this.#consumers.size === 0) {
+      this.#signs.stop();
+      return { isNew: false };
+    }
     try {
       const version = this.#tables.dataVersion();
-      if (isWoken || version !== this.#seenVersion || this.#sinceCheckMs >= CHECK_MS) {
-        this.#seenVersion = version;
-        this.#sinceCheckMs = 0;
-        this.#check();
-      }
+      const isNew = version !== this.#seenVersion;
+      if (isNew || this.#isTouched || this.#clock.now() >= this.#dueAt) this.#check();
+      this.#seenVersion = version;
+      return { isNew, dueMs: this.#dueAt - this.#clock.now() };
     } catch (error) {
       this.#troubled(error);
+      return { isNew: false };
     }
-    const intervalMs = pollIntervalMs(this.#idleMs);
-    this.#pollTimer = setTimeout(() => {
-      this.#idleMs += intervalMs;
-      this.#sinceCheckMs += intervalMs;
-      this.#poll(false);
-    }, intervalMs);
   }
 
   /** Reading is cheap and takes no lock; a claim is asked for only when it will find something. */
   #check(): void {
     const now = this.#clock.now();
     let isAnythingWaiting = false;
+    this.#isTouched = false;
+    this.#dueAt = Infinity;
     for (const consumer of this.#consumers) {
       if (!this.#tables.hasQueue(consumer.queueId)) this.#lose(consumer);
-      else if (consumer.room > 0 && this.#tables.isWaiting(consumer.queueId, now)) isAnythingWaiting = true;
+      else if (consumer.room <= 0) continue;
+      else if (this.#tables.isWaiting(consumer.queueId, now)) isAnythingWaiting = true;
+      else this.#dueAt = Math.min(this.#dueAt, this.#tables.availableAt(consumer.queueId) ?? Infinity);
     }
     if (isAnythingWaiting) this.#claim();
   }
@@ -244,11 +252,12 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
         (deliveries) => {
           this.#isClaiming = false;
           this.#troubledSince = undefined;
-          if (deliveries.length > 0) this.#idleMs = 0;
+          this.#isTouched = true;
           for (const { consumer, claimed } of deliveries) consumer.start(claimed);
         },
         (error: unknown) => {
           this.#isClaiming = false;
+          this.#isTouched = true;
           this.#troubled(error);
         },
       );
@@ -281,17 +290,26 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
       const now = this.#clock.now();
       const dead = this.#deadInstances.among(this.#tables.instances(), this.#instance);
       const tasks: (() => void)[] = dead.map((id) => () => this.#tables.removeInstance(id, now));
-      if (this.#instance !== undefined) tasks.push(() => this.#tables.beat(this.#registered()));
-      if (this.#tables.isAnythingExpired(now)) tasks.push(() => this.#tables.expire(now));
-      if (this.#tables.areDeadLettersOver(MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES)) {
-        tasks.push(() => this.#tables.trimDeadLetters(MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES));
+      if (this.#instance !== undefined && this.#sweeps % SWEEPS_PER_BEAT === 0) {
+        tasks.push(() => this.#tables.beat(this.#registered()));
       }
-      if (this.#tables.freeBytes() > FREE_BYTES_KEPT) tasks.push(() => this.#tables.shrink(PAGES_PER_SHRINK));
+      if (this.#tables.isAnythingExpired(now)) tasks.push(() => this.#tables.expire(now));
+      if (this.#sweeps % SWEEPS_PER_TIDYING === 0) tasks.push(...this.#tidying());
+      this.#sweeps += 1;
       if (tasks.length > 0) this.#runSweep(tasks, dead.length > 0);
-      else this.#troubledSince = undefined;
+      else if (this.#instance === undefined) this.#troubledSince = undefined;
     } catch (error) {
       this.#troubled(error);
     }
+  }
+
+  #tidying(): readonly (() => void)[] {
+    const tasks: (() => void)[] = [];
+    if (this.#tables.areDeadLettersOver(MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES)) {
+      tasks.push(() => this.#tables.trimDeadLetters(MAX_DEAD_LETTERS, MAX_DEAD_LETTER_BYTES));
+    }
+    if (this.#tables.freeBytes() > FREE_BYTES_KEPT) tasks.push(() => this.#tables.shrink(PAGES_PER_SHRINK));
+    return tasks;
   }
 
   #runSweep(tasks: readonly (() => void)[], wake: boolean): void {
@@ -346,7 +364,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   }
 
   #stopTimers(): void {
-    clearTimeout(this.#pollTimer);
+    this.#signs.stop();
     clearInterval(this.#sweepTimer);
   }
 

@@ -46,6 +46,10 @@ export class SqliteFile {
     return this.#database;
   }
 
+  get path(): string {
+    return this.#options.path;
+  }
+
   get isOpen(): boolean {
     return this.#database.open;
   }

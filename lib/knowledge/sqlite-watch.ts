@@ -2,6 +2,7 @@
 import { toAppError } from "../errors.ts";
 import { changesForgotten } from "./argument-checks.ts";
 import { type StoreChange, type StoreWatch } from "./knowledge-store.ts";
+import { WriteSigns, type Look } from "../write-signs.ts";
 import { type SqliteFile } from "./sqlite-file.ts";
 import { type KeyRange, type StoreTables, keyRange } from "./sqlite-tables.ts";
 
@@ -12,19 +13,18 @@ const CHANGES_PER_READ = 64;
  * Tells waiting watches of one handle that somebody, in whatever process, has written.
  *
  * Writes of this handle are told by {@link ChangeSignal.raise}; those of others show in the file's data version, which
- * is looked at every `pollMs` while anybody waits, and never otherwise.
+ * is looked at after signs of a write (at the latest every `pollMs` where there are no signs) while anybody waits.
  */
 export class ChangeSignal {
   readonly #file: SqliteFile;
-  readonly #pollMs: number;
+  readonly #signs: WriteSigns;
   readonly #waiting = new Set<(failure?: Error) => void>();
   #count = 0;
   #dataVersion: number | undefined;
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(file: SqliteFile, pollMs: number) {
     this.#file = file;
-    this.#pollMs = pollMs;
+    this.#signs = new WriteSigns({ path: file.path, look: () => this.#look(), paceMs: pollMs });
   }
 
   /** Take this before reading, and give it to {@link ChangeSignal.wait}: no write in between is missed. */
@@ -48,31 +48,33 @@ export class ChangeSignal {
         if (failure === undefined) resolve();
         else reject(failure);
       };
-      const onAbort = (): void => wake();
+      const onAbort = (): void => {
+        wake();
+        if (this.#waiting.size === 0) this.#signs.stop();
+      };
       signal.addEventListener("abort", onAbort, { once: true });
       this.#waiting.add(wake);
-      this.#schedule();
+      this.#signs.start();
     });
   }
 
-  #schedule(): void {
-    if (this.#waiting.size === 0 || this.#timer !== undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      this.#poll();
-      this.#schedule();
-    }, this.#pollMs);
-  }
-
-  #poll(): void {
-    if (this.#waiting.size === 0) return;
+  #look(): Look {
+    if (this.#waiting.size === 0) {
+      // Whoever waits again looks first.
+      this.#signs.stop();
+      return { isNew: false };
+    }
     try {
       const dataVersion = this.#file.dataVersion();
-      if (dataVersion === undefined || dataVersion === this.#dataVersion) return;
-      this.#dataVersion = dataVersion;
-      this.raise();
+      const isNew = dataVersion !== undefined && dataVersion !== this.#dataVersion;
+      if (isNew) {
+        this.#dataVersion = dataVersion;
+        this.raise();
+      }
+      return { isNew };
     } catch (error) {
       this.#wake(toAppError(error));
+      return { isNew: false };
     }
   }
 

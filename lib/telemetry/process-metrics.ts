@@ -3,7 +3,7 @@ import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import type { Meter } from "@opentelemetry/api";
 
 /** The event loop's delay is sampled at this interval: coarse, so that an idle process stays idle. */
-const SAMPLE_MS = 50;
+const SAMPLE_MS = 200;
 const NS_PER_S = 1e9;
 const US_PER_S = 1e6;
 
