@@ -26,15 +26,15 @@ export interface BenchExchange {
 /** Starts it. */
 export async function startBenchExchange(
   configuration: string,
-  options: Pick<ExchangeOptions, "environment" | "environmentOf" | "replicas"> = {},
+  options: Pick<ExchangeOptions, "environment" | "environmentOf" | "replicas" | "sidecar"> = {},
 ): Promise<BenchExchange> {
   const stateFolder = await mkdtemp(join(tmpdir(), "dynamos-bench-"));
   const backends = await openTestBackends(stateFolder);
   const { storeUrl, busUrl } = backends;
   const { sidecar } = backends.choice;
   const exchange = await startExchange({
-    ...options,
     sidecar,
+    ...options,
     configuration,
     stateFolder,
     storeUrl,

@@ -1,6 +1,8 @@
 /** Every measurement by its name. */
 import { ARCHETYPES_BENCH } from "./archetypes.ts";
 import { CEILINGS } from "./ceilings.ts";
+import { DECISIONS } from "./decisions.ts";
+import { IDLE } from "./idle.ts";
 import { measureJobStart } from "./job-start.ts";
 import { measureLoad } from "./load.ts";
 import { measureMemory } from "./memory.ts";
@@ -18,7 +20,7 @@ export interface CommandBench {
 }
 
 /** Those that give tables, in the order in which they run. */
-export const TABLE_BENCHES: readonly TableBench[] = [ARCHETYPES_BENCH, CEILINGS, START, RATE, ROWS];
+export const TABLE_BENCHES: readonly TableBench[] = [ARCHETYPES_BENCH, CEILINGS, START, DECISIONS, IDLE, RATE, ROWS];
 
 /** The others: they run only when they are named. */
 export const COMMAND_BENCHES: readonly CommandBench[] = [

@@ -19,6 +19,13 @@ const NEVER = new AbortController().signal;
  * running for now, such as `agent_timeout`), with `unavailable` when composing does not end.
  */
 export async function currentPlan(jobName: string, context: OrchestratorContext, signal: AbortSignal): Promise<Plan> {
+  const plan = await settledPlan(jobName, context, signal);
+  await context.plans.renew(plan);
+  return plan;
+}
+
+/** As {@link currentPlan}, of a job whose lease was granted just now: it is not renewed. */
+export async function settledPlan(jobName: string, context: OrchestratorContext, signal: AbortSignal): Promise<Plan> {
   const { clock, limits, plans } = context;
   const giveUpAtMs = clock.now() + limits.compositionTimeoutMs + WAIT_MARGIN_MS;
   for (let isReconsidered = false; ;) {
@@ -35,7 +42,6 @@ export async function currentPlan(jobName: string, context: OrchestratorContext,
       continue;
     }
     if (plan.state === "stopped") throw stoppedError(plan);
-    await plans.renew(plan);
     return plan;
   }
 }

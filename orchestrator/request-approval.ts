@@ -13,7 +13,7 @@ import { jobNameForLogs, makeJobName } from "../lib/model/names.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import { composeParties } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
-import { currentPlan } from "./current-plan.ts";
+import { settledPlan } from "./current-plan.ts";
 import { checkQuestion, decidePlan, type PlanQuestion } from "./planning.ts";
 import type { Plan } from "./plans.ts";
 
@@ -78,7 +78,7 @@ export async function approveRequest(
         await composeParties(plan, context, trace, question.signal);
         await context.plans.put(plan, 0);
         // An agreement or archetype that changed meanwhile was seen by nobody: the plan was not there yet for the watchers to find.
-        const current = await currentPlan(jobName, context, question.signal ?? NEVER);
+        const current = await settledPlan(jobName, context, question.signal ?? NEVER);
         context.logger.info(
           {
             job: jobNameForLogs(jobName),

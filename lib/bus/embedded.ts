@@ -88,6 +88,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   #dueAt = Infinity;
   #isChecking = false;
   #isClaiming = false;
+  #isClaimWanted = false;
   #isSweeping = false;
   #troubledSince: number | undefined;
   /** Why calls fail from now on. */
@@ -244,6 +245,8 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
   }
 
   #claim(): void {
+    // One that is under way may have read before what is to be claimed now was there.
+    this.#isClaimWanted = this.#isClaiming;
     if (this.#isClaiming || this.#ended !== undefined) return;
     this.#isClaiming = true;
     this.#transactions
@@ -254,6 +257,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
           this.#troubledSince = undefined;
           this.#isTouched = true;
           for (const { consumer, claimed } of deliveries) consumer.start(claimed);
+          if (this.#isClaimWanted) this.#claim();
         },
         (error: unknown) => {
           this.#isClaiming = false;

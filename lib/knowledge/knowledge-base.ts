@@ -65,10 +65,21 @@ export interface VersionedList<Document> {
   readonly revision: number;
 }
 
-/** Documents by kind and name. Every call fails as the store's do; a stored document of a wrong form is `configuration_invalid`. */
+/** Verdicts that are kept; an exchange has fewer documents. */
+const MAX_VERDICTS = 10_000;
+
+/**
+ * Documents by kind and name. Every call fails as the store's do; a stored document of a wrong form is `configuration_invalid`.
+ *
+ * Every call asks the store, so that a changed document counts at once (docs/decisions/0025: why nothing is served from memory). What
+ * is remembered is only that a key had its kind's form at a revision: to check an agreement of a thousand users again takes
+ * twenty milliseconds.
+ */
 export class KnowledgeBase {
   /** The store beneath, for watches, leases and records that are not documents. */
   readonly store: KnowledgeStore;
+  /** Key to the revision at which it had its form. */
+  readonly #verdicts = new Map<string, number>();
 
   constructor(store: KnowledgeStore) {
     this.store = store;
@@ -77,13 +88,14 @@ export class KnowledgeBase {
   /** The document, or undefined. */
   async get<Kind extends DocumentKind>(kind: Kind, name: string): Promise<Versioned<DocumentOf<Kind>> | undefined> {
     const stored = await this.store.get(documentKey(kind, name));
-    return stored && versioned(DOCUMENT_SCHEMAS[kind], stored);
+    return stored && this.#versioned(kind, stored);
   }
 
   /** All documents of a kind, by name. */
   async list<Kind extends DocumentKind>(kind: Kind): Promise<VersionedList<DocumentOf<Kind>>> {
     const listing = await this.store.list(documentPrefix(kind));
-    return checkedList(DOCUMENT_SCHEMAS[kind], listing, (key) => documentName(kind, key) !== undefined);
+    const documents = listing.documents.filter(({ key }) => documentName(kind, key) !== undefined);
+    return { documents: documents.map((stored) => this.#versioned(kind, stored)), revision: listing.revision };
   }
 
   /** Writes a document under its own name, if it has its kind's form (else `configuration_invalid`); the new revision. */
@@ -103,13 +115,22 @@ export class KnowledgeBase {
 
   /** The living instances of every party's agent, in order of key; with the revision to watch from. */
   async online(): Promise<VersionedList<OnlineRecord>> {
-    return checkedList(OnlineRecord, await this.store.list(onlineKeys.prefix()), () => true);
+    return checkedList(OnlineRecord, await this.store.list(onlineKeys.prefix()));
   }
 
   /** The living instances of one party's agent; empty: it is offline. */
   async onlineInstances(party: string): Promise<readonly OnlineRecord[]> {
     const listing = await this.store.list(onlineKeys.prefix({ party }));
-    return checkedList(OnlineRecord, listing, () => true).documents.map(({ document }) => document);
+    return checkedList(OnlineRecord, listing).documents.map(({ document }) => document);
+  }
+
+  #versioned<Kind extends DocumentKind>(kind: Kind, stored: StoredDocument): Versioned<DocumentOf<Kind>> {
+    const { key, value, revision } = stored;
+    if (this.#verdicts.get(key) === revision) return { document: value as DocumentOf<Kind>, revision };
+    const checked = versioned(DOCUMENT_SCHEMAS[kind], stored);
+    if (this.#verdicts.size >= MAX_VERDICTS) this.#verdicts.clear();
+    this.#verdicts.set(key, revision);
+    return checked;
   }
 }
 
@@ -204,11 +225,6 @@ function requireForm<Schema extends TSchema>(
   );
 }
 
-function checkedList<Schema extends TSchema>(
-  schema: Schema,
-  listing: Listing,
-  isOfKind: (key: string) => boolean,
-): VersionedList<Static<Schema>> {
-  const documents = listing.documents.filter(({ key }) => isOfKind(key)).map((stored) => versioned(schema, stored));
-  return { documents, revision: listing.revision };
+function checkedList<Schema extends TSchema>(schema: Schema, listing: Listing): VersionedList<Static<Schema>> {
+  return { documents: listing.documents.map((stored) => versioned(schema, stored)), revision: listing.revision };
 }

@@ -40,6 +40,52 @@ test("a stored document of a wrong form is an error that names its key and the p
   await assert.rejects(base.list("agreements"), fault);
 });
 
+test("a document that had its form once is checked anew when it has changed, by whomever", async (t) => {
+  const base = await openBase(t);
+  await base.put("agreements", agreement);
+  for (let again = 0; again < 2; again += 1)
+    assert.deepEqual((await base.get("agreements", "VU"))?.document, agreement);
+  await base.store.put(agreementKeys.key({ steward: "VU" }), { ...agreement, name: 5 });
+  for (let again = 0; again < 2; again += 1) {
+    await assert.rejects(base.get("agreements", "VU"), { code: "configuration_invalid" });
+    await assert.rejects(base.list("agreements"), { code: "configuration_invalid" });
+  }
+  const { revision } = (await base.store.get(agreementKeys.key({ steward: "VU" }))) ?? { revision: 0 };
+  await base.put("agreements", { ...agreement, archetypes: [] }, { ifRevision: revision });
+  assert.deepEqual(
+    (await base.get("agreements", "VU"))?.document.archetypes,
+    [],
+    "as it is now, not as it was checked",
+  );
+});
+
+test("a large agreement that was checked before is read without being checked again", async (t) => {
+  const base = await openBase(t);
+  const relation = {
+    ID: "x",
+    requestTypes: ["sqlDataRequest"],
+    dataSets: ["codes", "wages"],
+    allowedArchetypes: ["computeToData"],
+    allowedComputeProviders: ["SURF"],
+  };
+  const people = Array.from({ length: 2_000 }, (_, n) => [`user${String(n)}@example.org`, relation] as const);
+  await base.put("agreements", { ...agreement, relations: Object.fromEntries(people) });
+  const first = await processorMs(() => base.get("agreements", "VU"));
+  const later = [];
+  for (let round = 0; round < 5; round += 1) later.push(await processorMs(() => base.get("agreements", "VU")));
+  assert.ok(
+    Math.min(...later) < first / 2,
+    `${first.toFixed(1)} ms, then ${later.map((ms) => ms.toFixed(1)).join(", ")}`,
+  );
+});
+
+async function processorMs(work: () => Promise<unknown>): Promise<number> {
+  const before = process.cpuUsage();
+  await work();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000;
+}
+
 test("every kind's keys give the name back, and no other kind's", () => {
   for (const kind of DOCUMENT_KINDS) {
     assert.equal(documentName(kind, documentKey(kind, "Abc")), "Abc");
