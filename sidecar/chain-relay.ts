@@ -231,7 +231,6 @@ export class ChainRelay {
       await Promise.race([this.#whole, this.#failed]);
     } catch (error) {
       await this.report({ case: "failed", value: toFailureMessage(error) });
-      return;
     }
     // The answers travel back along the chain; nothing depends on them any more.
     await Promise.race([Promise.all(this.#calls), this.#sleep(CHAIN_END_LIMIT_MS)]);

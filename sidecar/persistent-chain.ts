@@ -118,10 +118,8 @@ export class PersistentChain {
   async #takeWork(delivery: Delivery): Promise<Settlement> {
     const { correlationId: run } = delivery;
     if (delivery.type !== MESSAGE_TYPES.sqlDataRequest || run === undefined) return "reject";
-    if (!(await this.#hasRoom())) return "retry";
     const request = readBody(RunRequestSchema, delivery);
-    this.#taking += 1;
-    this.#idle.abort();
+    if (!(await this.#takePlace())) return "retry";
     const relay = this.#relay(run, request, delivery);
     try {
       const { jobName } = this.#options;
@@ -137,8 +135,8 @@ export class PersistentChain {
     return "accept";
   }
 
-  /** Whether there is a place, perhaps after a moment. Where there is none, nothing more is taken until there is. */
-  async #hasRoom(): Promise<boolean> {
+  /** Takes a place, perhaps after a moment. Where there is none (false), nothing more is taken from the queue until there is. */
+  async #takePlace(): Promise<boolean> {
     const { concurrency, clock } = this.#options;
     const isFull = (): boolean => this.#taking >= concurrency;
     if (isFull()) {
@@ -147,8 +145,13 @@ export class PersistentChain {
       over.abort();
     }
     if (this.#ending.signal.aborted) return false;
-    if (isFull()) this.#pause();
-    return !isFull();
+    if (isFull()) {
+      this.#pause();
+      return false;
+    }
+    this.#taking += 1;
+    this.#idle.abort();
+    return true;
   }
 
   #relay(run: string, request: RunRequest, delivery: Delivery): ChainRelay {

@@ -87,6 +87,11 @@ export class ChainRun {
     this.finished = new Promise((resolve) => (this.#finish = resolve));
   }
 
+  /** Whether it has failed, and only its ends are to come. */
+  get hasFailed(): boolean {
+    return this.#failure !== undefined;
+  }
+
   /** Takes one stream; answers when the rest of the chain has taken the result. */
   async take(frames: AsyncIterable<Frame>, call: CallContext): Promise<StreamReceipt> {
     if (this.#inputs.length >= this.#expectedInputs) throw this.#full();

@@ -60,7 +60,9 @@ export class ChainRuns {
   #runOf(key: string): ChainRun {
     const known = this.#runs.get(key);
     if (known !== undefined) return known;
-    if (this.#runs.size >= this.#most) {
+    // One that has failed the sidecar counts no more; here it may take a moment to end.
+    const running = [...this.#runs.values()].filter((run) => !run.hasFailed).length;
+    if (running >= this.#most) {
       const { name } = this.#options.definition;
       throw new AppError("rate_limited", `${name} serves ${this.#most} runs at once (DYNAMOS_CHAIN_CONCURRENCY).`);
     }
