@@ -126,7 +126,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),
       { clock, trust },
     ),
-    jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS),
+    jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS, clock),
     live,
     siblings,
     claims: new RequestClaims({

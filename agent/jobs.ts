@@ -22,6 +22,8 @@ const Superseded = Type.Object({
 
 /** Two may fail before a lease is in danger. */
 const RENEWALS_PER_LEASE = 3;
+/** Uses within so small a part of a lease renew it once. */
+const RENEWALS_NOT_MORE = 50;
 /** Messages about one job that are handled at once are few. */
 const MAX_ROUNDS = 10;
 
@@ -45,9 +47,13 @@ export class JobRegistry {
   readonly #store: KnowledgeStore;
   readonly #party: string;
   readonly #leaseMs: number;
+  readonly #clock: Clock;
+  /** When each lease was renewed here last; in that order. */
+  readonly #renewedMs = new Map<string, number>();
 
-  constructor(store: KnowledgeStore, party: string, leaseMs: number) {
+  constructor(store: KnowledgeStore, party: string, leaseMs: number, clock: Clock) {
     this.#store = store;
+    this.#clock = clock;
     this.#party = party;
     this.#leaseMs = leaseMs;
   }
@@ -106,15 +112,19 @@ export class JobRegistry {
   }
 
   /**
-   * Renews the job's lease, since it is used.
+   * Renews the job's lease, since it is used. Of many uses in a short time (a fraction of the lease) one counts.
    *
    * @throws AppError `job_unknown` when it ended meanwhile.
    */
   async renew(job: RegisteredJob): Promise<void> {
+    if (this.#isFresh(job.lease)) return;
     try {
       const lease = await this.#store.attachLease(job.lease);
       await lease.renew();
+      this.#renewedMs.delete(job.lease);
+      this.#renewedMs.set(job.lease, this.#clock.now());
     } catch (error) {
+      this.#renewedMs.delete(job.lease);
       const known = toAppError(error);
       if (known.code !== "not_found") throw known;
       throw new AppError("job_unknown", "The job's lease has ended; ask for a new approval.", { cause: error });
@@ -139,6 +149,16 @@ export class JobRegistry {
         if (!toAppError(error).retryable) throw error;
       }
     }
+  }
+
+  /** Whether it was renewed a moment ago. Leases that were not are forgotten. */
+  #isFresh(lease: string): boolean {
+    const freshMs = this.#clock.now() - this.#leaseMs / RENEWALS_NOT_MORE;
+    for (const [other, renewedMs] of this.#renewedMs) {
+      if (renewedMs >= freshMs) break;
+      this.#renewedMs.delete(other);
+    }
+    return this.#renewedMs.has(lease);
   }
 
   /** Changes a job's record by compare-and-swap, decided anew where another message was faster; the job as it was before. */

@@ -24,11 +24,16 @@ export interface ResultOutputOptions {
   readonly onHandingOn: () => Promise<void>;
 }
 
+/** Frames that may wait for their confirmation at a time: those of a small result all go at once. */
+const MAX_UNDER_WAY = 4;
+
 /** Publishes one result. */
 export class ResultOutput {
   readonly #options: ResultOutputOptions;
   readonly #credits: CreditGate;
   readonly #recoder = new FrameRecoder(PAYING_RATIO.bus);
+  /** Frames that are not confirmed yet, oldest first. */
+  readonly #underWay: Promise<void>[] = [];
   #isHandingOn = false;
 
   constructor(options: ResultOutputOptions) {
@@ -57,25 +62,33 @@ export class ResultOutput {
       if (frame.body.case === "end") end = frame.body.value;
     }
     if (end === undefined) throw check.brokenOff(run.steward);
+    await Promise.all(this.#underWay);
     return end;
   }
 
+  /** Resolves when the next frame may follow: a few are under way at a time, in their order. */
   async #publish(frame: Frame, trace: TraceContext, signal: AbortSignal): Promise<void> {
     const { bus, run } = this.#options;
     signal.throwIfAborted();
     if (frame.body.case !== "start") await this.#handOn();
     if (takesCredit(frame)) await this.#credits.take(signal);
     const stamped = { ...frame, provider: run.steward, requestId: run.requestId, attempt: run.attempt };
-    await publishToRun(bus, run.returnAddress, {
+    const published = publishToRun(bus, run.returnAddress, {
       ...outgoingFrame({ ...stamped, body: this.#body(frame, trace) }, trace),
       messageId: [run.requestId, run.steward, run.attempt, frame.sequence].join("/"),
       expiresAtMs: Number(run.deadlineMs),
     });
+    this.#underWay.push(published);
+    // Whoever waits for it, below or at the end, hears of it.
+    published.catch(() => undefined);
+    if (this.#underWay.length >= MAX_UNDER_WAY) await this.#underWay.shift();
   }
 
+  /** Where the agent takes the frames itself, it sees when they are handed on. */
   async #handOn(): Promise<void> {
-    if (this.#isHandingOn) return;
-    await this.#options.onHandingOn();
+    const { run, onHandingOn } = this.#options;
+    if (this.#isHandingOn || run.returnAddress === run.reportAddress) return;
+    await onHandingOn();
     this.#isHandingOn = true;
   }
 

@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { inspect } from "node:util";
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { CancelSchema, type RunReport } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
-import type { Failure } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { FrameSchema, type Failure } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { TestChain, TestSteward } from "../support/chain.ts";
 import { eventually } from "../support/eventually.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -32,7 +32,7 @@ test("a chain of three microservices brings its rows, attachment and notes to th
   );
   assert.deepEqual(
     chain.reports.map(({ state }) => state.case),
-    ["handingOn", "ended"],
+    ["ended"],
   );
   const end = parts.at(-1);
   assert.ok(end?.kind === "end");
@@ -43,6 +43,27 @@ test("a chain of three microservices brings its rows, attachment and notes to th
     passedLast: { VU: { rows: 30, grantedBy: "VU" } },
   });
   assert.deepEqual(await chain.exitCodes(), [0, 0, 0, 0], chain.log);
+});
+
+test("where the result goes elsewhere, handing it on is reported before anything of it is there", async (t) => {
+  const chain = await TestChain.start({ programs: [{ program: SOURCE }] });
+  t.after(() => chain.stop());
+  await chain.bus.declareQueue("elsewhere", { kind: "run" });
+  const seen: string[] = [];
+  await chain.bus.consume("elsewhere", async ({ body }) => {
+    const kind = fromBinary(FrameSchema, body).body.case;
+    const isReported = chain.reports.some(({ state }) => state.case === "handingOn");
+    seen.push(`${String(kind)} ${isReported ? "after" : "before"} the report`);
+    return "accept";
+  });
+  await chain.request({ returnAddress: "elsewhere" });
+  assert.equal((await chain.outcome()).case, "ended");
+  assert.deepEqual(
+    chain.reports.map(({ state }) => state.case),
+    ["handingOn", "ended"],
+  );
+  await eventually(() => seen.length === 6);
+  assert.equal(seen.filter((frame) => frame === "chunk before the report").length, 0, seen.join());
 });
 
 /** The failure that a run was reported to end with. */
@@ -90,7 +111,6 @@ for (const victim of [1, 2, 3]) {
     assert.equal(failure.code, "job_failed");
     assert.equal(failure.party, "VU");
     assert.equal(failure.retryable, true);
-    assert.equal(chain.reports[0]?.state.case, "handingOn");
     assertNothingEnded(chain);
     const codes = await chain.exitCodes();
     assert.deepEqual(

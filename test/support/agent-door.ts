@@ -131,7 +131,7 @@ export async function openAgentDoor(
     }),
     keys: await loadStewardKeys(join(folder, "keys")),
     tokenKeys: localJwks([signingKey]),
-    jobs: new JobRegistry(store, party, 600_000),
+    jobs: new JobRegistry(store, party, 600_000, systemClock),
     live: new LiveRuns(),
     siblings,
     claims: new RequestClaims({
