@@ -36,6 +36,7 @@ import { remoteJwks } from "../lib/tokens.ts";
 import { Admission, type AdmissionLimits } from "./admission.ts";
 import { AnswersFolder } from "./answers-folder.ts";
 import { PersistentChains } from "./chains/persistent-chains.ts";
+import { WarmPool } from "./chains/warm-pool.ts";
 import { orchestratorUrls, type AgentSettings } from "./config.ts";
 import type { AgentContext } from "./context.ts";
 import { DataSources } from "./data-sources.ts";
@@ -43,7 +44,7 @@ import { followAgreement } from "./grant-guard.ts";
 import { addDataRequestRoutes } from "./http/data-requests.ts";
 import { loadStewardKeys } from "./identity.ts";
 import { JobRegistry } from "./jobs.ts";
-import { agentMetrics } from "./metrics.ts";
+import { agentMetrics, observeWarmChains } from "./metrics.ts";
 import { EndRunsHearing } from "./replicas/end-runs.ts";
 import { removeInstanceQueues, removeLeftOvers, type LeftOversOptions } from "./replicas/left-overs.ts";
 import { ProvidedStreams } from "./replicas/provided-streams.ts";
@@ -107,6 +108,20 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     isLast: async () => (await siblings.living()).length === 0,
   });
   releases.push("persistent chains", () => persistent.close());
+  const warm = new WarmPool({
+    bus,
+    runner,
+    clock,
+    logger,
+    steward,
+    instance,
+    ceiling: settings.DYNAMOS_WARM_CHAINS,
+    ageMs: settings.DYNAMOS_WARM_CHAIN_AGE_MS,
+    longestRequestMs: settings.DYNAMOS_REQUEST_DEADLINE_MS,
+    credits: settings.DYNAMOS_CREDITS,
+  });
+  releases.push("warm chains", () => warm.close());
+  observeWarmChains(warm);
   const report = (error: AppError): void => logger.error({ error }, "something kept could not be deleted");
   const context: AgentContext = {
     steward,
@@ -121,6 +136,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     rpc,
     runner,
     persistent,
+    warm,
     keys,
     tokenKeys: remoteJwks(
       orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),
@@ -251,7 +267,7 @@ async function takeWork(
   server: { close(): Promise<unknown> },
   releases: ProgramContext["releases"],
 ): Promise<void> {
-  const { steward, bus, live, settings, clock, logger } = context;
+  const { steward, bus, live, warm, settings, clock, logger } = context;
   const consumer = await keepConsuming(bus, {
     queue: agentQueue(steward),
     declaration: { kind: "service" },
@@ -268,7 +284,7 @@ async function takeWork(
     "http server, service queue and runs",
     async () => {
       // Nothing new comes in from here on; what runs may end by itself, and is ended when the time is up.
-      const closed = Promise.all([server.close(), consumer.close()]);
+      const closed = Promise.all([server.close(), consumer.close(), warm.close()]);
       await live.idle(drainMs);
       live.stop(new AppError("unavailable", `The agent of ${steward} is stopping.`));
       await closed;

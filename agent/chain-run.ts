@@ -1,6 +1,6 @@
 /** From an allowed request to its running chain: the steps that a caller's request and a third party's request share. */
 import { create } from "@bufbuild/protobuf";
-import { generateChain } from "../lib/chain/chain.ts";
+import { generateChain, type ChainInput } from "../lib/chain/chain.ts";
 import { signGrant } from "../lib/grants.ts";
 import { algorithmNames, checkOptions, isOptionOn, type DataRequest } from "../lib/model/data-request.ts";
 import type { ChainLifetime } from "../lib/model/chain-lifetime.ts";
@@ -16,15 +16,15 @@ import { AppError } from "../lib/errors.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
 import type { TraceContext } from "../lib/telemetry/trace-context.ts";
 import { noRawRows } from "./authorization.ts";
-import { makeChainShape, makeJobSpec, type ChainShape } from "./chains/chain-shape.ts";
-import { ColdChain } from "./chains/cold-chain.ts";
+import { makeChainShape, type ChainShape } from "./chains/chain-shape.ts";
+import { runOnClaimedChain } from "./chains/claims.ts";
 import type { AgentContext } from "./context.ts";
 import { holdGrantedData, NO_DATA, type DataLocations } from "./granted-data.ts";
 import type { RegisteredJob } from "./jobs.ts";
 import { packageProgram } from "./programs.ts";
 import { withAttempts } from "./runs/attempts.ts";
 import { measureChain } from "./runs/chain-metrics.ts";
-import { execute, type ExecutionEvent } from "./runs/execution.ts";
+import type { ExecutionEvent } from "./runs/execution.ts";
 
 /** The microservice that lets out only what the grants' operations and smallest groups allow. */
 const ENFORCING_SERVICE = "sql-algorithm";
@@ -116,25 +116,29 @@ function runAttempt(
 ): AsyncIterable<ExecutionEvent> {
   const { job, requestId, grant, onQueueReady, trace } = allowed;
   const { shape, lifetime } = prepared;
-  const name = makeRunName(job.composition.local_job_name, requestId, attempt, makeRunNonce());
-  const { instance } = context;
-  const chain =
-    lifetime === "persistent"
-      ? context.persistent.claim(shape, name, signal)
-      : new ColdChain(context, makeJobSpec(shape, { name, instance, deadlineMs: grant.deadlineMs }));
-  const request = runRequest(context, allowed, prepared, { attempt, replyQueue: chain.replyQueue });
-  const services = shape.microservices.map((container) => container.name);
-  context.logger.info({ dataRequest: requestId, attempt, services, run: chain.name }, "a chain starts");
-  return execute(
+  return runOnClaimedChain(
     context,
     {
-      chain,
-      request,
+      shape,
+      lifetime,
+      runName: makeRunName(job.composition.local_job_name, requestId, attempt, makeRunNonce()),
+      deadlineMs: grant.deadlineMs,
       trace,
+      request: (replyQueue) => runRequest(context, allowed, prepared, { attempt, replyQueue }),
       ...(onQueueReady === undefined ? {} : { onQueueReady: (queue) => onQueueReady(queue, attempt) }),
     },
     signal,
   );
+}
+
+/**
+ * Has chains started ahead for a composition whose requests are still to come, as far as they can be told: for requests without
+ * options.
+ */
+export async function expectChain(context: AgentContext, composition: CompositionRequest): Promise<void> {
+  if (context.settings.DYNAMOS_WARM_CHAINS === 0) return;
+  const { services, lifetime } = await generatedChain(context, composition, undefined);
+  if (lifetime === "perRequest") context.warm.expect(shapeOf(context, composition, services));
 }
 
 /**
@@ -150,27 +154,7 @@ async function chainOf(
   const { job, request, grant, trace } = allowed;
   const { composition } = job;
   return withSpan("chain", trace, { "dynamos.role": composition.role }, async () => {
-    const [requestType, microservices, forced, agreement] = await Promise.all([
-      context.knowledge.get("requestTypes", composition.request_type),
-      context.knowledge.list("microservices"),
-      context.knowledge.get("forcedServices", context.steward),
-      context.knowledge.get("agreements", context.steward),
-    ]);
-    if (requestType === undefined)
-      throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
-    checkOptions(request.options, Object.values(optionalServiceKeys(requestType.document)));
-    const types = forced?.document.types ?? {};
-    const input = {
-      requestType: requestType.document,
-      microservices: microservices.documents.map(({ document }) => document),
-      archetype: composition.archetype_id,
-      options: request.options,
-    };
-    const { services } = generateChain({
-      ...input,
-      role: composition.role,
-      forced: Object.hasOwn(types, composition.request_type) ? (types[composition.request_type] ?? []) : [],
-    });
+    const { services, lifetime, input } = await generatedChain(context, composition, request.options);
     if (!grant.rawRows) {
       // A data provider's rows are held back where they are computed over: in the third party's chain, which is made alike.
       const computing =
@@ -182,14 +166,48 @@ async function chainOf(
         );
       }
     }
-    const lifetime = chooseChainLifetime({
-      agreement: agreement?.document,
-      userName: composition.user.userName,
-      configured: context.settings.DYNAMOS_CHAIN_LIFETIME,
-      requestType: requestType.document,
-    });
     return { chain: services, lifetime };
   });
+}
+
+/** A chain for these options, how long it lives, and what it was made from without role and forced services. */
+async function generatedChain(
+  context: AgentContext,
+  composition: CompositionRequest,
+  options: DataRequest["options"],
+): Promise<{
+  readonly services: readonly Microservice[];
+  readonly lifetime: ChainLifetime;
+  readonly input: Omit<ChainInput, "role" | "forced">;
+}> {
+  const [requestType, microservices, forced, agreement] = await Promise.all([
+    context.knowledge.get("requestTypes", composition.request_type),
+    context.knowledge.list("microservices"),
+    context.knowledge.get("forcedServices", context.steward),
+    context.knowledge.get("agreements", context.steward),
+  ]);
+  if (requestType === undefined)
+    throw new AppError("not_found", `There is no request type "${composition.request_type}".`);
+  checkOptions(options, Object.values(optionalServiceKeys(requestType.document)));
+  const types = forced?.document.types ?? {};
+  const input = {
+    requestType: requestType.document,
+    microservices: microservices.documents.map(({ document }) => document),
+    archetype: composition.archetype_id,
+    options,
+  };
+  const { services } = generateChain({
+    ...input,
+    role: composition.role,
+    forced: Object.hasOwn(types, composition.request_type) ? (types[composition.request_type] ?? []) : [],
+  });
+  const lifetime = chooseChainLifetime({
+    agreement: agreement?.document,
+    userName: composition.user.userName,
+    configured: context.settings.DYNAMOS_CHAIN_LIFETIME,
+    requestType: requestType.document,
+  });
+  return { services, lifetime, input };
 }
 
 /** The shape of this party's chain for a composition. */

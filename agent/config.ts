@@ -137,6 +137,17 @@ export const AgentSettings = Type.Object({
     maximum: 86_400_000,
     description: "a persistent chain so old takes nothing new, and ends",
   }),
+  DYNAMOS_WARM_CHAINS: Type.Integer({
+    default: 0,
+    minimum: 0,
+    description: "most chains that wait, started, for requests to come; 0: each starts with its request",
+  }),
+  DYNAMOS_WARM_CHAIN_AGE_MS: Type.Integer({
+    default: 600_000,
+    minimum: 1000,
+    maximum: 86_400_000,
+    description: "how long such a chain waits before it is replaced",
+  }),
   DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({
     default: 300_000,
     minimum: 100,

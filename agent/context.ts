@@ -9,6 +9,7 @@ import type { Trust } from "../lib/tls/trust.ts";
 import type { KeyGetter } from "../lib/tokens.ts";
 import type { Admission } from "./admission.ts";
 import type { PersistentChains } from "./chains/persistent-chains.ts";
+import type { WarmPool } from "./chains/warm-pool.ts";
 import type { AgentSettings } from "./config.ts";
 import type { DataSources } from "./data-sources.ts";
 import type { StewardKeys } from "./identity.ts";
@@ -37,6 +38,8 @@ export interface AgentContext {
   readonly runner: JobRunner;
   /** Chains that serve many requests. */
   readonly persistent: PersistentChains;
+  /** Chains that were started ahead. */
+  readonly warm: WarmPool;
   readonly keys: StewardKeys;
   /** The orchestrator's published keys. */
   readonly tokenKeys: KeyGetter;

@@ -2,11 +2,14 @@
 import type { Counter } from "@opentelemetry/api";
 import { dynamosMeter } from "../lib/telemetry/metrics.ts";
 import type { Admission } from "./admission.ts";
+import type { WarmPool } from "./chains/warm-pool.ts";
 
 /** Counters that are raised where it happens. */
 export interface AgentMetrics {
   /** Second attempts of chains. */
   readonly chainRetries: Counter;
+  /** Chains that attempts ran on; by `lifetime`. */
+  readonly chainClaims: Counter;
   /** Data requests passed on to the instance that runs them. */
   readonly requestsForwarded: Counter;
   /** Data requests taken over from an instance that could not be reached. */
@@ -34,8 +37,18 @@ export function agentMetrics(admission: Readonly<Record<string, Admission>>): Ag
   const counter = (name: string, description: string): Counter => meter.createCounter(name, { description });
   return {
     chainRetries: counter("dynamos.chain.retries", "Second attempts of chains"),
+    chainClaims: counter("dynamos.chain.claims", "Chains that attempts ran on: started for them, or ahead of them"),
     requestsForwarded: counter("dynamos.request.forwarded", "Data requests passed on to the instance that runs them"),
     requestsTakenOver: counter("dynamos.request.taken_over", "Data requests taken over from a dead instance"),
     admissionRefused: counter("dynamos.admission.refused", "Requests refused because too many wait"),
   };
+}
+
+/** Observes how many chains wait for requests: `ready`, or `starting`. */
+export function observeWarmChains(pool: Pick<WarmPool, "load">): void {
+  const meter = dynamosMeter();
+  const warm = meter.createObservableGauge("dynamos.chain.warm", { description: "Chains that wait for a request" });
+  warm.addCallback((result) => {
+    for (const [state, count] of Object.entries(pool.load)) result.observe(count, { state });
+  });
 }

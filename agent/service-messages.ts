@@ -6,6 +6,7 @@ import { reply } from "../lib/bus/rpc.ts";
 import { AppError, fromFailure, toAppError, toFailure } from "../lib/errors.ts";
 import { CancelMessage, CompositionMessage, PolicyUpdate, type CompositionAcknowledgement } from "../lib/messages.ts";
 import { jobNameForLogs } from "../lib/model/names.ts";
+import { expectChain } from "./chain-run.ts";
 import type { AgentContext } from "./context.ts";
 import { handleProviderRequest } from "./provider-requests.ts";
 import { endRunsEverywhere } from "./replicas/end-runs.ts";
@@ -49,6 +50,10 @@ async function handleComposition(context: AgentContext, delivery: Delivery): Pro
       await endRunsEverywhere(context, { jobName }, new AppError("job_moved", detail));
     }
     context.logger.info({ job: jobNameForLogs(jobName), role, archetype }, "composed");
+    // In nobody's way: whoever asked for the approval has it without.
+    expectChain(context, composition).catch((error: unknown) => {
+      context.logger.warn({ error: toAppError(error) }, "no chain could be started ahead for an approval");
+    });
   });
   return "accept";
 }

@@ -5,18 +5,22 @@
  *     --rounds N       how often each thing is measured
  *     --quick          the smallest sizes, once
  *     --json FILE      writes everything for machines
+ *     --add            keeps the tables in FILE that this run does not measure
+ *     --document       measures nothing: writes the tables of docs/performance.md anew, from docs/performance/*.json
  *     --profiles DIR   lets the processes of `rows` write profiles there
  *
  * Tables go to standard output, progress to standard error. Numbers after a name are the measurement's own.
  */
-import { writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { describeBackends } from "../test/support/backends.ts";
 import { COMMAND_BENCHES, TABLE_BENCHES } from "./benches.ts";
+import { refreshDocument, writeFormatted } from "./document.ts";
 import { describeMachine, load, thisMachine } from "./machine.ts";
 import { textTable } from "./print.ts";
-import { toReport } from "./report.ts";
+import { mergedReports, toReport, type Report } from "./report.ts";
 import type { RunOptions, Table } from "./table.ts";
 
 const { values, positionals } = parseArgs({
@@ -26,6 +30,8 @@ const { values, positionals } = parseArgs({
     quick: { type: "boolean", default: false },
     rounds: { type: "string" },
     json: { type: "string" },
+    add: { type: "boolean", default: false },
+    document: { type: "boolean", default: false },
     profiles: { type: "string" },
   },
 });
@@ -35,6 +41,7 @@ const known = [...TABLE_BENCHES, ...COMMAND_BENCHES].map(({ name }) => name);
 const unknown = names.filter((name) => !known.includes(name));
 
 if (values.list) list();
+else if (values.document) await refreshDocument();
 else if (unknown.length > 0 || (values.rounds !== undefined && !(Number(values.rounds) >= 1))) {
   const fault =
     unknown.length > 0
@@ -68,9 +75,13 @@ async function measure(): Promise<void> {
   if (tables.length === 0) return;
   const after = thisMachine(loadBefore);
   console.log(`\n${describeMachine(after)}`);
-  if (values.json !== undefined) {
-    await writeFile(values.json, `${JSON.stringify(toReport(after, options, tables), undefined, 2)}\n`);
-  }
+  if (values.json !== undefined) await writeReport(values.json, toReport(after, options, tables));
+}
+
+async function writeReport(path: string, report: Report): Promise<void> {
+  const isThere = values.add && existsSync(path);
+  const whole = isThere ? mergedReports(JSON.parse(await readFile(path, "utf8")) as Report, report) : report;
+  await writeFormatted(path, JSON.stringify(whole));
 }
 
 function list(): void {

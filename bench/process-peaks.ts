@@ -11,8 +11,11 @@ export async function withPeaks<Result>(
 ): Promise<{ readonly result: Result; readonly peaks: ReadonlyMap<string, number> }> {
   const peaks = new Map<string, number>();
   const look = async (): Promise<void> => {
-    for (const { program, peakMiB } of await processFigures(bench))
+    for (const { program, peakMiB } of await processFigures(bench)) {
+      // A shell that waits to become a chain's process is none of the programs.
+      if (program === "other") continue;
       peaks.set(program, Math.max(peaks.get(program) ?? 0, peakMiB));
+    }
   };
   const ending = new AbortController();
   const watching = (async () => {

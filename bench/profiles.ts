@@ -29,6 +29,9 @@ async function writeScript(node: string, folder: string): Promise<string> {
   const lines = [
     "#!/bin/sh",
     `export ${PROFILED_NODE_VARIABLE}=${quoted(script)}`,
+    // Bundles say nothing of the sources that they were made of.
+    "for argument do shift; case $argument in */dist/bundle/*) argument=${argument%%/dist/bundle/*}/dist/${argument#*/dist/bundle/};; esac",
+    'set -- "$@" "$argument"; done',
     `exec ${quoted(node)} --cpu-prof --cpu-prof-dir=${quoted(folder)} --import=${quoted(preload)} "$@"`,
   ];
   await writeFile(script, `${lines.join("\n")}\n`);

@@ -33,8 +33,12 @@ const outside = [
 /** etcd's client reads files of its own package, and must meet the same gRPC as the adapter around it. */
 const outsideServices = [...outside, "etcd3", "@grpc/grpc-js", "@kubernetes/client-node"];
 
-/** What a program is run with by others of this package; see `microservices/sql-query/query-process.ts`. */
-const flagsOf = { "query-child": ["--max-old-space-size=96", "--max-semi-space-size=4"] };
+/** What a program is run with by others of this package; see `microservices/sql-query/query-process.ts`, `agent/programs.ts`. */
+const flagsOf = (file) => {
+  const path = file.replaceAll("\\", "/");
+  if (path.endsWith("query-child.js")) return ["--max-old-space-size=96", "--max-semi-space-size=4"];
+  return /(?:microservices\/[\w-]+|sidecar)\/main\.js$/.test(path) ? ["--max-semi-space-size=8"] : [];
+};
 
 /** Bundles all programs of `dist/` below `root`; resolves with the absolute paths of what it wrote. */
 export async function bundlePrograms(root) {
@@ -49,7 +53,7 @@ export async function bundlePrograms(root) {
   ]) {
     for (const { path, text } of await bundle(root, programs, external)) {
       const name = path.slice(0, -".js".length);
-      const hash = createHash("sha256").update(text).digest("hex").slice(0, 12);
+      const hash = createHash("sha256").update(text).update(flagsOf(path).join(" ")).digest("hex").slice(0, 12);
       mkdirSync(dirname(path), { recursive: true });
       const program = place(`${name}.${hash}.cjs`, text);
       written.push(program, await compile(root, path, program));
@@ -63,8 +67,7 @@ export async function bundlePrograms(root) {
 async function compile(root, path, program) {
   const code = program.replace(/cjs$/, `${process.version}-${process.arch}.code`);
   if (existsSync(code)) return code;
-  const flags = flagsOf[basename(path, ".js")] ?? [];
-  const command = [...flags, join(root, "cli/compile-program.cjs"), path, program, code];
+  const command = [...flagsOf(path), join(root, "cli/compile-program.cjs"), path, program, code];
   const compiling = spawn(process.execPath, command, { env: {}, stdio: "ignore", timeout: 60_000 });
   await once(compiling, "close");
   if (!existsSync(code)) throw new Error(`${program} could not be compiled ahead: node ${command.join(" ")}`);

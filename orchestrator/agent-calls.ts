@@ -4,7 +4,9 @@
  * under the same id where that one cannot be reached, is stopping, dies, or vanishes.
  */
 import type { IncomingMessage } from "node:http";
+import type { Readable } from "node:stream";
 import { AppError, ERROR_KINDS, isErrorCode, toAppError, type ErrorCode } from "../lib/errors.ts";
+import { ACCEPTED_ENCODINGS, decodedBody } from "../lib/http/content-encoding.ts";
 import { callService, isUnreachable } from "../lib/http/outgoing.ts";
 import type { OnlineRecord } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
@@ -106,6 +108,7 @@ class PartyCall {
         method: "POST",
         headers: {
           accept: "application/json",
+          "accept-encoding": ACCEPTED_ENCODINGS,
           authorization: `Bearer ${accessToken}`,
           "idempotency-key": requestId,
           ...traceHeaders(trace),
@@ -117,7 +120,7 @@ class PartyCall {
       isWaiting = false;
       if (response.statusCode !== 200) throw await problemOf(response, party);
       return {
-        body: chunksOf(response, party, gone.signal, forget),
+        body: chunksOf(decodedBody(response), party, gone.signal, forget),
         destroy: () => {
           forget();
           response.destroy();
@@ -165,7 +168,7 @@ function vanished(party: string): Vanished {
 
 /** The body's chunks as they are asked for. One that is gone by its record, but goes on to send, is listened to. */
 async function* chunksOf(
-  response: IncomingMessage,
+  response: Readable,
   party: string,
   gone: AbortSignal,
   forget: () => void,
@@ -211,7 +214,7 @@ function brokenOff(party: string, thrown: unknown): AppError {
 
 /** The error that a problem document stands for (RFC 9457); what is none is `job_failed`, with the status. */
 async function problemOf(response: IncomingMessage, party: string): Promise<AppError> {
-  const text = (await readAtMost(response, MAX_PROBLEM_BYTES))?.toString("utf8") ?? "";
+  const text = (await readAtMost(decodedBody(response), MAX_PROBLEM_BYTES))?.toString("utf8") ?? "";
   const problem = parseProblem(text);
   if (problem === undefined) {
     return new AppError("job_failed", `The agent of ${party} answered with status ${String(response.statusCode)}.`, {

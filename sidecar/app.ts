@@ -36,7 +36,7 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
   const prefetch = prefetchOf(credits, position.dataProviderCount);
   const chain =
     persistent === undefined
-      ? new SingleRun({ ...shared, runName, prefetch, requestTimeoutMs })
+      ? new SingleRun({ ...shared, runName, prefetch, requestTimeoutMs, isWarm: settings.isWarm })
       : new PersistentChain({
           ...shared,
           ...persistent,

@@ -18,6 +18,8 @@ export interface SidecarSettings {
   readonly runName: string;
   /** Set where the chain is persistent. */
   readonly persistent?: PersistentSettings;
+  /** Whether it was started ahead of its run's request. */
+  readonly isWarm: boolean;
   /** Most chunks that one provider may have in flight. */
   readonly credits: number;
   /** How long the run's request may take to arrive. */
@@ -52,6 +54,10 @@ export const SidecarVariables = Type.Object({
   DYNAMOS_CHAIN_IDLE_MS: Type.Integer({ default: 60_000, minimum: 1 }),
   DYNAMOS_CHAIN_MAX_AGE_MS: Type.Integer({ default: 3_600_000, minimum: 1 }),
   DYNAMOS_CREDITS: Type.Integer({ default: 1024, minimum: 1, description: "most chunks in flight per stream" }),
+  DYNAMOS_CHAIN_WARM: Type.Boolean({
+    default: false,
+    description: "started ahead of its request: tells when it is ready",
+  }),
   DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
   DYNAMOS_CHAIN_START_MS: ChainStartMs,
   DYNAMOS_STALL_TIMEOUT_MS: Type.Integer({ default: 120_000, minimum: 1 }),
@@ -69,6 +75,7 @@ export function loadSidecarSettings(): SidecarSettings {
     busUrl: settings.DYNAMOS_BUS,
     runName: settings.DYNAMOS_RUN_NAME,
     ...persistentOf(settings),
+    isWarm: settings.DYNAMOS_CHAIN_WARM,
     credits: settings.DYNAMOS_CREDITS,
     requestTimeoutMs: settings.DYNAMOS_RUN_REQUEST_TIMEOUT_MS,
     chainStartMs: settings.DYNAMOS_CHAIN_START_MS,

@@ -1,15 +1,26 @@
-/** A chain for one run: its request is the first message of the run's own queue, and the program ends with it. */
+/**
+ * A chain for one run: its request is the first message of the run's own queue, and the program ends with it. One that was started
+ * ahead of its request tells the agent when it is ready, and when it has taken it (decision 0021).
+ */
+import { create } from "@bufbuild/protobuf";
 import type { Consumer, Delivery, MessageBus, Settlement } from "../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
-import { runQueue } from "../lib/bus/queues.ts";
+import { runQueue, runReplyQueue } from "../lib/bus/queues.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import { fromFailureMessage } from "../lib/rpc/frames.ts";
 import type { StreamReceipt } from "../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
-import { CancelSchema, RunRequestSchema } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import {
+  CancelSchema,
+  ReadySchema,
+  RunReportSchema,
+  RunRequestSchema,
+  TakenSchema,
+  type RunRequest,
+} from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import type { CallContext } from "../lib/rpc/service.ts";
 import { aborted, ChainRelay, type RelayContext } from "./chain-relay.ts";
-import { readBody } from "./run-messages.ts";
+import { outgoing, readBody } from "./run-messages.ts";
 
 /** What it needs. */
 export interface SingleRunOptions extends RelayContext {
@@ -19,6 +30,8 @@ export interface SingleRunOptions extends RelayContext {
   /** See `prefetchOf`. */
   readonly prefetch: number;
   readonly requestTimeoutMs: number;
+  /** Whether it was started ahead of its request. */
+  readonly isWarm: boolean;
 }
 
 /** See the file comment. */
@@ -30,6 +43,7 @@ export class SingleRun {
   readonly #failing = new AbortController();
   readonly #over = new AbortController();
   #activate!: (relay: ChainRelay) => void;
+  #request: RunRequest | undefined;
   #relay: ChainRelay | undefined;
 
   constructor(options: SingleRunOptions) {
@@ -46,6 +60,7 @@ export class SingleRun {
         prefetch,
         onLost: (cause) => this.#fail(new AppError("job_failed", "The run queue was lost.", { cause })),
       });
+      if (this.#options.isWarm) void this.#reportReady();
       const relay = await Promise.race([this.#active, this.#failed(), this.#requestMissing()]);
       return (await relay.run()) ? 0 : 1;
     } catch (error) {
@@ -79,17 +94,39 @@ export class SingleRun {
     }
   }
 
-  /** The first message. It is settled when the run is over. */
+  /** The first message. It is settled when the run is over. No other request is ever served. */
   async #takeRequest(delivery: Delivery): Promise<Settlement> {
-    // The same message again; the first one is settled with the run.
-    if (this.#relay !== undefined) return "accept";
     const request = readBody(RunRequestSchema, delivery);
-    const creditAddress = runQueue(this.#options.runName);
+    const { isWarm, runName, logger } = this.#options;
+    if (this.#request !== undefined) {
+      // The same message again; the first one is settled with the run.
+      const isSame = this.#request.requestId === request.requestId && this.#request.attempt === request.attempt;
+      if (!isSame) logger.warn({ dataRequest: request.requestId }, "a second request for a chain that serves one");
+      return isSame ? "accept" : "reject";
+    }
+    this.#request = request;
+    const creditAddress = runQueue(runName);
     const { attempt: attemptInside } = request;
-    this.#relay = new ChainRelay({ ...this.#options, request, delivery, creditAddress, attemptInside });
-    this.#activate(this.#relay);
+    const relay = new ChainRelay({ ...this.#options, request, delivery, creditAddress, attemptInside });
+    this.#relay = relay;
+    // Before anything else goes out, so that whoever heard nothing knows that nothing was done. Its confirmation nobody waits for.
+    const taken = { case: "taken" as const, value: create(TakenSchema, { jobName: runName, queue: creditAddress }) };
+    if (isWarm) relay.report(taken).catch((error: unknown) => void relay.fail(toAppError(error)));
+    this.#activate(relay);
     await aborted(this.#over.signal);
     return "accept";
+  }
+
+  /** Tells the agent that a request finds the run queue consumed, and the first microservice there. */
+  async #reportReady(): Promise<void> {
+    const { bus, first, runName } = this.#options;
+    try {
+      await first.ready({ signal: this.#over.signal });
+      const state = { case: "ready" as const, value: create(ReadySchema) };
+      await bus.publish(runReplyQueue(runName), outgoing(MESSAGE_TYPES.runReport, RunReportSchema, { state }));
+    } catch (error) {
+      if (!this.#over.signal.aborted) this.#fail(toAppError(error));
+    }
   }
 
   /** Before the request has come. */

@@ -12,6 +12,8 @@ import type { Microservice } from "../../lib/model/microservice.ts";
 
 /** Which instance of the agent started a job. */
 export const INSTANCE_LABEL = "dynamos.instance";
+/** How a job came to be started: `cold`, `warm` or `persistent`. */
+export const LIFETIME_LABEL = "dynamos.lifetime";
 
 /** What a composition says of its chain's shape. */
 export type ShapeComposition = Pick<CompositionRequest, "archetype_id" | "request_type" | "role" | "data_providers">;

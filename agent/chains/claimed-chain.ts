@@ -13,8 +13,11 @@ import type { JobStatus } from "../../lib/jobs/job-runner.ts";
 import type { RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
 
-/** How long a chain lives: for one attempt, started for it or ahead of it; or for many. */
-export type ChainLifetime = "cold" | "warm" | "persistent";
+/** How a chain came to serve an attempt: started for it, started ahead of it, or serving many. */
+export type ClaimLifetime = "cold" | "warm" | "persistent";
+
+/** What a reply queue's consumer has in hand beyond the chunks that credits bound: reports, Start and End. */
+export const CONTROL_MESSAGES = 8;
 
 /** Who takes what comes back from the chain. */
 export interface ChainReceiver {
@@ -39,7 +42,7 @@ export interface ChainBeginning {
 
 /** See the file comment. Whoever has one calls {@link end} and {@link close}, whatever happened. */
 export interface ClaimedChain {
-  readonly lifetime: ChainLifetime;
+  readonly lifetime: ClaimLifetime;
   /** For logs: the job, where it serves this attempt alone. */
   readonly name: string;
   /** Queue of the chain's reports, and of the result where this agent takes it. Known from the first. */

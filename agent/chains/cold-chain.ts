@@ -3,15 +3,20 @@ import { toBinary } from "@bufbuild/protobuf";
 import type { Consumer, MessageBus } from "../../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import { runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
-import { AppError } from "../../lib/errors.ts";
+import { AppError, toAppError } from "../../lib/errors.ts";
 import type { JobRunner, JobSpec, JobStatus } from "../../lib/jobs/job-runner.ts";
 import { RunRequestSchema } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { traceHeaders } from "../../lib/telemetry/trace-context.ts";
-import type { ChainBeginning, ClaimedChain } from "./claimed-chain.ts";
+import { CONTROL_MESSAGES, type ChainBeginning, type ClaimedChain } from "./claimed-chain.ts";
 import { endJob } from "./job-end.ts";
 
-/** Credits bound the chunks; some room is for reports, Start and End. */
-const CONTROL_MESSAGES = 8;
+/** What it works with. */
+export interface ColdChainDependencies {
+  readonly bus: MessageBus;
+  readonly runner: JobRunner;
+  /** Called where a quota is full: whether something was ended, so that there may be room now. */
+  readonly makeRoom?: () => Promise<boolean>;
+}
 
 /** See the file comment. */
 export class ColdChain implements ClaimedChain {
@@ -20,14 +25,16 @@ export class ColdChain implements ClaimedChain {
   readonly replyQueue: string;
   readonly #bus: MessageBus;
   readonly #runner: JobRunner;
+  readonly #makeRoom: () => Promise<boolean>;
   readonly #spec: JobSpec;
   #consumer: Consumer | undefined;
 
-  constructor({ bus, runner }: { readonly bus: MessageBus; readonly runner: JobRunner }, spec: JobSpec) {
+  constructor({ bus, runner, makeRoom = async () => false }: ColdChainDependencies, spec: JobSpec) {
     this.name = spec.name;
     this.replyQueue = runReplyQueue(spec.name);
     this.#bus = bus;
     this.#runner = runner;
+    this.#makeRoom = makeRoom;
     this.#spec = spec;
   }
 
@@ -47,7 +54,7 @@ export class ColdChain implements ClaimedChain {
       expiresAtMs: this.#spec.deadlineMs,
     });
     await onQueueReady?.(queue);
-    await this.#runner.start(this.#spec);
+    await this.#start();
   }
 
   watch(signal: AbortSignal): AsyncIterable<JobStatus> {
@@ -56,6 +63,16 @@ export class ColdChain implements ClaimedChain {
 
   end(lastStepsMs: number): Promise<void> {
     return endJob(this.#runner, this.name, lastStepsMs);
+  }
+
+  async #start(): Promise<void> {
+    try {
+      await this.#runner.start(this.#spec);
+    } catch (error) {
+      const isFull = toAppError(error).details["reason"] === "QuotaExceeded";
+      if (!isFull || !(await this.#makeRoom())) throw error;
+      await this.#runner.start(this.#spec);
+    }
   }
 
   async close(): Promise<void> {

@@ -6,9 +6,9 @@ import type { ContainerSpec, JobRunner } from "../../lib/jobs/job-runner.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import { dynamosMeter } from "../../lib/telemetry/metrics.ts";
 import type { AgentSettings } from "../config.ts";
-import { shapeKey, type ChainShape } from "./chain-shape.ts";
+import { LIFETIME_LABEL, shapeKey, type ChainShape } from "./chain-shape.ts";
 import { PersistentChain } from "./persistent-chain.ts";
-import { LIFETIME_LABEL, PERSISTENT, PersistentPool, SHAPE_LABEL, type PoolContext } from "./persistent-pool.ts";
+import { PERSISTENT, PersistentPool, SHAPE_LABEL, type PoolContext } from "./persistent-pool.ts";
 import { PersistentReplies } from "./persistent-replies.ts";
 
 /** Of a run, beside its credits: reports, start, end, the message behind the last one. */

@@ -11,11 +11,10 @@ import { AppError, fromFailure, toAppError } from "../../lib/errors.ts";
 import type { JobRunner, ListedJob } from "../../lib/jobs/job-runner.ts";
 import { makeChainName } from "../../lib/model/names.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
-import { makeJobSpec, shapeKey, type ChainShape } from "./chain-shape.ts";
+import { LIFETIME_LABEL, makeJobSpec, shapeKey, type ChainShape } from "./chain-shape.ts";
 import { chainsToStart, freeSlots, isLiving, type FreeSlot } from "./persistent-scaling.ts";
 
-/** Label of persistent chains' jobs, and what stands there. */
-export const LIFETIME_LABEL = "dynamos.lifetime";
+/** What persistent chains' jobs have as their lifetime. */
 export const PERSISTENT = "persistent";
 /** Label of their shape. */
 export const SHAPE_LABEL = "dynamos.shape";

@@ -5,6 +5,7 @@
 import { Type } from "@sinclair/typebox";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError, toAppError } from "../../lib/errors.ts";
+import { chooseEncoding, encodedBody, encodingHeaders, type ContentEncoding } from "../../lib/http/content-encoding.ts";
 import { fingerprintOf, requestIdOf } from "../../lib/http/idempotency.ts";
 import { parseDataRequest } from "../../lib/http/request-bodies.ts";
 import { bearerToken } from "../../lib/http/request-headers.ts";
@@ -92,7 +93,9 @@ async function answer(
     return claim.reply;
   }
   guardGrant(context, reading, { ...allowed, caller });
-  return answerHere(context, requests, { name, allowed, asked, format, reading, claim }, reply);
+  // A PNG is compressed already.
+  const encoding = format === "png" ? "identity" : chooseEncoding(request.headers["accept-encoding"]);
+  return answerHere(context, requests, { name, allowed, asked, format, encoding, reading, claim }, reply);
 }
 
 /** A question that this instance answers. */
@@ -101,6 +104,7 @@ interface QuestionHere {
   readonly allowed: AllowedQuestion;
   readonly asked: CallerRequest;
   readonly format: AnswerFormat;
+  readonly encoding: ContentEncoding;
   readonly reading: LiveRun;
   /** Absent where nobody can ask again. */
   readonly claim: ClaimedHere | undefined;
@@ -109,7 +113,7 @@ interface QuestionHere {
 async function answerHere(
   context: AgentContext,
   requests: Requests,
-  { name, allowed, asked, format, reading, claim }: QuestionHere,
+  { name, allowed, asked, format, encoding, reading, claim }: QuestionHere,
   reply: FastifyReply,
 ): Promise<FastifyReply> {
   const { job_name: jobName, archetype_id: archetype } = allowed.job.composition;
@@ -127,10 +131,12 @@ async function answerHere(
   const first = await pieces.next().catch((error: unknown) => {
     throw toAppError(error).withParty(context.steward);
   });
+  const stallMs = context.settings.DYNAMOS_STALL_TIMEOUT_MS + TOLD_OF_STALL_MS;
   return reply
+    .headers(encodingHeaders(encoding))
     .header("content-type", ANSWER_MEDIA_TYPES[format])
     .header("x-dynamos-request", requestId)
-    .send(pieceStream(first, pieces, reply.raw, context.settings.DYNAMOS_STALL_TIMEOUT_MS + TOLD_OF_STALL_MS));
+    .send(encodedBody(pieceStream(first, pieces, reply.raw, stallMs), encoding));
 }
 
 /** What the body says of job and user must not contradict the token, which decides. */

@@ -9,7 +9,7 @@ import type { ClaimedRequest, OwnClaim } from "../replicas/request-claims.ts";
 
 /** Owners that cannot be reached one after the other; more is no chance. */
 const MAX_OWNERS = 5;
-const PASSED_HEADERS = ["authorization", "accept", "idempotency-key", "x-request-id"] as const;
+const PASSED_HEADERS = ["authorization", "accept", "accept-encoding", "idempotency-key", "x-request-id"] as const;
 
 /** The request is this instance's to answer; `settle` as {@link OwnClaim}'s. */
 export type ClaimedHere = OwnClaim;

@@ -21,7 +21,14 @@ export const OWNER_HEADER = "x-dynamos-owner";
 const LATE_HEAD_MS = 1_000;
 const SILENT_MS = 5_000;
 /** What of the owner's head is the caller's too. */
-const PASSED_HEADERS = ["content-type", "x-dynamos-request", "retry-after", "www-authenticate"] as const;
+const PASSED_HEADERS = [
+  "content-type",
+  "content-encoding",
+  "vary",
+  "x-dynamos-request",
+  "retry-after",
+  "www-authenticate",
+] as const;
 
 /** What is passed on. */
 export interface ForwardedRequest {

@@ -11,8 +11,8 @@ import {
 } from "../../lib/bus/queues.ts";
 import type { MessageBus } from "../../lib/bus/message-bus.ts";
 import type { JobRunner } from "../../lib/jobs/job-runner.ts";
-import { INSTANCE_LABEL } from "../chains/chain-shape.ts";
-import { LIFETIME_LABEL, PERSISTENT } from "../chains/persistent-pool.ts";
+import { INSTANCE_LABEL, LIFETIME_LABEL } from "../chains/chain-shape.ts";
+import { PERSISTENT } from "../chains/persistent-pool.ts";
 import type { Siblings } from "./siblings.ts";
 
 /** Where to look. */

@@ -18,6 +18,7 @@ import { CreditSchema, RunReportSchema, type RunReport, type RunRequest } from "
 import { FrameSchema, type End, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
+import { withSpan } from "../../lib/telemetry/tracing.ts";
 import type { ChainReceiver, ClaimedChain } from "../chains/claimed-chain.ts";
 
 /** After the job has ended by itself, its last messages may take this long to arrive. */
@@ -85,7 +86,9 @@ export async function* execute(
   signal.addEventListener("abort", onAbort, { once: true });
   try {
     signal.throwIfAborted();
-    await chain.begin({ request, trace, receiver: inbox, ...(onQueueReady === undefined ? {} : { onQueueReady }) });
+    const beginning = { request, trace, receiver: inbox, ...(onQueueReady === undefined ? {} : { onQueueReady }) };
+    const attributes = { "dynamos.chain.lifetime": chain.lifetime };
+    await withSpan("begin chain", trace, attributes, () => chain.begin(beginning));
     verdict = watchJob(dependencies, plan, inbox, ending.signal);
     for await (const event of events(inbox, dependencies.bus, plan)) {
       // With its last frame a reader has what it wants, and may ask for no more.

@@ -5,14 +5,8 @@
 import { makeData, RecordBatch, Schema, Struct, type Data } from "apache-arrow";
 import { AppError } from "../errors.ts";
 import { columnReader, type ColumnReader } from "./column-reader.ts";
-import {
-  cellToJson,
-  formatCell,
-  toArrowSchema,
-  type CellValue,
-  type FieldSpec,
-  type FieldType,
-} from "./field-types.ts";
+import { formatCell, toArrowSchema, type CellValue, type FieldSpec, type FieldType } from "./field-types.ts";
+import { jsonCells, type JsonCell } from "./json-cells.ts";
 import { encodeBatch, encodeSchema, END_OF_STREAM } from "./ipc.ts";
 
 /** Characters after which a piece of text is handed on; a single row may be longer. */
@@ -54,12 +48,10 @@ export async function* jsonRowPieces(
   let separator = "";
   let piece = "";
   for await (const batch of batches) {
-    const readers = readersOf(fields, batch);
+    const cells = placesOf(fields, batch).map((place) => jsonCells(batch, place));
     for (let row = 0; row < batch.numRows; row++) {
       piece += `${separator}{`;
-      for (const [index, reader] of readers.entries()) {
-        piece += keys[index] + JSON.stringify(cellToJson(reader.type, reader.get(row)));
-      }
+      for (let index = 0; index < cells.length; index++) piece += keys[index] + (cells[index] as JsonCell)(row);
       piece += "}";
       separator = ",\n";
       if (piece.length >= PIECE_CHARACTERS) {

@@ -119,11 +119,13 @@ function checkDictionary(column: Data, name: string): void {
   const size = dictionary?.length ?? 0;
   const type = (column.type as Dictionary).dictionary as DataType;
   for (const chunk of (dictionary?.data ?? []) as readonly Data[]) checkColumn(chunk.clone(type), name);
-  const indices = column.values as Int32Array;
-  for (let row = 0; row < column.length; row++) {
-    const isNull = column.nullCount > 0 && ((column.nullBitmap[row >> 3] ?? 0) & (1 << (row & 7))) === 0;
-    const index = Number(indices[row]);
-    require(isNull || (index >= 0 && index < size), name);
+  const indices = column.values as ArrayLike<number | bigint>;
+  // Read once: it is computed at every access.
+  const { length, nullCount, nullBitmap } = column;
+  for (let row = 0; row < length; row++) {
+    const index = indices[row] ?? -1;
+    if (index >= 0 && index < size) continue;
+    require(nullCount > 0 && ((nullBitmap[row >> 3] ?? 0) & (1 << (row & 7))) === 0, name);
   }
 }
 

@@ -1,6 +1,7 @@
 /** `fetch` that trusts the authorities it is told to: the platform's own takes none in Node 20. */
 import { Readable } from "node:stream";
 import type { Trust } from "../tls/trust.ts";
+import { ACCEPTED_ENCODINGS, decodedBody } from "./content-encoding.ts";
 import { callService, type OutgoingCall } from "./outgoing.ts";
 
 /** What is fetched. */
@@ -35,7 +36,7 @@ export async function fetchTrusted(
   }
   const answer = await callService(place, {
     method: method as OutgoingCall["method"],
-    headers,
+    headers: { "accept-encoding": ACCEPTED_ENCODINGS, ...headers },
     ...(body === undefined ? {} : { body }),
     signal: signal ?? new AbortController().signal,
     trust,
@@ -45,8 +46,11 @@ export async function fetchTrusted(
     values.map((value): [string, string] => [name, value]),
   );
   if (BODILESS.has(status)) answer.resume();
-  return new Response(BODILESS.has(status) ? null : (Readable.toWeb(answer) as ReadableStream<Uint8Array>), {
-    status,
-    headers: pairs,
-  });
+  return new Response(
+    BODILESS.has(status) ? null : (Readable.toWeb(decodedBody(answer)) as ReadableStream<Uint8Array>),
+    {
+      status,
+      headers: pairs,
+    },
+  );
 }

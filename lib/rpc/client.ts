@@ -98,6 +98,15 @@ export class RpcClient {
   }
 
   /**
+   * Resolves when the connection is there.
+   *
+   * @throws AppError as {@link stream} does before it sends anything.
+   */
+  ready(options: CallOptions = {}): Promise<void> {
+    return this.#connected(options);
+  }
+
+  /**
    * Sends a stream and resolves with the answer. The source is closed (`return`) whatever happens.
    *
    * @throws AppError as the other side threw it; what the source throws, after cancelling the call; the signal's reason;

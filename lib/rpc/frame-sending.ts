@@ -10,7 +10,7 @@ import type { Frame, FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
  * How long the first chunk may wait to hear what the receiver understands. Ours say it as soon as a call begins, before they look
  * at its first frame; others may say nothing until they answer.
  */
-const ACCEPTANCE_WAIT_MS = 20;
+const ACCEPTANCE_WAIT_MS = 50;
 
 /**
  * Sends frames, and resolves with the answer. A receiver whose initial metadata names the compression gets chunks compressed

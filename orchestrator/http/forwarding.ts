@@ -11,14 +11,23 @@ import type { OrchestratorContext } from "../context.ts";
 /** Says who passed a request on; its receiver never does. */
 const FORWARDED_HEADER = "x-dynamos-forwarded";
 /** Of the caller. */
-const SENT_HEADERS = ["authorization", "accept", "prefer", "idempotency-key", "x-request-id"] as const;
+const SENT_HEADERS = [
+  "authorization",
+  "accept",
+  "accept-encoding",
+  "prefer",
+  "idempotency-key",
+  "x-request-id",
+] as const;
 /** Of the owner. */
 const PASSED_HEADERS = [
+  "content-encoding",
   "content-length",
   "content-type",
   "location",
   "preference-applied",
   "retry-after",
+  "vary",
   "www-authenticate",
   "x-dynamos-request",
 ] as const;

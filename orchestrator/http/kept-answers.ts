@@ -2,8 +2,10 @@
  * Asynchronous requests: `GET` and `DELETE /api/v1/requests/<id>` at any replica, whichever runs the request or keeps its
  * answer (`answer-owners.ts`). What this process has, or its state folder, is looked at first.
  */
+import type { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError, toAppError } from "../../lib/errors.ts";
+import { chooseEncoding, encodedBody, encodingHeaders } from "../../lib/http/content-encoding.ts";
 import { requestIdOf } from "../../lib/http/idempotency.ts";
 import { findAnswer, forgetAnswer, takeAnswer } from "../answer-owners.ts";
 import type { OrchestratorContext } from "../context.ts";
@@ -72,13 +74,23 @@ async function keptAnswer(request: OneRequest, reply: FastifyReply, context: Htt
     case "failed":
       throw found.error;
     case "done":
-      return reply
-        .header("content-type", "application/json; charset=utf-8")
-        .header("content-length", found.bytes)
-        .send(found.body);
+      return sendKept(found, request, reply);
     case undefined:
       return answerFromElsewhere(sub, requestId, request, reply, context);
   }
+}
+
+function sendKept(
+  { body, bytes }: { readonly body: Readable; readonly bytes: number },
+  request: OneRequest,
+  reply: FastifyReply,
+): FastifyReply {
+  const encoding = chooseEncoding(request.headers["accept-encoding"]);
+  if (encoding === "identity") void reply.header("content-length", bytes);
+  return reply
+    .headers(encodingHeaders(encoding))
+    .header("content-type", "application/json; charset=utf-8")
+    .send(encodedBody(body, encoding));
 }
 
 async function answerFromElsewhere(

@@ -8,6 +8,7 @@
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
+import { chooseEncoding, encodedBody, encodingHeaders } from "../../lib/http/content-encoding.ts";
 import { fingerprintOf, requestIdOf } from "../../lib/http/idempotency.ts";
 import { parseApproval, parseDataRequest } from "../../lib/http/request-bodies.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
@@ -142,9 +143,12 @@ async function answer(
   request.log.info(log, "data request");
   const pieces = answerDataRequest({ ...order, signal: request.callerGone }, context.orchestrator);
   const first = await pieces.next();
+  const encoding = chooseEncoding(request.headers["accept-encoding"]);
+  const body = pieceStream(first, pieces, reply.raw, context.orchestrator.limits.requestDeadlineMs);
   return reply
+    .headers(encodingHeaders(encoding))
     .header("content-type", "application/json; charset=utf-8")
-    .send(pieceStream(first, pieces, reply.raw, context.orchestrator.limits.requestDeadlineMs));
+    .send(encodedBody(body, encoding));
 }
 
 function accepted(

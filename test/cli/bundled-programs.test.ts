@@ -2,18 +2,17 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { copyFile, mkdir, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { Script } from "node:vm";
+import { packageProgram } from "../../agent/programs.ts";
 import { packageRoot } from "../../lib/package-root.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const FOLDER = join(packageRoot, "dist", "bundle");
-/** What `query.ts` runs it with; V8 takes code only under the flags under which it was compiled. */
-const FLAGS: Readonly<Record<string, readonly string[]>> = {
-  "query-child": ["--max-old-space-size=96", "--max-semi-space-size=4"],
-};
+/** What sql-query runs it with; V8 takes code only under the flags under which it was compiled. */
+const QUERY_FLAGS = ["--max-old-space-size=96", "--max-semi-space-size=4"];
 const run = promisify(execFile);
 
 test("V8 takes the compiled code of every bundled program under the flags that it runs with", async () => {
@@ -21,8 +20,8 @@ test("V8 takes the compiled code of every bundled program under the flags that i
   assert.ok(launchers.includes(join("sidecar", "main.js")) && launchers.includes(join("agent", "main.js")));
   for (const launcher of launchers) {
     const { bundle, code } = await partsOf(join(FOLDER, launcher));
-    const flags = FLAGS[basename(launcher, ".js")];
-    if (flags === undefined) {
+    const flags = flagsOf(launcher);
+    if (flags.length === 0) {
       const script = new Script(await readFile(bundle, "latin1"), { cachedData: await readFile(code) });
       assert.equal(script.cachedDataRejected, false, launcher);
       continue;
@@ -45,6 +44,15 @@ for (const [what, spoil] of [
     await spoil((await partsOf(launcher)).code);
     assert.equal(await startWithoutSettings(launcher), sound);
   });
+}
+
+/** What a program is run with. */
+function flagsOf(launcher: string): readonly string[] {
+  if (basename(launcher) === "query-child.js") return QUERY_FLAGS;
+  const [folder = "", name = ""] = launcher.split(sep);
+  const program = folder === "sidecar" ? "sidecar" : name;
+  const isInChain = (folder === "microservices" || folder === "sidecar") && basename(launcher) === "main.js";
+  return isInChain ? packageProgram(program).slice(1, -1) : [];
 }
 
 /** A launcher's program, and the file of what this Node.js's V8 compiled of it. */

@@ -10,6 +10,7 @@ import { Admission } from "../../agent/admission.ts";
 import { AgentSettings } from "../../agent/config.ts";
 import { PersistentChains } from "../../agent/chains/persistent-chains.ts";
 import type { AgentContext } from "../../agent/context.ts";
+import { WarmPool } from "../../agent/chains/warm-pool.ts";
 import { DataSources } from "../../agent/data-sources.ts";
 import { addDataRequestRoutes } from "../../agent/http/data-requests.ts";
 import { loadStewardKeys } from "../../agent/identity.ts";
@@ -113,6 +114,8 @@ export async function openAgentDoor(
   });
   releases.push("siblings", () => siblings.close());
   const runner = noRunner(jobs);
+  const { DYNAMOS_WARM_CHAINS: ceiling, DYNAMOS_WARM_CHAIN_AGE_MS: ageMs } = settings;
+  const shared = { steward: party, instance: INSTANCE, clock: systemClock, logger };
   const context: AgentContext = {
     steward: party,
     instance: INSTANCE,
@@ -129,6 +132,7 @@ export async function openAgentDoor(
       ...{ bus, runner, clock: systemClock, logger, steward: party, instance: INSTANCE, settings },
       isLast: () => Promise.resolve(true),
     }),
+    warm: new WarmPool({ ...shared, bus, runner, ceiling, ageMs, longestRequestMs: 60_000, credits: 8 }),
     keys: await loadStewardKeys(join(folder, "keys")),
     tokenKeys: localJwks([signingKey]),
     jobs: new JobRegistry(store, party, 600_000, systemClock),

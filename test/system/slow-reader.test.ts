@@ -8,10 +8,10 @@ import { smallSample, testExchange } from "../support/exchange.ts";
 import { approve, assertNothingLeft, chainProcess, chainProcesses, residentMiB } from "../support/running-chains.ts";
 
 const ROWS = 80_000;
-/** 80 MB as CSV: far more than all sockets, windows and credits on the way can hold. */
+/** 80 MB as CSV, and more than 40 compressed: far more than all sockets, windows and credits on the way can hold. */
 const LARGE = {
   type: "sqlDataRequest",
-  query: `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${String(ROWS)}) SELECT i, printf('%0990d', i) AS t FROM n`,
+  query: `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${String(ROWS)}) SELECT i, hex(randomblob(495)) AS t FROM n`,
 };
 
 const exchange = await testExchange({

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file dynamos/v1/run.proto.
  */
 export const file_dynamos_v1_run: GenFile = /*@__PURE__*/
-  fileDesc("ChRkeW5hbW9zL3YxL3J1bi5wcm90bxIKZHluYW1vcy52MSKyAwoKUnVuUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDwoHc3Rld2FyZBgDIAEoCRIQCghqb2JfbmFtZRgEIAEoCRIoCgdyZXF1ZXN0GAUgASgLMhcuZHluYW1vcy52MS5EYXRhUmVxdWVzdBINCgVncmFudBgGIAEoCRIWCg5yZXR1cm5fYWRkcmVzcxgHIAEoCRIWCg5yZXBvcnRfYWRkcmVzcxgIIAEoCRIWCg5kYXRhX3Byb3ZpZGVycxgJIAMoCRITCgtkZWFkbGluZV9tcxgKIAEoBBIPCgdjcmVkaXRzGAsgASgNEhUKDWFsbG93X3BhcnRpYWwYDCABKAgSEwoLdHJhY2VwYXJlbnQYDSABKAkSEgoKdHJhY2VzdGF0ZRgOIAEoCRIuCgRkYXRhGA8gAygLMiAuZHluYW1vcy52MS5SdW5SZXF1ZXN0LkRhdGFFbnRyeRpFCglEYXRhRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhguZHluYW1vcy52MS5EYXRhTG9jYXRpb246AjgBItMBCglSdW5SZXBvcnQSEgoKcmVxdWVzdF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEisKCmhhbmRpbmdfb24YAyABKAsyFS5keW5hbW9zLnYxLkhhbmRpbmdPbkgAEiAKBWVuZGVkGAQgASgLMg8uZHluYW1vcy52MS5FbmRIABIlCgZmYWlsZWQYBSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIABIiCgV0YWtlbhgGIAEoCzIRLmR5bmFtb3MudjEuVGFrZW5IAEIHCgVzdGF0ZSIoCgVUYWtlbhIQCghqb2JfbmFtZRgBIAEoCRINCgVxdWV1ZRgCIAEoCSILCglIYW5kaW5nT24iPQoGQ3JlZGl0EhIKCnJlcXVlc3RfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIOCgZjaHVua3MYAyABKA0iQQoGQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAkSIwoGcmVhc29uGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlYgZwcm90bzM", [file_dynamos_v1_stream]);
+  fileDesc("ChRkeW5hbW9zL3YxL3J1bi5wcm90bxIKZHluYW1vcy52MSKyAwoKUnVuUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDwoHc3Rld2FyZBgDIAEoCRIQCghqb2JfbmFtZRgEIAEoCRIoCgdyZXF1ZXN0GAUgASgLMhcuZHluYW1vcy52MS5EYXRhUmVxdWVzdBINCgVncmFudBgGIAEoCRIWCg5yZXR1cm5fYWRkcmVzcxgHIAEoCRIWCg5yZXBvcnRfYWRkcmVzcxgIIAEoCRIWCg5kYXRhX3Byb3ZpZGVycxgJIAMoCRITCgtkZWFkbGluZV9tcxgKIAEoBBIPCgdjcmVkaXRzGAsgASgNEhUKDWFsbG93X3BhcnRpYWwYDCABKAgSEwoLdHJhY2VwYXJlbnQYDSABKAkSEgoKdHJhY2VzdGF0ZRgOIAEoCRIuCgRkYXRhGA8gAygLMiAuZHluYW1vcy52MS5SdW5SZXF1ZXN0LkRhdGFFbnRyeRpFCglEYXRhRW50cnkSCwoDa2V5GAEgASgJEicKBXZhbHVlGAIgASgLMhguZHluYW1vcy52MS5EYXRhTG9jYXRpb246AjgBIvcBCglSdW5SZXBvcnQSEgoKcmVxdWVzdF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEisKCmhhbmRpbmdfb24YAyABKAsyFS5keW5hbW9zLnYxLkhhbmRpbmdPbkgAEiAKBWVuZGVkGAQgASgLMg8uZHluYW1vcy52MS5FbmRIABIlCgZmYWlsZWQYBSABKAsyEy5keW5hbW9zLnYxLkZhaWx1cmVIABIiCgV0YWtlbhgGIAEoCzIRLmR5bmFtb3MudjEuVGFrZW5IABIiCgVyZWFkeRgHIAEoCzIRLmR5bmFtb3MudjEuUmVhZHlIAEIHCgVzdGF0ZSIoCgVUYWtlbhIQCghqb2JfbmFtZRgBIAEoCRINCgVxdWV1ZRgCIAEoCSILCglIYW5kaW5nT24iBwoFUmVhZHkiPQoGQ3JlZGl0EhIKCnJlcXVlc3RfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIOCgZjaHVua3MYAyABKA0iQQoGQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAkSIwoGcmVhc29uGAIgASgLMhMuZHluYW1vcy52MS5GYWlsdXJlYgZwcm90bzM", [file_dynamos_v1_stream]);
 
 /**
  * Agent to sidecar, first message of a run queue, or (correlation id: the run) a message of a work queue that persistent chains
@@ -165,12 +165,20 @@ export type RunReport = Message<"dynamos.v1.RunReport"> & {
     case: "failed";
   } | {
     /**
-     * First report of a run that a persistent chain took from its work queue.
+     * First report of a run that a persistent chain took from its work queue, or a warm chain from its run queue.
      *
      * @generated from field: dynamos.v1.Taken taken = 6;
      */
     value: Taken;
     case: "taken";
+  } | {
+    /**
+     * From a warm chain, of no request: it waits for one.
+     *
+     * @generated from field: dynamos.v1.Ready ready = 7;
+     */
+    value: Ready;
+    case: "ready";
   } | { case: undefined; value?: undefined };
 };
 
@@ -225,6 +233,21 @@ export const HandingOnSchema: GenMessage<HandingOn> = /*@__PURE__*/
   messageDesc(file_dynamos_v1_run, 3);
 
 /**
+ * See RunReport.
+ *
+ * @generated from message dynamos.v1.Ready
+ */
+export type Ready = Message<"dynamos.v1.Ready"> & {
+};
+
+/**
+ * Describes the message dynamos.v1.Ready.
+ * Use `create(ReadySchema)` to create a new message.
+ */
+export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
+  messageDesc(file_dynamos_v1_run, 4);
+
+/**
  * Receiver to sender of a stream, on Start.credit_queue.
  *
  * @generated from message dynamos.v1.Credit
@@ -253,7 +276,7 @@ export type Credit = Message<"dynamos.v1.Credit"> & {
  * Use `create(CreditSchema)` to create a new message.
  */
 export const CreditSchema: GenMessage<Credit> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_run, 4);
+  messageDesc(file_dynamos_v1_run, 5);
 
 /**
  * To every party of a plan, and from an agent to its sidecar.
@@ -277,5 +300,5 @@ export type Cancel = Message<"dynamos.v1.Cancel"> & {
  * Use `create(CancelSchema)` to create a new message.
  */
 export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
-  messageDesc(file_dynamos_v1_run, 5);
+  messageDesc(file_dynamos_v1_run, 6);
 
