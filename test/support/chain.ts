@@ -36,6 +36,8 @@ export interface ChainOptions {
   /** Data providers whose streams come in; then the chain is a third party's. Default: none, a data provider's own chain. */
   readonly providers?: readonly string[];
   readonly sidecarEnvironment?: Readonly<Record<string, string>>;
+  /** Done before anything is started. */
+  readonly prepare?: (bus: MessageBus) => Promise<void>;
 }
 
 /** A steward with its keys. */
@@ -117,6 +119,7 @@ export class TestChain {
     const runName = `test-${requestId.slice(0, 8)}-1`;
     await bus.declareQueue(runName, { kind: "run" });
     await bus.declareQueue(`${runName}-reply`, { kind: "run" });
+    await options.prepare?.(bus);
     const names = options.providers ?? [];
     const steward = await TestSteward.make(names.length === 0 ? "VU" : "SURF");
     const providers = new Map(

@@ -1,0 +1,109 @@
+/** A chain that serves many runs: real processes, real gRPC, the embedded bus. */
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { test } from "node:test";
+import { inspect } from "node:util";
+import type { RunReport } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { eventually } from "../support/eventually.ts";
+import { PersistentTestChain, type PersistentRun } from "../support/persistent-chain.ts";
+
+const SOURCE = { program: "test/sdk/programs/source" };
+const PASS = { program: "test/sdk/programs/pass" };
+const ENDLESS = { TEST_BATCHES: "1000000", TEST_REPEAT_FIRST: "true" };
+
+function kinds({ reports }: PersistentRun): readonly unknown[] {
+  return reports.map(({ state }) => state.case);
+}
+
+function failureCode(state: RunReport["state"]): string {
+  assert.ok(state.case === "failed", inspect(state));
+  return state.value.code;
+}
+
+test("one chain answers one run after another, two at once and of one request id, and ends by itself when idle", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE, PASS], { DYNAMOS_CHAIN_IDLE_MS: "3000" });
+  t.after(() => persistent.chain.stop());
+  const requestId = randomUUID();
+  const runs = [
+    await persistent.request("first", requestId),
+    await persistent.request("second", requestId),
+    await persistent.request("third"),
+  ];
+  for (const run of runs) assert.equal((await persistent.outcome(run)).case, "ended", persistent.chain.log);
+  for (const [index, run] of runs.entries()) {
+    assert.deepEqual(kinds(run), ["taken", "ended"]);
+    const { state } = run.reports[0] as RunReport;
+    assert.ok(state.case === "taken");
+    assert.deepEqual([state.value.jobName, state.value.queue], [persistent.chain.runName, persistent.chain.runName]);
+    const asked = run.frames.find(({ body }) => body.case === "attachment")?.body;
+    assert.ok(asked?.case === "attachment");
+    assert.equal(Buffer.from(asked.value.data).toString(), ["first", "second", "third"][index], "another run's answer");
+    assert.ok(run.frames.every((frame) => frame.requestId === run.requestId && frame.attempt === 1));
+    assert.equal(run.frames.at(-1)?.body.case, "end");
+  }
+  await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 30_000 });
+});
+
+test("a run that fails or is cancelled does not end the others, and a full chain takes no more", async (t) => {
+  const environment = { ...ENDLESS, DYNAMOS_CHAIN_CONCURRENCY: "2" };
+  const persistent = await PersistentTestChain.start([{ ...SOURCE, environment }, PASS]);
+  t.after(() => persistent.chain.stop());
+  const first = await persistent.request();
+  const second = await persistent.request();
+  await eventually(() => first.frames.length > 3 && second.frames.length > 3, { timeoutMs: 40_000 });
+  const third = await persistent.request();
+  await eventually(async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd"))?.ready ?? 0) === 1);
+  assert.deepEqual(kinds(third), []);
+  await persistent.cancel(first);
+  assert.equal(failureCode(await persistent.outcome(first)), "cancelled");
+  await eventually(() => third.frames.length > 3, {
+    timeoutMs: 20_000,
+    describe: "the third to take the first's place",
+  });
+  assert.deepEqual(kinds(second), ["taken"]);
+  await persistent.cancel(second);
+  await persistent.cancel(third);
+  await persistent.outcome(third);
+});
+
+test("a chain that is told to stop ends what it has, and takes nothing new", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE, PASS]);
+  t.after(() => persistent.chain.stop());
+  assert.equal((await persistent.outcome(await persistent.request())).case, "ended");
+  persistent.chain.processes[0]?.kill("SIGTERM");
+  await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 20_000 });
+  const late = await persistent.request();
+  assert.deepEqual(kinds(late), []);
+  assert.equal((await persistent.chain.bus.queueStatus("vu-chain-0123abcd"))?.ready, 1);
+});
+
+test("a chain that has reached its age ends, though it is not idle", async (t) => {
+  const limits = { DYNAMOS_CHAIN_MAX_AGE_MS: "1500", DYNAMOS_CHAIN_IDLE_MS: "600000" };
+  const persistent = await PersistentTestChain.start([SOURCE, PASS], limits);
+  t.after(() => persistent.chain.stop());
+  await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 30_000 });
+});
+
+test("kill -9 of a microservice in the middle fails its runs with job_failed, which another attempt may help", async (t) => {
+  const persistent = await PersistentTestChain.start([{ ...SOURCE, environment: ENDLESS }, PASS]);
+  t.after(() => persistent.chain.stop());
+  const runs = [await persistent.request(), await persistent.request()];
+  await eventually(() => runs.every(({ frames }) => frames.length > 3), { timeoutMs: 40_000 });
+  persistent.chain.processes[2]?.kill("SIGKILL");
+  for (const run of runs) {
+    const outcome = await persistent.outcome(run);
+    assert.equal(failureCode(outcome), "job_failed");
+    assert.ok(outcome.case === "failed" && outcome.value.retryable);
+  }
+});
+
+test("a request whose agent has gone is not run", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE]);
+  t.after(() => persistent.chain.stop());
+  await persistent.chain.bus.deleteQueue("VU-in-0123abcd-runs");
+  const run = await persistent.request();
+  await eventually(async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd"))?.ready ?? 1) === 0, {
+    timeoutMs: 20_000,
+  });
+  assert.deepEqual(run.frames, []);
+});

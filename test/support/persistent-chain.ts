@@ -1,0 +1,97 @@
+/** Starts a persistent chain for a test: its processes, the queues that it shares, and what comes back of each run. */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { randomUUID } from "node:crypto";
+import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
+import { publishToRun, sharedQueueAddress } from "../../lib/bus/run-address.ts";
+import {
+  CancelSchema,
+  RunReportSchema,
+  RunRequestSchema,
+  type RunReport,
+} from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { TestChain, type ChainProgram } from "./chain.ts";
+import { eventually } from "./eventually.ts";
+
+const WORK = "vu-chain-0123abcd";
+const REPLIES = "VU-in-0123abcd-runs";
+
+/** What came back of one run. */
+export interface PersistentRun {
+  readonly run: string;
+  readonly requestId: string;
+  readonly frames: Frame[];
+  readonly reports: RunReport[];
+}
+
+/** A chain that serves many runs; what `TestChain` says of one run does not count here. */
+export class PersistentTestChain {
+  readonly chain: TestChain;
+  readonly #runs = new Map<string, PersistentRun>();
+
+  private constructor(chain: TestChain) {
+    this.chain = chain;
+  }
+
+  static async start(
+    programs: readonly ChainProgram[],
+    environment: Readonly<Record<string, string>> = {},
+  ): Promise<PersistentTestChain> {
+    const serving = { DYNAMOS_CHAIN_CONCURRENCY: "2" };
+    const chain = await TestChain.start({
+      programs: programs.map((program) => ({ ...program, environment: { ...serving, ...program.environment } })),
+      sidecarEnvironment: { ...serving, DYNAMOS_CHAIN_QUEUE: WORK, ...environment },
+      prepare: async (bus) => {
+        for (const queue of [WORK, REPLIES]) await bus.declareQueue(queue, { kind: "run" });
+      },
+    });
+    const persistent = new PersistentTestChain(chain);
+    await chain.bus.consume(REPLIES, async ({ type, body, correlationId = "" }) => {
+      const run = persistent.#runs.get(correlationId);
+      if (type === MESSAGE_TYPES.frame) run?.frames.push(fromBinary(FrameSchema, body));
+      else run?.reports.push(fromBinary(RunReportSchema, body));
+      return "accept";
+    });
+    return persistent;
+  }
+
+  /** Asks for a run; `requestId` may be another's. */
+  async request(query = "SELECT 1", requestId: string = randomUUID()): Promise<PersistentRun> {
+    const { steward, bus } = this.chain;
+    const run: PersistentRun = { run: `run-${randomUUID()}`, requestId, frames: [], reports: [] };
+    this.#runs.set(run.run, run);
+    const address = sharedQueueAddress(REPLIES, run.run);
+    const request = create(RunRequestSchema, {
+      requestId,
+      attempt: 1,
+      steward: steward.name,
+      jobName: "test-00000000",
+      request: { type: "sqlDataRequest", query },
+      grant: await steward.grant(requestId),
+      returnAddress: address,
+      reportAddress: address,
+      deadlineMs: BigInt(Date.now() + 60_000),
+      credits: 8,
+    });
+    const body = toBinary(RunRequestSchema, request);
+    await bus.publish(WORK, { type: MESSAGE_TYPES.sqlDataRequest, body, correlationId: run.run });
+    return run;
+  }
+
+  /** Ends a run, as its agent does. */
+  async cancel({ run, requestId }: PersistentRun): Promise<void> {
+    const reason = { code: "cancelled", detail: "As the test wants it.", party: "VU", retryable: false };
+    const body = toBinary(CancelSchema, create(CancelSchema, { requestId, reason }));
+    const address = sharedQueueAddress(this.chain.runName, run);
+    await publishToRun(this.chain.bus, address, { type: MESSAGE_TYPES.cancel, body });
+  }
+
+  /** How a run ended. */
+  async outcome({ reports }: PersistentRun): Promise<RunReport["state"]> {
+    const last = await eventually(
+      () => reports.find(({ state }) => state.case === "ended" || state.case === "failed"),
+      { timeoutMs: 40_000, describe: `a report of the run's outcome. Its processes wrote:\n${this.chain.log}` },
+    );
+    return last.state;
+  }
+}
