@@ -6,6 +6,7 @@ import { IDLE } from "./idle.ts";
 import { measureJobStart } from "./job-start.ts";
 import { measureLoad } from "./load.ts";
 import { measureMemory } from "./memory.ts";
+import { QUERY_PATH } from "./query-path.ts";
 import { RATE } from "./rate.ts";
 import { ROWS } from "./rows.ts";
 import { soak } from "./soak.ts";
@@ -20,7 +21,16 @@ export interface CommandBench {
 }
 
 /** Those that give tables, in the order in which they run. */
-export const TABLE_BENCHES: readonly TableBench[] = [ARCHETYPES_BENCH, CEILINGS, START, DECISIONS, IDLE, RATE, ROWS];
+export const TABLE_BENCHES: readonly TableBench[] = [
+  ARCHETYPES_BENCH,
+  CEILINGS,
+  START,
+  DECISIONS,
+  IDLE,
+  RATE,
+  QUERY_PATH,
+  ROWS,
+];
 
 /** The others: they run only when they are named. */
 export const COMMAND_BENCHES: readonly CommandBench[] = [

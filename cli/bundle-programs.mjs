@@ -22,6 +22,7 @@ const inChains = [
 /** Native code, and what is loaded only now and then, stays outside. */
 const outside = [
   "better-sqlite3",
+  "@duckdb/node-api",
   "vega",
   "vega-lite",
   "@resvg/resvg-js",

@@ -3,6 +3,7 @@ import { AppError } from "../../lib/errors.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 import { readCsvTable } from "./csv-table.ts";
 import type { DataPod } from "./data-pods.ts";
+import { checkParquetFile, isParquet } from "./duckdb-pod.ts";
 import { csvSources } from "./load.ts";
 import { checkSqliteTables } from "./sqlite-pod.ts";
 
@@ -39,6 +40,11 @@ export async function checkFiles(dataSet: DataSet, pod: DataPod, options: CheckO
   }
   for (const { table, path } of csvSources(dataSet, pod.files)) {
     await reporting(options, async () => {
+      if (isParquet(path)) {
+        const rows = await checkParquetFile(table, path);
+        options.onFile?.({ table: table.name, path, rows });
+        return;
+      }
       let rows = 0;
       const csv = { delimiter: dataSet.delimiter ?? ";", ...(options.signal ? { signal: options.signal } : {}) };
       await readCsvTable(path, table, csv, { onRow: () => rows++, onFault: options.onFault });

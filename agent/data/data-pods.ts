@@ -19,6 +19,14 @@ export const DataPod = Type.Union([
     },
     { additionalProperties: false },
   ),
+  /** Parquet files (`*.parquet`) and delimited text, asked with DuckDB (docs/decisions/0024): for large tables. */
+  Type.Object(
+    {
+      engine: Type.Literal("duckdb"),
+      files: Type.Record(SqlName, Type.Union([FilePath, Type.Array(FilePath, { minItems: 1 })])),
+    },
+    { additionalProperties: false },
+  ),
   /** A SQLite database, which nobody may change while it is asked. */
   Type.Object({ engine: Type.Literal("sqlite"), path: FilePath }, { additionalProperties: false }),
 ]);

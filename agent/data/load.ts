@@ -1,8 +1,8 @@
 /**
- * Data pods made ready for queries (decision 11): delimited files are loaded once into a SQLite file, and again only when
+ * Data pods made ready for queries (decision 11): delimited and Parquet files are loaded once into a SQLite or DuckDB file, and again only when
  * their content or declaration changes; SQLite files are used where they are, read-only.
  *
- * Layout of the folder: `<data set>-<content hash>.sqlite`, lock files, and `<data set>.json`, which remembers size and
+ * Layout of the folder: `<data set>-<content hash>.sqlite` (or `.duckdb`), lock files, and `<data set>.json`, which remembers size and
  * times of the files behind a hash, so that an unchanged file is not even read.
  */
 import { createHash, randomUUID } from "node:crypto";
@@ -18,13 +18,14 @@ import { createTableSql, quoteName } from "../../lib/data/sqlite-tables.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { DataSet, Table } from "../../lib/model/dataset.ts";
 import { readCsvTable } from "./csv-table.ts";
+import { makeDuckdbFile, writeContents } from "./duckdb-pod.ts";
 import type { DataPod } from "./data-pods.ts";
 import { checkSqliteTables } from "./sqlite-pod.ts";
 
 /** A data set that queries can be asked of. Metadata and place; no rows. */
 export interface LoadedDataSet {
   readonly name: string;
-  /** A SQLite file, to be opened read-only. */
+  /** A SQLite or DuckDB file, to be opened read-only. */
   readonly path: string;
   /** Changes with every byte of the data and with the declaration (for a SQLite file: with size and times). */
   readonly contentHash: string;
@@ -71,8 +72,10 @@ export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadO
   const sources = csvSources(dataSet, pod.files);
   await mkdir(options.folder, { recursive: true });
   const contentHash = await contentHashOf(dataSet, sources, options);
-  const path = join(options.folder, `${dataSet.name}-${contentHash}.sqlite`);
-  await makeFileOnce(path, (temporary) => loadCsv(temporary, dataSet, sources, contentHash, options), options);
+  const path = join(options.folder, `${dataSet.name}-${contentHash}.${pod.engine === "csv" ? "sqlite" : "duckdb"}`);
+  const make = pod.engine === "csv" ? loadCsv : loadIntoDuckdb;
+  await makeFileOnce(path, (temporary) => make(temporary, dataSet, sources, contentHash, options), options);
+  if (pod.engine === "duckdb") await writeContents(path, dataSet.tables);
   await removeOutdated(dataSet.name, options.folder, contentHash);
   return { name: dataSet.name, path, contentHash, isMade: true };
 }
@@ -89,7 +92,8 @@ export async function latestContentHash(name: string, folder: string): Promise<s
 export async function removeOutdated(name: string, folder: string, contentHash: string): Promise<void> {
   for (const file of await readdir(folder)) {
     const suffix = file.startsWith(`${name}-`) ? file.slice(name.length) : "";
-    if (!/^-[0-9a-f]{32}\.sqlite$/.test(suffix) || suffix === `-${contentHash}.sqlite`) continue;
+    const hash = /^-([0-9a-f]{32})\.(?:sqlite|duckdb)$/.exec(suffix)?.[1];
+    if (hash === undefined || hash === contentHash) continue;
     removeUnheld(join(folder, file));
   }
 }
@@ -206,17 +210,30 @@ async function loadCsv(
     for (const table of dataSet.tables) database.exec(createTableSql(table));
     const hashes: string[] = [];
     for (const source of sources) hashes.push(await loadFile(database, dataSet, source, options));
-    if (combinedHash(dataSet, sources, hashes) !== contentHash) {
-      throw new AppError(
-        "data_invalid",
-        `The files of the data set ${dataSet.name} changed while they were being read. Ask again when they are complete.`,
-        { retryable: true },
-      );
-    }
+    if (combinedHash(dataSet, sources, hashes) !== contentHash) throw changedWhileRead(dataSet);
     // No ANALYZE: its sqlite_stat1 would tell every query the number of rows, which no agreement grants.
   } finally {
     database.close();
   }
+}
+
+/** As `loadCsv`. The files are read by DuckDB, so that their hash is taken once more afterwards. */
+async function loadIntoDuckdb(
+  path: string,
+  dataSet: DataSet,
+  sources: readonly CsvSource[],
+  contentHash: string,
+  { signal }: LoadOptions,
+): Promise<void> {
+  await makeDuckdbFile(path, dataSet, sources, signal);
+  const hashes: string[] = [];
+  for (const source of sources) hashes.push(await hashFile(source.path, signal));
+  if (combinedHash(dataSet, sources, hashes) !== contentHash) throw changedWhileRead(dataSet);
+}
+
+function changedWhileRead({ name }: DataSet): AppError {
+  const message = `The files of the data set ${name} changed while they were being read. Ask again when they are complete.`;
+  return new AppError("data_invalid", message, { retryable: true });
 }
 
 const PROGRESS_EVERY_BYTES = 8 * 1024 * 1024;

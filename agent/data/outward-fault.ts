@@ -32,10 +32,11 @@ export function outwardFault(thrown: unknown, dataSet: string, pod?: DataPod): u
 }
 
 function tableOf(path: string, pod: DataPod | undefined): string | undefined {
-  if (pod?.engine !== "csv") return undefined;
+  if (pod === undefined || pod.engine === "sqlite") return undefined;
   return Object.entries(pod.files).find(([, paths]) => [paths].flat().includes(path))?.[0];
 }
 
 function isOneOfSeveral(table: string | undefined, pod: DataPod | undefined): boolean {
-  return table !== undefined && pod?.engine === "csv" && Array.isArray(pod.files[table]) && pod.files[table].length > 1;
+  if (table === undefined || pod === undefined || pod.engine === "sqlite") return false;
+  return Array.isArray(pod.files[table]) && pod.files[table].length > 1;
 }

@@ -13,7 +13,7 @@ export interface Content {
   readonly contentHash: string;
 }
 
-const WORLD = /^world-[0-9a-f]{32}((?:-[0-9a-f]{16})*)\.sqlite$/;
+const WORLD = /^world-[0-9a-f]{32}((?:-[0-9a-f]{16})*)\.(?:sqlite|duckdb)$/;
 /** File names have 255 characters; a world of more data sets has no tags, and goes with the next change of any. */
 const MAX_TAGS = 10;
 
@@ -21,12 +21,17 @@ const MAX_TAGS = 10;
  * The file name of a world.
  *
  * @param grant what is granted of these contents; values with the same JSON are the same.
+ * @param engine whose file it is; its name's extension
  */
-export function worldFileName(contents: readonly Content[], grant: unknown): string {
+export function worldFileName(
+  contents: readonly Content[],
+  grant: unknown,
+  engine: "sqlite" | "duckdb" = "sqlite",
+): string {
   const hash = shortHash(JSON.stringify([contents.map(({ contentHash }) => contentHash), grant]), 32);
   const tags =
     contents.length > MAX_TAGS ? [] : contents.map((content) => `-${dataSetTag(content)}${hashTag(content)}`);
-  return `world-${hash}${tags.join("")}.sqlite`;
+  return `world-${hash}${tags.join("")}.${engine}`;
 }
 
 /** Whether a file of this name is a world. */

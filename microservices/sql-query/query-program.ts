@@ -26,9 +26,9 @@ const WATCHDOG_START_MS = 10_000;
 const [argument] = process.argv.slice(2);
 // The build runs the program without settings, and keeps what V8 compiled of it.
 if (argument === undefined) warmUp();
-else serveQueries(JSON.parse(argument) as ChildSettings);
+else void serveQueries(JSON.parse(argument) as ChildSettings);
 
-function serveQueries(settings: ChildSettings): never {
+async function serveQueries(settings: ChildSettings): Promise<void> {
   try {
     const state = startWatchdog(settings);
     warmUp();
@@ -42,7 +42,7 @@ function serveQueries(settings: ChildSettings): never {
         rmSync(settings.folder, { recursive: true, force: true });
         break;
       }
-      serve(JSON.parse(payload.toString()) as ChildRequest, { settings, state, served, memory });
+      await serve(JSON.parse(payload.toString()) as ChildRequest, { settings, state, served, memory });
     }
   } catch (error) {
     const fault = steppingFault(error, settings.limits);
@@ -63,15 +63,15 @@ interface Serving {
 }
 
 /** Runs a query in a folder of its own. */
-function serve(request: ChildRequest, { settings, state, served, memory }: Serving): void {
+async function serve(request: ChildRequest, { settings, state, served, memory }: Serving): Promise<void> {
   const queryFolder = `${settings.folder}/${String(served)}`;
   mkdirSync(queryFolder);
   process.chdir(queryFolder);
   Atomics.store(state, QUERY, served);
   Atomics.notify(state, QUERY);
-  const database = openWorld(request.worldPath);
-  const rows = answer(database, request, settings.limits, writeFrame);
-  database.close();
+  const rows = request.worldPath.endsWith(".duckdb")
+    ? await (await import("./duckdb-stream.ts")).streamDuckdb(request, settings.limits, writeFrame)
+    : answerFromSqlite(request, settings.limits);
   Atomics.store(state, QUERY, NO_QUERY);
   process.chdir(settings.folder);
   rmSync(queryFolder, { recursive: true });
@@ -79,6 +79,13 @@ function serve(request: ChildRequest, { settings, state, served, memory }: Servi
   const end: ChildEnd = { rows, servesAgain };
   writeFrame(FRAME.end, Buffer.from(JSON.stringify(end)));
   if (!servesAgain) process.exit(0);
+}
+
+function answerFromSqlite(request: ChildRequest, limits: QueryLimits): number {
+  const database = openWorld(request.worldPath);
+  const rows = answer(database, request, limits, writeFrame);
+  database.close();
+  return rows;
 }
 
 function answer(
@@ -101,7 +108,7 @@ function warmUp(): void {
 /** Resident memory above which the process ends after a query: the next shall have most of the limit for itself. */
 function memoryToServeAgain(limit: number): number {
   const own = process.memoryUsage.rss();
-  return own + (limit - own) / 4;
+  return own + (limit - own) / 2;
 }
 
 function startWatchdog({ parentPid, limits, folder }: ChildSettings): Int32Array {

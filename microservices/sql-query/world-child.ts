@@ -1,23 +1,56 @@
 /** The process of `world-file.ts`: copies granted tables and columns into a new database, and ends. */
 import { accessSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import Database from "better-sqlite3";
+import { openDuckdb } from "../../lib/data/duckdb.ts";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
 import type { Table } from "../../lib/model/dataset.ts";
 import type { WorldFileRequest } from "./world-file.ts";
 
-const { target, parts } = JSON.parse(readFileSync(0, "utf8")) as WorldFileRequest;
-const world = new Database(target);
-// It is aside until it is complete: a crash loses nothing but time.
-world.pragma("journal_mode = OFF");
-world.pragma("synchronous = OFF");
-for (const part of parts) {
-  // ATTACH would make a file that is not there.
-  accessSync(part.path);
-  world.prepare("ATTACH ? AS source").run(part.path);
-  for (const table of part.tables) copyTable(world, table);
-  world.exec("DETACH source");
+/** What copying may take of memory; the rest goes to disk beside the file that is made. */
+const COPY_BYTES = 256 * 1024 * 1024;
+const COPY_TEMPORARY_BYTES = 100e9;
+
+const request = JSON.parse(readFileSync(0, "utf8") || '{"parts":[]}') as WorldFileRequest;
+if (request.parts.some(({ path }) => path.endsWith(".duckdb"))) void copyFromDuckdb(request);
+else if (request.parts.length > 0) copyFromSqlite(request);
+
+function copyFromSqlite({ target, parts }: WorldFileRequest): void {
+  const world = new Database(target);
+  // It is aside until it is complete: a crash loses nothing but time.
+  world.pragma("journal_mode = OFF");
+  world.pragma("synchronous = OFF");
+  for (const part of parts) {
+    // ATTACH would make a file that is not there.
+    accessSync(part.path);
+    world.prepare("ATTACH ? AS source").run(part.path);
+    for (const table of part.tables) copyTable(world, table);
+    world.exec("DETACH source");
+  }
+  world.close();
 }
-world.close();
+
+async function copyFromDuckdb({ target, parts }: WorldFileRequest): Promise<void> {
+  const database = await openDuckdb({
+    path: target,
+    readOnly: false,
+    memoryBytes: COPY_BYTES,
+    temporaryFolder: dirname(target),
+    temporaryBytes: COPY_TEMPORARY_BYTES,
+    externalAccess: true,
+  });
+  for (const part of parts) {
+    await database.connection.run(`ATTACH '${part.path.replaceAll("'", "''")}' AS source (READ_ONLY)`);
+    for (const { name, columns } of part.tables) {
+      const chosen = columns.map((column) => quoteName(column.name)).join(", ");
+      const table = quoteName(name);
+      await database.connection.run(`CREATE TABLE ${table} AS SELECT ${chosen} FROM source.${table}`);
+    }
+    await database.connection.run("DETACH source");
+  }
+  await database.connection.run("CHECKPOINT");
+  database.close();
+}
 
 /** With the source's own column types: how SQLite stores and compares values is then as in the source itself. */
 function copyTable(database: Database.Database, table: Table): void {

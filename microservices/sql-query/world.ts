@@ -3,10 +3,11 @@
  * whatever the query says. A data set's own file serves if it holds nothing else; otherwise a file is made with the granted
  * tables and columns, and kept per content and grant.
  */
-import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import type { Clock } from "../../lib/clock.ts";
+import { contentsFileOf } from "../../lib/data/duckdb-tables.ts";
 import { holdFile, removeUnheld, type FileHold } from "../../lib/data/held-files.ts";
 import { makeFileOnce } from "../../lib/data/make-file-once.ts";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
@@ -109,7 +110,8 @@ export async function openWorld(
   await mkdir(options.cacheFolder, { recursive: true });
   const sourcesOfParts = parts.map(({ source }) => source);
   const grant = parts.map(({ dataSet }) => dataSet.tables);
-  const path = join(options.cacheFolder, worldFileName(sourcesOfParts, grant));
+  const engine = engineOf(sourcesOfParts);
+  const path = join(options.cacheFolder, worldFileName(sourcesOfParts, grant, engine));
   const copies = parts.map(({ dataSet, source }) => ({ path: source.path, tables: dataSet.tables }));
   const hold = await holdMade(path, copies, options);
   try {
@@ -162,7 +164,29 @@ function refuseSameNames(granted: readonly DataSet[]): void {
 async function isExactly(path: string, tables: readonly Table[], memory: WorldMemory): Promise<boolean> {
   const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
   const key = JSON.stringify([path, [dev, ino, size, mtimeNs, ctimeNs].join(":"), tables]);
+  if (path.endsWith(".duckdb")) return saysExactly(path, tables);
   return memory.isExact(key, () => holdsExactly(path, tables));
+}
+
+/** As the agent wrote it beside the file that it made: opening DuckDB here would cost more than most queries. */
+async function saysExactly(path: string, tables: readonly Table[]): Promise<boolean> {
+  const held = JSON.parse(await readFile(contentsFileOf(path), "utf8")) as { name: string; columns: string[] }[];
+  if (held.length !== tables.length) return false;
+  return tables.every((table) => {
+    const columns = held.find(({ name }) => sameName(name, table.name))?.columns;
+    return columns?.length === table.columns.length && table.columns.every(({ name }) => columns.includes(name));
+  });
+}
+
+function engineOf(sources: readonly DataSetSource[]): "sqlite" | "duckdb" {
+  const inDuckdb = sources.filter(({ path }) => path.endsWith(".duckdb"));
+  if (inDuckdb.length === 0) return "sqlite";
+  if (inDuckdb.length === sources.length) return "duckdb";
+  throw new AppError(
+    "configuration_invalid",
+    `The granted data sets have different engines (${inDuckdb.map(({ name }) => name).join(", ")}: duckdb), and cannot be ` +
+      "asked together. Name one of them in the approval (dataSets).",
+  );
 }
 
 /**

@@ -222,7 +222,7 @@ test("a process is replaced after as many queries as it may serve", async () => 
 });
 
 test("a process that still has much of a query's memory does not serve again", async () => {
-  const processes = processesOf({ limit: { memoryBytes: 150_000_000 } });
+  const processes = processesOf({ limit: { memoryBytes: 125_000_000 } });
   await ask(processes, "SELECT n FROM Ours");
   const before = await running();
   const large = "SELECT printf('%.*c', 900000, 'x') AS x FROM Theirs LIMIT 1000";
