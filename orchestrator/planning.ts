@@ -43,8 +43,11 @@ export interface PlanDecision {
 /** Decides. Fails where it cannot be decided (`unavailable`, unknown request type); a refusal is a value. */
 export async function decidePlan(question: PlanQuestion, context: OrchestratorContext): Promise<PlanDecision> {
   const requestType = await requireRequestType(question.requestType, context);
-  // Read first: an agreement that changes while it is being asked shows as changed afterwards, never as known.
-  const agreements = await agreementRevisions(question.candidates, context);
+  // Read first: what changes while it is being asked shows as changed afterwards, never as known.
+  const [agreements, { microservices, archetypes }] = await Promise.all([
+    agreementRevisions(question.candidates, context),
+    chainDocuments(context),
+  ]);
   const [validations, online] = await Promise.all([
     askAbout(question.candidates, question.dataSets, question, context),
     onlineNames(context),
@@ -54,7 +57,6 @@ export async function decidePlan(question: PlanQuestion, context: OrchestratorCo
   const dataSets = question.dataSets ?? commonDataSets(authorized);
   const accepted = acceptedComputeProviders(authorized);
   const thirdPartyAgreements = await agreementRevisions(accepted, context);
-  const { microservices, archetypes } = await chainDocuments(context);
   return {
     outcomes,
     dataSets,

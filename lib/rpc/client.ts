@@ -80,8 +80,9 @@ export class RpcClient {
     this.#client = new Client(formatRpcAddress(options), credentials.createInsecure(), {
       "grpc.max_receive_message_length": MAX_RPC_MESSAGE_BYTES,
       "grpc.max_send_message_length": MAX_RPC_MESSAGE_BYTES,
-      "grpc.initial_reconnect_backoff_ms": 20,
-      "grpc.max_reconnect_backoff_ms": 200,
+      // The parts of a chain start at once, and each waits for the next one to listen: it is to be found soon after it does.
+      "grpc.initial_reconnect_backoff_ms": 10,
+      "grpc.max_reconnect_backoff_ms": 40,
       // Each program has its own connections, and buffering for retries would hide the reader's pace.
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_retries": 0,
