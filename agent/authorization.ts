@@ -33,7 +33,7 @@ export async function authenticate(context: AgentContext, accessToken: string | 
 }
 
 /**
- * The caller's job at this party, renewed by this use.
+ * The caller's job at this party. Its use is to renew it (`JobRegistry.renew`), beside what else is to be looked at.
  *
  * @throws AppError `job_unknown` when its lease ended, `agreement_gone` when it was stopped, `job_moved` when others answer now,
  * `request_denied` when the job is for another request type.
@@ -51,7 +51,6 @@ export async function findJob(context: AgentContext, { claims }: Caller, request
   if (job.composition.request_type !== requestType) {
     throw new AppError("request_denied", `The approval is for request type "${job.composition.request_type}".`);
   }
-  await context.jobs.renew(job);
   return job;
 }
 
@@ -93,7 +92,10 @@ export async function evaluateGrant(
     deadlineMs: purpose.deadlineMs,
   };
   const isThirdParty = composition.role === "computeProvider";
-  const agreement = await context.knowledge.get("agreements", context.steward);
+  const [agreement, dataSets] = await Promise.all([
+    context.knowledge.get("agreements", context.steward),
+    isThirdParty ? undefined : context.knowledge.list("datasets"),
+  ]);
   // As the planning has it: a third party without an agreement of its own objects to nothing.
   if (isThirdParty && agreement === undefined) {
     return { grant: { ...base, ...thirdPartyScope(undefined, 0) } };
@@ -115,8 +117,7 @@ export async function evaluateGrant(
   if (agreement === undefined || relation === undefined) throw gone(context, "There is no agreement.", "no_relation");
   const validity = relation.validUntil === undefined ? {} : { validUntilMs: Date.parse(relation.validUntil) };
   if (isThirdParty) return { grant: { ...base, ...thirdPartyScope(relation, agreement.revision) }, ...validity };
-  const dataSets = await context.knowledge.list("datasets");
-  const documents = dataSets.documents.map(({ document }) => document);
+  const documents = (dataSets?.documents ?? []).map(({ document }) => document);
   const scope = grantFor(relation, agreement.revision, validation.dataSets, documents);
   if (purpose.algorithms.length === 0 && !scope.rawRows) throw noRawRows(context, 'name one in "algorithm"');
   return { grant: { ...base, ...scope }, ...validity };
@@ -160,13 +161,13 @@ export async function providerKeys(
   context: AgentContext,
   providers: readonly string[],
 ): Promise<Record<string, Record<string, unknown>[]>> {
-  const keys: Record<string, Record<string, unknown>[]> = {};
-  for (const provider of providers) {
-    const online = await context.knowledge.onlineInstances(provider);
-    const own = online.flatMap(({ grantKeys }) => grantKeys);
-    if (own.length > 0) keys[provider] = own;
-  }
-  return keys;
+  const known = await Promise.all(
+    providers.map(async (provider) => {
+      const online = await context.knowledge.onlineInstances(provider);
+      return [provider, online.flatMap(({ grantKeys }) => grantKeys)] as const;
+    }),
+  );
+  return Object.fromEntries(known.filter(([, keys]) => keys.length > 0));
 }
 
 /**

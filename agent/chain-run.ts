@@ -62,11 +62,13 @@ async function* runPrepared(
   allowed: AllowedRequest,
   signal: AbortSignal,
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
-  const { chain, lifetime } = await chainOf(context, allowed);
+  const [{ chain, lifetime }, signedGrant] = await Promise.all([
+    chainOf(context, allowed),
+    signGrant(allowed.grant, context.keys.grantKey),
+  ]);
   const needsData = chain.some(({ needs }) => needs?.includes("data"));
   const data = needsData ? await holdGrantedData(context, allowed.grant, signal) : NO_DATA;
   try {
-    const signedGrant = await signGrant(allowed.grant, context.keys.grantKey);
     const shape = shapeOf(context, allowed.job.composition, chain);
     const prepared = { shape, lifetime, data: data.locations, signedGrant };
     yield* runAttempts(context, allowed, prepared, signal);
@@ -117,7 +119,7 @@ function runAttempt(
   const { job, requestId, grant, onQueueReady, trace } = allowed;
   const { shape, lifetime } = prepared;
   return runOnClaimedChain(
-    context,
+    { ...context, afterwards: (work) => context.live.afterwards(work) },
     {
       shape,
       lifetime,

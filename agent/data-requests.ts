@@ -68,8 +68,12 @@ export async function allowRequest(context: AgentContext, asked: CallerRequest):
   const { requestId, deadlineMs } = asked;
   const algorithms = algorithmsOf(asked.request);
   const purpose = { requestId, deadlineMs, algorithms };
-  const evaluation = await evaluateGrant(context, asked.caller, job, purpose);
-  return { job, ...evaluation, purpose, decision: await decisionBehind(context, job, evaluation.grant) };
+  const allowed = evaluateGrant(context, asked.caller, job, purpose).then(async (evaluation) => ({
+    ...evaluation,
+    decision: await decisionBehind(context, job, evaluation.grant),
+  }));
+  const [evaluation] = await Promise.all([allowed, context.jobs.renew(job)]);
+  return { job, ...evaluation, purpose };
 }
 
 /**

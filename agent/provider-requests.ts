@@ -56,6 +56,10 @@ async function provide(
   live: LiveRun,
   life: number,
 ): Promise<Settlement> {
+  // Asked beside what takes longer.
+  const taken = context.bus.queueStatus(parseRunAddress(asked.returnAddress).queue);
+  // Of use only to a request that is allowed.
+  taken.catch(() => undefined);
   let allowed: GuardedUse;
   try {
     allowed = await allow(context, asked);
@@ -67,7 +71,7 @@ async function provide(
     if (life > 0) await fail(context, asked, life, failure);
     return "accept";
   }
-  if ((await context.bus.queueStatus(parseRunAddress(asked.returnAddress).queue)) === undefined) {
+  if ((await taken) === undefined) {
     context.logger.info({ dataRequest: asked.requestId }, "a stream is not provided: nobody takes it any more");
     return "accept";
   }
@@ -132,7 +136,8 @@ async function allow(context: AgentContext, asked: ProviderDataRequest): Promise
   const algorithms = algorithmsOf(asked.request);
   const { requestId, deadlineMs } = asked;
   const purpose = { requestId, deadlineMs, algorithms };
-  return { caller, job, purpose, ...(await evaluateGrant(context, caller, job, purpose)) };
+  const [evaluation] = await Promise.all([evaluateGrant(context, caller, job, purpose), context.jobs.renew(job)]);
+  return { caller, job, purpose, ...evaluation };
 }
 
 async function run(

@@ -45,6 +45,8 @@ export interface ExecutionDependencies {
   readonly bus: MessageBus;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Takes what goes on after an attempt that went well; absent: it is waited for. */
+  readonly afterwards?: (work: Promise<void>) => void;
 }
 
 /** One attempt to run. */
@@ -81,6 +83,7 @@ export async function* execute(
   const inbox = new Inbox(request);
   const ending = new AbortController();
   let lastStepsMs = 0;
+  let isWhole = false;
   let verdict: Promise<AppError | undefined> | undefined;
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
@@ -96,6 +99,7 @@ export async function* execute(
       if (isLast) lastStepsMs = LAST_STEPS_MS;
       yield event;
     }
+    isWhole = true;
   } catch (error) {
     lastStepsMs = signal.aborted ? 0 : LAST_STEPS_OF_FAILED_MS;
     throw await exactCause(toAppError(error), verdict, clock, signal);
@@ -105,7 +109,10 @@ export async function* execute(
     inbox.close();
     // On a cluster a pod takes seconds to end: nobody waits for it. An agent that stops ends what is left by closing the runner.
     void cleanUp(logger, () => chain.end(lastStepsMs));
-    await cleanUp(logger, () => chain.close());
+    const closed = cleanUp(logger, () => chain.close());
+    // An answer that is whole does not wait for its queues to go.
+    if (isWhole && dependencies.afterwards !== undefined) dependencies.afterwards(closed);
+    else await closed;
   }
 }
 

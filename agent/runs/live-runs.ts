@@ -34,6 +34,8 @@ interface Entry {
 /** Runs by request and by job. */
 export class LiveRuns {
   readonly #runs = new Set<Entry>();
+  /** What runs that have ended still clear up. */
+  readonly #clearing = new Set<Promise<void>>();
   readonly #onIdle = new Set<() => void>();
   #isStopping = false;
 
@@ -81,7 +83,7 @@ export class LiveRuns {
         closed.abort();
         outer.removeEventListener("abort", follow);
         this.#runs.delete(run);
-        if (this.#runs.size === 0) for (const done of [...this.#onIdle]) done();
+        this.#tellIfIdle();
       },
     };
   }
@@ -114,9 +116,18 @@ export class LiveRuns {
     return this.#cancel(({ owner }) => owner?.jobName === jobName, reason);
   }
 
+  /** Takes what a run leaves to be done behind it: it lives until then, but cannot be ended any more. The work does not fail. */
+  afterwards(work: Promise<void>): void {
+    this.#clearing.add(work);
+    void work.finally(() => {
+      this.#clearing.delete(work);
+      this.#tellIfIdle();
+    });
+  }
+
   /** Resolves when no run lives, or when the limit has passed. */
   async idle(limitMs: number): Promise<void> {
-    if (this.#runs.size === 0) return;
+    if (this.#isIdle) return;
     await new Promise<void>((resolve) => {
       const done = (): void => {
         clearTimeout(timer);
@@ -126,6 +137,14 @@ export class LiveRuns {
       const timer = setTimeout(done, limitMs);
       this.#onIdle.add(done);
     });
+  }
+
+  get #isIdle(): boolean {
+    return this.#runs.size === 0 && this.#clearing.size === 0;
+  }
+
+  #tellIfIdle(): void {
+    if (this.#isIdle) for (const done of [...this.#onIdle]) done();
   }
 
   /** Ends all of them, since this process ends; see {@link LiveRuns.isStopping}. */
