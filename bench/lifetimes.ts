@@ -73,6 +73,30 @@ export function answeringParty(lifetime: Lifetime, archetype: ArchetypeName): st
   return archetype === "dataThroughTtp" ? THIRD_PARTY_OF[lifetime] : STEWARD_OF[lifetime];
 }
 
+/** How many attempts of a lifetime's parties ran on a chain of each lifetime so far, as their agents' logs say. */
+export async function claimsOf({ exchange }: BenchExchange, lifetime: Lifetime): Promise<ReadonlyMap<string, number>> {
+  const claims = new Map<string, number>();
+  for (const party of [STEWARD_OF[lifetime], THIRD_PARTY_OF[lifetime]]) {
+    const log = await readFile(join(exchange.stateFolder, "logs", `agent-${party}.log`), "utf8");
+    for (const line of log.split("\n").filter((each) => each.includes('"a chain starts"'))) {
+      const { lifetime: used = "unknown" } = JSON.parse(line) as { lifetime?: string };
+      claims.set(used, (claims.get(used) ?? 0) + 1);
+    }
+  }
+  return claims;
+}
+
+/** Of what was claimed since, in words: `12 of 14` ran on a chain of their own lifetime. */
+export function servedAsMeant(
+  lifetime: Lifetime,
+  before: ReadonlyMap<string, number>,
+  after: ReadonlyMap<string, number>,
+): string {
+  const since = (used: string): number => (after.get(used) ?? 0) - (before.get(used) ?? 0);
+  const all = [...after.keys()].reduce((sum, used) => sum + since(used), 0);
+  return `${String(since(lifetime))} of ${String(all)}`;
+}
+
 /** Of one hundredth of a second, as the kernel counts. */
 const REST_TICKS = 2;
 const REST_MS = 250;

@@ -30,10 +30,13 @@ const LIMITS = { DYNAMOS_REQUEST_DEADLINE_MS: "1440000", DYNAMOS_QUERY_TIME_LIMI
 const PROFILING_LIMITS = { DYNAMOS_MEMORY_LIMIT_MIB: "1500", DYNAMOS_QUERY_MEMORY_BYTES: "1500000000" };
 
 /** What was seen of one size. */
-interface Sized {
+export interface Sized {
   readonly rows: number;
   readonly times: Readonly<Record<Way, Times>>;
+  /** MiB, by program. */
   readonly peaks: ReadonlyMap<string, number>;
+  /** What the bus holds at the end; embedded: how large its files have become. */
+  readonly busBytes: number;
 }
 
 type Way = "computeToData" | "dataThroughTtp";
@@ -57,7 +60,11 @@ export const ROWS: TableBench = {
   },
 };
 
-async function measureSize(rows: number, options: RunOptions): Promise<Sized> {
+/** Makes data of this size, and asks by both archetypes. Fails where an answer is not the oracle's. */
+export async function measureSize(
+  rows: number,
+  options: Pick<RunOptions, "progress" | "profiles"> = { profiles: undefined, progress: () => undefined },
+): Promise<Sized> {
   const third = Math.floor(rows / THREE.length);
   const parts = THREE.map((_, index): ReadingRange => {
     return { first: index * third, count: index === 2 ? rows - 2 * third : third, seed: SEED };
@@ -78,7 +85,7 @@ async function measureSize(rows: number, options: RunOptions): Promise<Sized> {
       options.progress(
         `rows: ${String(rows)} by ${way} in ${seconds(asked.totalMs)} s, after ${seconds(loadMs)} s of loading`,
       );
-    return { rows, times, peaks };
+    return { rows, times, peaks, busBytes: await bench.backends.bus.heldBytes() };
   } finally {
     await bench.close();
     await rm(configuration, { recursive: true, force: true });
@@ -138,6 +145,7 @@ function timeTable(measured: readonly Sized[]): Table {
     ),
     notes: [
       "computeToData: one steward with all rows. dataThroughTtp: three stewards with a third each. Both: query, anonymize, algorithm; each answer is the oracle's, value by value.",
+      `The bus's files, or the bytes in its queues, afterwards: ${measured.map(({ busBytes }) => `${(busBytes / 1e6).toFixed(1)} MB`).join(", ")}.`,
     ],
   };
 }

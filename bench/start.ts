@@ -5,7 +5,9 @@ import {
   answeringParty,
   approvalRequest,
   ARCHETYPES,
+  claimsOf,
   LIFETIMES,
+  servedAsMeant,
   startLifetimes,
   untilChainsRest,
   type ArchetypeName,
@@ -34,6 +36,7 @@ export const START: TableBench = {
       const asks = await Promise.all(ways.map(async (way) => [way, await asking(bench, way)] as const));
       // Loads the data, and lets agents see what is asked of them.
       for (const [, askOnce] of asks) for (let round = 0; round < (options.quick ? 1 : 3); round += 1) await askOnce();
+      const before = await allClaims(bench);
       for (let round = 0; round < rounds; round += 1) {
         options.progress(`start: round ${String(round + 1)} of ${String(rounds)}`);
         for (const [way, askOnce] of asks) {
@@ -41,12 +44,28 @@ export const START: TableBench = {
           ms.get(keyOf(way))?.push(await askOnce());
         }
       }
-      return [table(ways.map((way) => [way, ms.get(keyOf(way)) ?? []]))];
+      const after = await allClaims(bench);
+      const served = LIFETIMES.map((lifetime) => servedAsMeant(lifetime, before[lifetime], after[lifetime]));
+      return [
+        table(
+          ways.map((way) => [way, ms.get(keyOf(way)) ?? []]),
+          `Chains that were of the lifetime that they were to be: ${LIFETIMES.map((lifetime, place) => `${lifetime} ${served[place] ?? ""}`).join(", ")}.`,
+        ),
+      ];
     } finally {
       await bench.close();
     }
   },
 };
+
+type Claims = Record<Lifetime, ReadonlyMap<string, number>>;
+
+async function allClaims(bench: BenchExchange): Promise<Claims> {
+  const claims = await Promise.all(
+    LIFETIMES.map(async (lifetime) => [lifetime, await claimsOf(bench, lifetime)] as const),
+  );
+  return Object.fromEntries(claims) as Claims;
+}
 
 interface Way {
   readonly lifetime: Lifetime;
@@ -63,7 +82,7 @@ function keyOf({ lifetime, archetype }: Way): string {
   return `${lifetime} ${archetype}`;
 }
 
-function table(ways: readonly (readonly [Way, readonly number[]])[]): Table {
+function table(ways: readonly (readonly [Way, readonly number[]])[], served: string): Table {
   return {
     name: "start",
     title: "From request to first batch",
@@ -96,6 +115,7 @@ function table(ways: readonly (readonly [Way, readonly number[]])[]): Table {
       })),
     notes: [
       "A data request at the agent under an approval, ten rows; until the head of the answer, which goes out with the first batch. In turns; before each, all chains were at rest.",
+      served,
     ],
   };
 }

@@ -14,6 +14,11 @@ const LARGE = {
   query: `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${String(ROWS)}) SELECT i, hex(randomblob(495)) AS t FROM n`,
 };
 
+const SECONDS = 5;
+/** What a process may gain by living on: metrics, its collector's whims. */
+const GROWTH_MIB = 16;
+const GROWTH_BYTES = 1e6;
+
 const exchange = await testExchange({
   configuration: await smallSample(20),
   offline: ["RUG", "SURF"],
@@ -40,6 +45,35 @@ describe("a reader that stalls", () => {
     }
     assert.equal(lines, ROWS + 1);
     assert.ok(bytes > ROWS * 990);
+    await assertNothingLeft(exchange);
+  });
+
+  test("to one byte a second, makes no process, no bus and no disk grow", async () => {
+    const reader = await begin("VU", "text/csv");
+    try {
+      const query = await chainProcess(exchange, "VU", "query-child");
+      await untilSourceRests(query);
+      const before = {
+        written: bytesWritten(query),
+        bus: await exchange.backends.bus.heldBytes(),
+        memory: await residentMiB(exchange),
+      };
+      const bytes = reader.all()[Symbol.asyncIterator]();
+      let read = (await bytes.next()).value as Uint8Array;
+      for (let second = 0; second < SECONDS; second += 1) {
+        read = read.subarray(1);
+        await sleep(1_000);
+      }
+      assert.ok(read.length > 0, "what the client had at hand already was not all read");
+      assert.equal(bytesWritten(query), before.written, "the query gave rows that nobody had asked for");
+      assert.ok((await exchange.backends.bus.heldBytes()) <= before.bus + GROWTH_BYTES, "the bus grew");
+      const grown = [...(await residentMiB(exchange))].filter(
+        ([process, mebibytes]) => mebibytes > (before.memory.get(process) ?? mebibytes) + GROWTH_MIB,
+      );
+      assert.deepEqual(grown, []);
+    } finally {
+      reader.leave();
+    }
     await assertNothingLeft(exchange);
   });
 
