@@ -75,6 +75,9 @@ async function compile(root, path, program) {
   return code;
 }
 
+/** V8 forgets how to import for a script whose compiled code it is given, so that packages are imported by the launcher. */
+const DYNAMIC_IMPORT = /(?<![.\w$])import\(/g;
+
 async function bundle(root, programs, external) {
   const { outputFiles } = await build({
     absWorkingDir: root,
@@ -95,11 +98,11 @@ async function bundle(root, programs, external) {
     define: { "import.meta.url": "bundleUrl" },
     // The value of the script: the function that the launcher calls.
     banner: {
-      js: '(function(require,__filename){const bundleUrl=require("node:url").pathToFileURL(__filename).href,module={exports:{}};',
+      js: '(function(require,__filename,importModule){const bundleUrl=require("node:url").pathToFileURL(__filename).href,module={exports:{}};',
     },
     footer: { js: "})" },
   });
-  return outputFiles.map(({ path, text }) => ({ path, text }));
+  return outputFiles.map(({ path, text }) => ({ path, text: text.replace(DYNAMIC_IMPORT, "importModule(") }));
 }
 
 /** Writes in one step: a program may be started meanwhile. */

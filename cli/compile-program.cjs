@@ -4,15 +4,14 @@
 "use strict";
 const { readFileSync, renameSync, writeFileSync } = require("node:fs");
 const { createRequire } = require("node:module");
-const { Script, constants } = require("node:vm");
+const { Script } = require("node:vm");
 
 const [place, bundle, code] = process.argv.splice(2);
 const script = new Script(readFileSync(bundle, "latin1"), {
   filename: bundle,
-  importModuleDynamically: constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER,
 });
 process.once("exit", () => {
   writeFileSync(`${code}.unfinished`, script.createCachedData());
   renameSync(`${code}.unfinished`, code);
 });
-script.runInThisContext()(createRequire(place), place);
+script.runInThisContext()(createRequire(place), place, (name) => import(name));

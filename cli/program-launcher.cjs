@@ -5,16 +5,15 @@
 // other flags), the program is compiled as usual. It is only ever read here: the build makes it, and nobody else needs to write.
 "use strict";
 const { readFileSync } = require("node:fs");
-const { Script, constants } = require("node:vm");
+const { Script } = require("node:vm");
 
 const bundle = `${__dirname}/BUNDLE`;
 const script = new Script(readFileSync(`${bundle}.cjs`, "latin1"), {
   filename: `${bundle}.cjs`,
   cachedData: compiledCode(),
-  importModuleDynamically: constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER,
 });
 // Its place is this file's: programs beside it are found by their names.
-script.runInThisContext()(require, __filename);
+script.runInThisContext()(require, __filename, (name) => import(name));
 
 function compiledCode() {
   try {

@@ -32,6 +32,14 @@ test("V8 takes the compiled code of every bundled program under the flags that i
   }
 });
 
+test("no bundled program imports by itself: scripts with compiled code cannot", async () => {
+  const launchers = (await readdir(FOLDER, { recursive: true })).filter((file) => file.endsWith(".js"));
+  for (const launcher of launchers) {
+    const { bundle } = await partsOf(join(FOLDER, launcher));
+    assert.doesNotMatch(await readFile(bundle, "latin1"), /(?<![.\w$])import\(/, launcher);
+  }
+});
+
 for (const [what, spoil] of [
   ["that is not there", (code: string) => rm(code)],
   ["of another version of V8", (code: string) => writeFile(code, Buffer.alloc(64_000, 7))],
