@@ -39,7 +39,7 @@ export interface AttemptPlan {
 }
 
 /** A cold chain that does not run after this long may lack the room that warm ones take. */
-const ROOM_CHECK_MS = 5_000;
+const ROOM_CHECK_MS = 10_000;
 
 /**
  * Runs the attempt. A warm chain that dies before it has taken the request is no attempt: the next one is claimed, or a cold one

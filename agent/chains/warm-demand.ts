@@ -3,6 +3,9 @@
  * ceiling for all shapes together. Pure.
  */
 
+/** How often demand halves in the window, where shapes compete. */
+const HALVINGS = 10;
+
 /** What was asked of one shape. Times are ms since the epoch, in any order. */
 export interface ShapeDemand {
   /** Attempts that wanted a chain, warm or not. */
@@ -23,7 +26,8 @@ export interface DemandRules {
 
 /**
  * The number of warm chains by shape; shapes without one are left out. Where the ceiling does not suffice for all, each shape has one
- * before any has two; those with more demand come first, then those asked for last.
+ * before any has two; those with more demand come first, where demand counts half after a tenth of the window: what is asked now
+ * overtakes what was asked often before.
  */
 export function warmTargets(
   demands: ReadonlyMap<string, ShapeDemand>,
@@ -33,7 +37,7 @@ export function warmTargets(
   const wanted = [...demands]
     .map(([key, demand]) => ({ key, ...wantOf(demand, rules, nowMs) }))
     .filter(({ want }) => want > 0)
-    .sort((left, right) => right.events - left.events || right.lastMs - left.lastMs || (left.key < right.key ? -1 : 1));
+    .sort((left, right) => right.weight - left.weight || (left.key < right.key ? -1 : 1));
   const targets = new Map<string, number>();
   let left = rules.ceiling;
   for (let round = 1; left > 0; round++) {
@@ -57,12 +61,14 @@ function wantOf(
   demand: ShapeDemand,
   { windowMs, coverMs, ceiling }: DemandRules,
   nowMs: number,
-): { readonly want: number; readonly events: number; readonly lastMs: number } {
+): { readonly want: number; readonly weight: number } {
   const recent = recentDemand(demand, windowMs, nowMs);
-  if (recent === undefined) return { want: 0, events: 0, lastMs: 0 };
+  if (recent === undefined) return { want: 0, weight: 0 };
   const events = [...recent.claims, ...recent.expected];
   const atOnce = Math.max(mostWithin(recent.claims, coverMs), mostWithin(recent.expected, coverMs));
-  return { want: Math.min(ceiling, atOnce), events: events.length, lastMs: Math.max(...events) };
+  const halfMs = windowMs / HALVINGS;
+  const weight = events.reduce((sum, atMs) => sum + 2 ** ((atMs - nowMs) / halfMs), 0);
+  return { want: Math.min(ceiling, atOnce), weight };
 }
 
 /** The most of these times that lie within one such span. */

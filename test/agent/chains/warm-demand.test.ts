@@ -39,7 +39,12 @@ describe("how many warm chains a shape has", () => {
     assert.deepEqual(targets({ a: burst, b: burst }), { a: 2, b: 2 });
   });
 
-  test("where the ceiling does not suffice for one each, those asked for most, then last", () => {
-    assert.deepEqual(targets({ a: ago([1]), b: ago([5_000, 10_000]), c: ago([2]) }, 2), { b: 1, a: 1 });
+  test("where the ceiling does not suffice for one each, those asked for most of late", () => {
+    assert.deepEqual(targets({ a: ago([1]), b: ago([1_000, 2_000]), c: ago([2_000]) }, 2), { b: 1, a: 1 });
+  });
+
+  test("where the ceiling does not suffice, what is asked now overtakes what was asked often before", () => {
+    const before = ago(Array.from({ length: 16 }, (_, index) => 60_000 + index * 2_500));
+    assert.deepEqual(targets({ before, now: ago([100]) }, 1), { now: 1 });
   });
 });
