@@ -8,13 +8,15 @@
  */
 import { watch, type FSWatcher } from "node:fs";
 
-/** Milliseconds until the second look after a sign; then four times as long each time, up to the pace of rest. */
-const SECOND_LOOK_MS = 2;
-const GROWTH = 4;
+/** From one look to the next: so many times as long; once the write was found, it was only to be sure that there is no other. */
+const GROWTH = 1.5;
+const GROWTH_ONCE_FOUND = 4;
 /** The pace of rest where signs come. */
 const REST_MS = 500;
-/** Between two looks, however many signs come. */
+/** Between two looks of who takes part in what is going on, however many signs come. */
 const LEAST_MS = 1;
+/** Who did something takes part for so long. */
+const TAKING_PART_MS = 100;
 
 /** So many writes that were found without any notice of them show that there are none. */
 const UNNOTICED = 3;
@@ -35,6 +37,11 @@ export interface WriteSignsOptions {
   readonly look: () => Look;
   /** The pace of rest where no signs come. */
   readonly paceMs: number;
+  /**
+   * Between two looks, however many signs come, of who takes no part in what is going on: every write is a sign to every process, and
+   * on a busy machine they would take the processor from those whom it is for.
+   */
+  readonly calmMs: number;
 }
 
 /** Calls `look` from {@link WriteSigns.start} to {@link WriteSigns.stop}. */
@@ -43,7 +50,9 @@ export class WriteSigns {
   #watcher: FSWatcher | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isRunning = false;
-  #pauseMs = SECOND_LOOK_MS;
+  #pauseMs = LEAST_MS;
+  #growth = GROWTH;
+  #takesPartUntil = -Infinity;
   #lookedAt = -Infinity;
   #dueAt = Infinity;
   #isNoticed = false;
@@ -59,7 +68,8 @@ export class WriteSigns {
     this.#isRunning = true;
     this.#unnoticed = 0;
     this.#watcher = this.#watch();
-    this.lookNow();
+    this.#restartPauses();
+    this.#look();
   }
 
   /** Ends; it may begin again. */
@@ -72,19 +82,31 @@ export class WriteSigns {
     this.#watcher = undefined;
   }
 
-  /** Looks now, and then at growing distances: for whoever knows of a write. */
+  /** Looks now, and then at growing distances: for whoever has written, and waits for what comes of it. */
   lookNow(): void {
-    this.#pauseMs = SECOND_LOOK_MS;
+    this.takePart();
+    this.#restartPauses();
     this.#look();
+  }
+
+  /** What is going on is for this process: it looks at short distances for a while. */
+  takePart(): void {
+    this.#takesPartUntil = performance.now() + TAKING_PART_MS;
   }
 
   readonly #onNotice = (): void => {
     this.#isNoticed = true;
     this.#unnoticed = 0;
-    if (performance.now() - this.#lookedAt >= LEAST_MS) return this.lookNow();
-    this.#pauseMs = SECOND_LOOK_MS;
-    this.#lookWithin(LEAST_MS);
+    this.#restartPauses();
+    const leftMs = this.#pauseMs - (performance.now() - this.#lookedAt);
+    if (leftMs <= 0) this.#look();
+    else this.#lookWithin(leftMs);
   };
+
+  #restartPauses(): void {
+    this.#pauseMs = performance.now() < this.#takesPartUntil ? LEAST_MS : this.#options.calmMs;
+    this.#growth = GROWTH;
+  }
 
   #lookWithin(ms: number): void {
     const dueAt = performance.now() + ms;
@@ -105,7 +127,8 @@ export class WriteSigns {
     this.#isNoticed = false;
     const restMs = this.#watcher === undefined ? this.#options.paceMs : REST_MS;
     const pauseMs = Math.min(this.#pauseMs, restMs);
-    this.#pauseMs = Math.min(pauseMs * GROWTH, restMs);
+    if (isNew) this.#growth = GROWTH_ONCE_FOUND;
+    this.#pauseMs = Math.min(pauseMs * this.#growth, restMs);
     this.#lookWithin(Math.min(pauseMs, Math.max(LEAST_MS, dueMs)));
   };
 
@@ -124,7 +147,7 @@ export class WriteSigns {
   #goWithoutNotices(): void {
     this.#watcher?.close();
     this.#watcher = undefined;
-    this.#pauseMs = SECOND_LOOK_MS;
+    this.#restartPauses();
     this.#lookWithin(LEAST_MS);
   }
 }

@@ -57,6 +57,8 @@ const SWEEPS_PER_BEAT = 2;
 const SWEEPS_PER_TIDYING = 10;
 /** Between two looks for other processes' messages where the system gives no sign of them. */
 const PACE_MS = 20;
+/** And between two looks of a bus that has neither sent nor received for a while, where it gives many. */
+const CALM_MS = 15;
 /** Free space inside the file is used again; only what a burst left beyond this is given back. */
 const FREE_BYTES_KEPT = 64 * 1024 * 1024;
 const PAGES_PER_SHRINK = 1024;
@@ -101,7 +103,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
     this.#deadlineMs = deadlineMs;
     this.#tables = new QueueTables(db);
     this.#transactions = new TransactionQueue(db, clock, deadlineMs);
-    this.#signs = new WriteSigns({ path, look: () => this.#look(), paceMs: PACE_MS });
+    this.#signs = new WriteSigns({ path, look: () => this.#look(), paceMs: PACE_MS, calmMs: CALM_MS });
     this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS).unref();
     // What a crash left behind is in order before the first call.
     this.#sweep();
@@ -256,6 +258,7 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
           this.#isClaiming = false;
           this.#troubledSince = undefined;
           this.#isTouched = true;
+          if (deliveries.length > 0) this.#signs.takePart();
           for (const { consumer, claimed } of deliveries) consumer.start(claimed);
           if (this.#isClaimWanted) this.#claim();
         },

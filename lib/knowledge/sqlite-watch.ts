@@ -24,7 +24,7 @@ export class ChangeSignal {
 
   constructor(file: SqliteFile, pollMs: number) {
     this.#file = file;
-    this.#signs = new WriteSigns({ path: file.path, look: () => this.#look(), paceMs: pollMs });
+    this.#signs = new WriteSigns({ path: file.path, look: () => this.#look(), paceMs: pollMs, calmMs: pollMs });
   }
 
   /** Take this before reading, and give it to {@link ChangeSignal.wait}: no write in between is missed. */
