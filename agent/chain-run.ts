@@ -220,9 +220,24 @@ function shapeOf(context: AgentContext, composition: CompositionRequest, chain: 
     chain,
     memoryLimitMiB: context.settings.DYNAMOS_MEMORY_LIMIT_MIB,
     programOf: packageProgram,
-    microserviceEnvironment: (microservice) => microserviceEnvironment(context, microservice),
+    microserviceEnvironment: (microservice) => ({
+      ...microserviceEnvironment(context, microservice),
+      ...(mayPushDown(context, chain, microservice) ? { DYNAMOS_PUSHDOWN: "true" } : {}),
+    }),
     sidecarEnvironment: sidecarEnvironment(context),
   });
+}
+
+/** Whether what this one sends is only aggregated: by sql-algorithm, with nothing before it but what leaves open columns alone. */
+function mayPushDown(
+  { settings }: AgentContext,
+  chain: readonly Microservice[],
+  { name, needs = [] }: Microservice,
+): boolean {
+  if (!settings.DYNAMOS_PUSHDOWN || !needs.includes("data")) return false;
+  const place = chain.findIndex((microservice) => microservice.name === name);
+  const next = chain.slice(place + 1).find((microservice) => microservice.name !== "sql-anonymize");
+  return next?.name === ENFORCING_SERVICE;
 }
 
 /** What a microservice gets beyond its place in the chain: what belongs to data and keys only if its metadata say that it needs them. */

@@ -164,6 +164,10 @@ export const AgentSettings = Type.Object({
     minimum: 1,
     description: "memory of one query's process",
   }),
+  DYNAMOS_PUSHDOWN: Type.Boolean({
+    default: true,
+    description: "let queries aggregate where the answer is the same as over their rows",
+  }),
   DYNAMOS_QUERY_TEMP_BYTES: Type.Integer({
     default: 4_000_000_000,
     minimum: 0,

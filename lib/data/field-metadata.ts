@@ -16,6 +16,9 @@ export const ANONYMIZED = "dynamos.anonymized";
  */
 export const SENSITIVE_COLUMNS_READ = "dynamos.sensitiveColumnsRead";
 
+/** Of a schema: the stream has states of groups instead of rows; the fields of those rows (JSON), see `lib/algorithms/partial-states.ts`. */
+export const PARTIAL_STATES = "dynamos.partialStates";
+
 /** Of a schema: the column with the names of the data providers. */
 export const PROVIDER_COLUMN = "dynamos.providerColumn";
 

@@ -7,6 +7,7 @@ import { groupedToJson } from "../../lib/algorithms/grouped-json.ts";
 import { finishGrouped } from "../../lib/algorithms/grouped-result.ts";
 import { GroupedSummary, type GroupedSummaryOptions } from "../../lib/algorithms/grouped.ts";
 import { planGroupings, type GroupingPlan } from "../../lib/algorithms/grouping-plan.ts";
+import { fieldsOfStates, mergeStates } from "../../lib/algorithms/partial-states.ts";
 import { fieldsOf } from "../../lib/data/field-types.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
 import { checkOperations, checkRawRows, type AlgorithmRules } from "./allowed.ts";
@@ -52,7 +53,10 @@ export async function* runAlgorithm(input: AlgorithmInput, options: AlgorithmOpt
     }
     return;
   }
-  const plan = planGroupings(fieldsOf(input.schema), { ...request, algorithm: request.algorithm });
+  const plan = planGroupings(fieldsOfStates(input.schema) ?? fieldsOf(input.schema), {
+    ...request,
+    algorithm: request.algorithm,
+  });
   checkOperations(
     plan.algorithms.map(({ name }) => name),
     rules,
@@ -61,16 +65,18 @@ export async function* runAlgorithm(input: AlgorithmInput, options: AlgorithmOpt
 }
 
 async function* computed(
-  { batches }: AlgorithmInput,
+  { schema, batches }: AlgorithmInput,
   plan: GroupingPlan,
   options: AlgorithmOptions,
 ): AsyncGenerator<AlgorithmOutput> {
   const { rules, signal, withSummary } = options;
+  const isOfStates = fieldsOfStates(schema) !== undefined;
   const summary = GroupedSummary.start(plan, options);
   try {
     for await (const batch of batches) {
       signal.throwIfAborted();
-      summary.addBatch(batch);
+      if (isOfStates) mergeStates(summary, batch);
+      else summary.addBatch(batch);
     }
     const result = finishGrouped(summary, rules.minimumGroupSize);
     yield { schema: result.schema };

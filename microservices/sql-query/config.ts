@@ -12,6 +12,10 @@ export const SqlQuerySettings = Type.Object({
     minimum: 1,
     description: "requests that this chain serves at once; 1: one altogether",
   }),
+  DYNAMOS_PUSHDOWN: Type.Boolean({
+    default: false,
+    description: "aggregate in the query where sql-algorithm follows, and the answer is the same",
+  }),
   DYNAMOS_QUERY_TIME_LIMIT_MS: Type.Integer({
     default: DEFAULT_QUERY_LIMITS.timeMs,
     minimum: 1,

@@ -22,6 +22,7 @@ import {
   type QueryLimits,
   type Verdict,
 } from "./query-protocol.ts";
+import type { PushedQuestion } from "./pushdown.ts";
 import { limitedCommand } from "./system-limits.ts";
 
 /** What a query can see: a database file with exactly the granted tables and columns, and their declaration. */
@@ -35,6 +36,8 @@ export interface QueryRequest {
   readonly sql: string;
   readonly world: World;
   readonly signal: AbortSignal;
+  /** See `ChildRequest`. */
+  readonly pushed?: PushedQuestion;
 }
 
 /** What all queries of a process have in common. */
@@ -91,13 +94,18 @@ export class QueryProcess {
   }
 
   /** Hands a query over, once the process is ready; its frames come from {@link next}. */
-  async begin({ sql, world, signal }: QueryRequest): Promise<void> {
+  async begin({ sql, world, signal, pushed }: QueryRequest): Promise<void> {
     const onAbort = (): void => this.#kill(toAppError(signal.reason));
     this.#running = { signal, onAbort, workedMs: 0 };
     this.#isReusable = false;
     signal.addEventListener("abort", onAbort, { once: true });
     if (signal.aborted) onAbort();
-    const request: ChildRequest = { worldPath: world.path, dataSets: world.dataSets, sql };
+    const request: ChildRequest = {
+      worldPath: world.path,
+      dataSets: world.dataSets,
+      sql,
+      ...(pushed ? { pushed } : {}),
+    };
     (this.#child.stdin as Writable).write(frameBytes(FRAME.request, Buffer.from(JSON.stringify(request))));
     if (this.#isReady) return;
     // Not the query's time.

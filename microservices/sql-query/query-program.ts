@@ -90,11 +90,11 @@ function answerFromSqlite(request: ChildRequest, limits: QueryLimits): number {
 
 function answer(
   database: Database.Database,
-  { sql, dataSets }: ChildRequest,
+  { sql, dataSets, pushed }: ChildRequest,
   limits: QueryLimits,
   write: WriteFrame,
 ): number {
-  return streamResult(database, guardStatement(database, sql), dataSets, limits, write);
+  return streamResult(database, guardStatement(database, sql), dataSets, limits, write, pushed);
 }
 
 /** A first query, of nothing: it loads and compiles what every query needs. */

@@ -1,5 +1,6 @@
 /** What goes between sql-query and the process that runs one query: the request, and the verdict of its watchdog. */
 import type { ErrorCode, Failure } from "../../lib/errors.ts";
+import type { PushedQuestion } from "./pushdown.ts";
 import type { DataSet } from "../../lib/model/dataset.ts";
 
 /** Limits of one query. Each is named in the error that it causes. */
@@ -46,6 +47,8 @@ export interface ChildRequest {
   /** The granted data sets, for the declared types and what is sensitive. */
   readonly dataSets: readonly DataSet[];
   readonly sql: string;
+  /** The question's algorithms, where their states may be sent instead of the rows. */
+  readonly pushed?: PushedQuestion;
 }
 
 /** After the last batch. */

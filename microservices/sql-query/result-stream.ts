@@ -1,7 +1,8 @@
 /** From the rows of a guarded statement to frames: schema and batches. Runs in the query's process, synchronously. */
 import type Database from "better-sqlite3";
+import { STATE_FIELD } from "../../lib/algorithms/partial-states.ts";
 import { BatchBuilder } from "../../lib/data/batch-builder.ts";
-import { SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
+import { PARTIAL_STATES, SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import type { CellValue, FieldSpec, FieldType } from "../../lib/data/field-types.ts";
 import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -19,6 +20,7 @@ import {
   type SeenKinds,
   type SqliteValue,
 } from "./output-types.ts";
+import { pushedStates, type PushedQuestion } from "./pushdown.ts";
 import type { QueryLimits } from "./query-protocol.ts";
 
 /** An expression's type is taken from this many rows. */
@@ -39,10 +41,15 @@ export function streamResult(
   dataSets: readonly DataSet[],
   limits: QueryLimits,
   write: WriteFrame,
+  pushed?: PushedQuestion,
 ): number {
   const columns = outputColumns(guarded, dataSets);
   const metadata = new Map<string, string>();
-  if (readsNoSensitiveColumn(database, guarded.program, dataSets)) metadata.set(SENSITIVE_COLUMNS_READ, "none");
+  if (readsNoSensitiveColumn(database, guarded.program, dataSets)) {
+    metadata.set(SENSITIVE_COLUMNS_READ, "none");
+    const sent = pushed && sendStates(database, guarded, columns, metadata, write, pushed);
+    if (sent !== undefined) return sent;
+  }
   const rows = guarded.statement.safeIntegers(true).raw(true).iterate() as IterableIterator<SqliteValue[]>;
   const head = takeHead(rows, limits);
   const types = columns.map(
@@ -54,6 +61,31 @@ export function streamResult(
   for (const row of head.rows) writer.append(row);
   for (const row of rows) writer.append(row);
   return writer.end();
+}
+
+/** Sends states of groups instead of rows where they say the same; undefined where they do not. */
+function sendStates(
+  database: Database.Database,
+  guarded: GuardedStatement,
+  columns: readonly OutputColumn[],
+  metadata: ReadonlyMap<string, string>,
+  write: WriteFrame,
+  question: PushedQuestion,
+): number | undefined {
+  if (columns.some(({ declaredType }) => declaredType === undefined)) return undefined;
+  const fields = columns.map((column) => fieldSpec(column, column.declaredType));
+  const documents = pushedStates(database, guarded, fields, question);
+  if (documents === undefined) return undefined;
+  const builder = new BatchBuilder([STATE_FIELD], {
+    metadata: new Map([...metadata, [PARTIAL_STATES, JSON.stringify(fields)]]),
+    expectedRows: 1,
+  });
+  write(FRAME.schema, encodeSchema(builder.schema));
+  for (const document of documents) {
+    builder.append([document]);
+    write(FRAME.batch, encodeBatch(builder.build()));
+  }
+  return documents.length;
 }
 
 /** The first rows, which are held until the types are known. */

@@ -1,5 +1,6 @@
 /** The microservice itself: per request, the world of its grant, and the query in it. */
 import { systemClock } from "../../lib/clock.ts";
+import { PARTIAL_STATES } from "../../lib/data/field-metadata.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { SqlQuerySettings } from "./config.ts";
 import { runQuery } from "./query.ts";
@@ -11,7 +12,7 @@ export async function serveQueries(startedProcesses: StartedProcesses): Promise<
   const memory = new WorldMemory();
   await runMicroservice({
     name: "sql-query",
-    handle: async function* (_inputs, { data, grant, request, signal, settings }) {
+    handle: async function* (_inputs, { data, grant, request, signal, settings, logger }) {
       const set = settings(SqlQuerySettings);
       const processes = startedProcesses();
       const sources = Object.entries(data).map(([name, { path, contentHash }]) => ({ name, path, contentHash }));
@@ -21,8 +22,12 @@ export async function serveQueries(startedProcesses: StartedProcesses): Promise<
         signal,
         memory,
       });
+      const { algorithm, algorithmColumns, algorithmParameters } = request;
+      const isPushed = set.DYNAMOS_PUSHDOWN && algorithm !== undefined && algorithm.trim() !== "";
+      const pushed = isPushed ? { pushed: { algorithm, algorithmColumns, algorithmParameters } } : {};
       try {
-        const result = await runQuery({ sql: request.query, world, signal }, processes);
+        const result = await runQuery({ sql: request.query, world, signal, ...pushed }, processes);
+        logger.debug({ isAggregated: result.schema.metadata.has(PARTIAL_STATES) }, "the query gives its result");
         yield { schema: result.schema };
         for await (const batch of result.batches) yield { batch };
       } finally {
