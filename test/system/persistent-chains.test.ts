@@ -202,12 +202,12 @@ describe("persistent chains", () => {
       return lifetimes(party).at(-1);
     };
     const agreement = (party: string, chainLifetime: ChainLifetime): Promise<void> =>
-      changeDocument<Agreement>(exchange, "/api/v1/policyEnforcer", party, (document) => ({
+      changeDocument<Agreement>(exchange, "policyEnforcer", party, (document) => ({
         ...document,
         chainLifetime,
       }));
     const requestType = (chainLifetime: ChainLifetime): Promise<void> =>
-      changeDocument<RequestType>(exchange, "/api/v1/requestTypes", "sqlDataRequest", (document) => ({
+      changeDocument<RequestType>(exchange, "requestTypes", "sqlDataRequest", (document) => ({
         ...document,
         chainLifetime,
       }));
@@ -220,10 +220,10 @@ describe("persistent chains", () => {
     assert.equal(await lifetimeOf("VU"), "cold", "the agreement, before the configuration");
     await agreement("RUG", "persistent");
     assert.equal(await lifetimeOf("RUG"), "persistent");
-    const malformed = changeDocument<Agreement>(exchange, "/api/v1/policyEnforcer", "VU", (document) => ({
+    const malformed = changeDocument<Agreement>(exchange, "policyEnforcer", "VU", (document) => ({
       ...document,
       chainLifetime: "forever" as ChainLifetime,
     }));
-    await assert.rejects(malformed, { code: "bad_request" });
+    await rejectsWith(malformed, "configuration_invalid");
   });
 });

@@ -11,12 +11,14 @@ import {
   ORCHESTRATOR_QUEUE,
   POLICY_ENFORCER_QUEUE,
   agentQueue,
+  chainWorkQueue,
   instanceControlQueue,
   instanceReplyQueue,
+  instanceRunsQueue,
   runQueue,
   runReplyQueue,
 } from "../../../lib/bus/queues.ts";
-import { makeJobName, makeLocalJobName, makeRunName } from "../../../lib/model/names.ts";
+import { makeChainName, makeJobName, makeLocalJobName, makeRunName } from "../../../lib/model/names.ts";
 
 /** One name is the beginning of another, one too long for a run's name, one looks like a part of one. */
 const STEWARDS = ["VU", "VUmc", "UVA", "vu0123abcd", "abcdefabcdef", "Reply", `Very${"Long".repeat(10)}Name`];
@@ -32,12 +34,24 @@ function runsOf(steward: string): string[] {
 }
 
 function serviceQueuesOf(steward: string): string[] {
-  return [agentQueue(steward), instanceReplyQueue(steward, "0123abcd"), instanceControlQueue(steward, "0123abcd")];
+  const instance = "0123abcd";
+  return [
+    agentQueue(steward),
+    instanceReplyQueue(steward, instance),
+    instanceControlQueue(steward, instance),
+    instanceRunsQueue(steward, instance),
+  ];
+}
+
+/** The queues of persistent chains: the work queue, and each chain's own. */
+function persistentOf(steward: string): [work: string, ...chains: string[]] {
+  const chains = [makeChainName(steward, "0123abcd", 0, 0), makeChainName(steward, "fedcba98", 999, 999_999)];
+  return [chainWorkQueue(steward, "0123abcd"), ...chains.map(runQueue)];
 }
 
 function queuesOf(steward: string): string[] {
   const runs = runsOf(steward);
-  return [...serviceQueuesOf(steward), ...runs.map(runQueue), ...runs.map(runReplyQueue)];
+  return [...serviceQueuesOf(steward), ...runs.map(runQueue), ...runs.map(runReplyQueue), ...persistentOf(steward)];
 }
 
 const CORE_QUEUES = [ORCHESTRATOR_QUEUE, POLICY_ENFORCER_QUEUE, instanceReplyQueue("orchestrator", "0123abcd")];
@@ -62,14 +76,25 @@ describe("permissions at RabbitMQ", () => {
       assert.deepEqual(allowed(ownQueues({ steward }).source, [...own, ...foreign]), own);
     });
 
-    test(`${steward}'s chains read their runs' queues only`, () => {
+    test(`${steward}'s chains read their runs' queues and those of persistent chains only, and write to no work queue`, () => {
       const { configure, read, topic } = chainPermissions({ steward });
       const runs = runsOf(steward);
-      assert.deepEqual(allowed(read, [...queuesOf(steward), ...foreign]).sort(), [...runs].sort());
+      assert.deepEqual(
+        allowed(read, [...queuesOf(steward), ...foreign]).sort(),
+        [...runs, ...persistentOf(steward)].sort(),
+      );
       assert.deepEqual(allowed(configure, [...queuesOf(steward), ...others]), []);
       assert.deepEqual(allowed(topic.read, [...queuesOf(steward), ...others]), []);
       assert.deepEqual(allowed(topic.write, runs.map(runReplyQueue)), runs.map(runReplyQueue));
-      assert.deepEqual(allowed(topic.write, [...serviceQueuesOf(steward), ...CORE_QUEUES]), []);
+      const answers = [instanceRunsQueue(steward, "0123abcd")];
+      assert.deepEqual(allowed(topic.write, [...serviceQueuesOf(steward), ...CORE_QUEUES]), answers);
+      assert.deepEqual(
+        allowed(
+          topic.write,
+          STEWARDS.map((party) => persistentOf(party)[0]),
+        ),
+        [],
+      );
     });
   }
 
