@@ -1,5 +1,6 @@
 /** The settings of sql-query, set by the agent. `docs/configuration.md` lists them; a test compares. */
 import { Type } from "@sinclair/typebox";
+import { ChainConcurrency } from "../../lib/jobs/chain-environment.ts";
 import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
 
 /** Names are environment variables. */
@@ -7,11 +8,7 @@ export const SqlQuerySettings = Type.Object({
   DYNAMOS_WORLD_FOLDER: Type.String({
     description: "folder for files that hold just what a grant grants, and for sorting",
   }),
-  DYNAMOS_CHAIN_CONCURRENCY: Type.Integer({
-    default: 1,
-    minimum: 1,
-    description: "requests that this chain serves at once; 1: one altogether",
-  }),
+  DYNAMOS_CHAIN_CONCURRENCY: ChainConcurrency,
   DYNAMOS_PUSHDOWN: Type.Boolean({
     default: false,
     description: "aggregate in the query where sql-algorithm follows, and the answer is the same",
