@@ -5,6 +5,7 @@ import { openDuckdb, type OpenDuckdb } from "../../lib/data/duckdb.ts";
 import { SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import { toArrowSchema, type FieldSpec } from "../../lib/data/field-types.ts";
 import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
+import { TextDictionaries } from "../../lib/data/text-dictionaries.ts";
 import { AppError } from "../../lib/errors.ts";
 import { duckdbColumn, fieldTypeOfDuckdb, type DuckdbColumn } from "./duckdb-columns.ts";
 import { preparingFault, steppingFaultOfDuckdb } from "./duckdb-faults.ts";
@@ -102,6 +103,9 @@ class ChunkWriter {
   readonly #columns: readonly DuckdbColumn[];
   readonly #limits: QueryLimits;
   readonly #write: WriteFrame;
+  readonly #dictionaries = new TextDictionaries();
+  /** The schema is known with the first batch, which decides on dictionaries. */
+  #isSchemaWritten = false;
   #batchRows = 0;
   #batchBytes = 0;
   #rows = 0;
@@ -112,7 +116,6 @@ class ChunkWriter {
     this.#columns = columns;
     this.#limits = limits;
     this.#write = write;
-    write(FRAME.schema, encodeSchema(schema));
   }
 
   /** Halves what is larger than a batch. */
@@ -132,7 +135,7 @@ class ChunkWriter {
   }
 
   end(): number {
-    if (this.#batchRows > 0) this.#flush();
+    if (this.#batchRows > 0 || !this.#isSchemaWritten) this.#flush();
     return this.#rows;
   }
 
@@ -159,9 +162,16 @@ class ChunkWriter {
     const children = this.#columns.map((column) => column.take(this.#batchRows));
     const type = new Struct(this.#schema.fields);
     const data = makeData({ type, length: this.#batchRows, nullCount: 0, children });
-    const bytes = encodeBatch(new RecordBatch(this.#schema, data));
+    const batch = this.#dictionaries.encode(new RecordBatch(this.#schema, data));
+    if (!this.#isSchemaWritten) {
+      this.#write(FRAME.schema, encodeSchema(batch.schema));
+      this.#isSchemaWritten = true;
+      if (batch.numRows === 0) return;
+    }
+    const bytes = encodeBatch(batch);
+    // Without dictionaries: whoever writes the rows out needs as much.
+    this.#bytes += Math.max(bytes.length, this.#batchBytes);
     [this.#batchRows, this.#batchBytes] = [0, 0];
-    this.#bytes += bytes.length;
     const { bytes: mostBytes } = this.#limits;
     if (this.#bytes > mostBytes) {
       throw new AppError("result_too_large", `The result has more than ${String(mostBytes)} bytes, the limit.`, {

@@ -9,6 +9,7 @@ import { columnReaders } from "../../../lib/data/column-reader.ts";
 import { fieldsOf, type CellValue, type FieldSpec } from "../../../lib/data/field-types.ts";
 import { SOURCE_COLUMN, SOURCE_TABLE } from "../../../lib/data/field-metadata.ts";
 import { BatchDecoder, encodeBatch, encodeSchema, END_OF_STREAM } from "../../../lib/data/ipc.ts";
+import { TextDictionaries } from "../../../lib/data/text-dictionaries.ts";
 import type { DataSet } from "../../../lib/model/dataset.ts";
 import { joinStreams } from "../../../microservices/sql-aggregate/aggregate.ts";
 import { planAnonymization } from "../../../microservices/sql-anonymize/anonymize.ts";
@@ -88,6 +89,22 @@ test("rows, CSV and JSON are the same with dictionaries and without, whatever re
       );
     }),
     { numRuns: 25 },
+  );
+});
+
+test("batches that were made without dictionaries get them the same way", () => {
+  fc.assert(
+    fc.property(rowsWithStretches, fc.integer({ min: 1, max: 400 }), (rows, rowsPerBatch) => {
+      const plain = built(rows, rowsPerBatch, false);
+      const dictionaries = new TextDictionaries();
+      const encoded = plain.map((batch) => dictionaries.encode(batch));
+      assert.deepEqual(rowsOf(throughBytes(encoded)), rowsOf(plain));
+      const [own] = built(rows, rowsPerBatch, true);
+      for (const name of ["code", "word"]) {
+        assert.equal(hasDictionary(encoded.at(-1), name), hasDictionary(own, name));
+      }
+    }),
+    { numRuns: 20 },
   );
 });
 
