@@ -162,10 +162,16 @@ function refuseSameNames(granted: readonly DataSet[]): void {
 }
 
 async function isExactly(path: string, tables: readonly Table[], memory: WorldMemory): Promise<boolean> {
-  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-  const key = JSON.stringify([path, [dev, ino, size, mtimeNs, ctimeNs].join(":"), tables]);
   if (path.endsWith(".duckdb")) return saysExactly(path, tables);
+  // What was committed to a database in WAL mode stands beside the file until a checkpoint.
+  const identities = await Promise.all([path, `${path}-wal`].map(identityOf));
+  const key = JSON.stringify([path, identities, tables]);
   return memory.isExact(key, () => holdsExactly(path, tables));
+}
+
+async function identityOf(path: string): Promise<string> {
+  const entry = await stat(path, { bigint: true }).catch(ignoreAbsent);
+  return entry ? [entry.dev, entry.ino, entry.size, entry.mtimeNs, entry.ctimeNs].join(":") : "";
 }
 
 /** As the agent wrote it beside the file that it made: opening DuckDB here would cost more than most queries. */

@@ -8,7 +8,12 @@ import { createTableSql } from "../../../lib/data/sqlite-tables.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { DataSet } from "../../../lib/model/dataset.ts";
 import type { World } from "../../../microservices/sql-query/query-process.ts";
-import { openWorld, type DataSetSource, type WorldOptions } from "../../../microservices/sql-query/world.ts";
+import {
+  openWorld,
+  WorldMemory,
+  type DataSetSource,
+  type WorldOptions,
+} from "../../../microservices/sql-query/world.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 const whole: DataSet = {
@@ -104,6 +109,23 @@ for (const [name, sql] of whatElse) {
     });
   });
 }
+
+test("what is remembered of a file does not outlive a change of it, be it in its write-ahead log", async () => {
+  const source = await makeSource();
+  const writer = new Database(source.path);
+  writer.pragma("journal_mode = WAL");
+  writer.pragma("wal_autocheckpoint = 0");
+  const settings = await options({ memory: new WorldMemory() });
+  for (let time = 0; time < 2; time++) {
+    assert.equal((await openWorld([whole], [source], settings)).path, source.path);
+  }
+  writer.exec("CREATE TABLE Secrets (x)");
+  const world = await openWorld([whole], [source], settings);
+  assert.notEqual(world.path, source.path);
+  assert.deepEqual(contentOf(world.path).objects, ["Jobs", "People"]);
+  world.release();
+  writer.close();
+});
 
 test("a primary key, whose column can be read as rowid too, is not carried over", async () => {
   const source = await makeSource(
