@@ -29,7 +29,7 @@ export const CEILINGS: TableBench = {
     const party = skipRabbitMq === false ? await measurePartyHop(options) : [];
     const notes = [
       "MB is 10⁶ bytes; chunks of 256 KiB between two processes. The ratio is the median of each round's, with its spread.",
-      "Raw ones send one buffer again and again, unread at the other end. Ours adds frames, checksums at both ends, and one message under way at a time; over the bus persistent messages with publisher confirms, credits, and acknowledgements after use, as the raw client's, too.",
+      "All send one buffer of random bytes, which no compression makes smaller, again and again; raw ones do not read it at the other end. Ours adds frames, checksums at both ends, and one message under way at a time; over the bus persistent messages with publisher confirms, credits, and acknowledgements after use, as the raw client's, too.",
       ...(skipRabbitMq === false ? [] : [`Not measured: ${skipRabbitMq}.`]),
     ];
     return [table([...hop, ...party], notes)];

@@ -5,6 +5,7 @@
  */
 import { Client, credentials, Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
 import { fork } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import type { RecordBatch } from "apache-arrow";
@@ -104,7 +105,7 @@ function serveRaw(): Promise<number> {
 }
 
 function sendRaw(client: Client, chunks: number): Promise<void> {
-  const data = Buffer.alloc(CHUNK_BYTES, 7);
+  const data = randomBytes(CHUNK_BYTES);
   return new Promise((resolve, reject) => {
     const call = client.makeClientStreamRequest(RAW_PATH, identity, identity, new Metadata(), (error) =>
       error ? reject(error) : resolve(),
@@ -123,7 +124,7 @@ function sendRaw(client: Client, chunks: number): Promise<void> {
 
 async function* frames(chunks: number): AsyncGenerator<Frame> {
   const writer = new FrameWriter({ provider: PROVIDER, requestId: "r", attempt: 1 });
-  const data = Buffer.alloc(CHUNK_BYTES, 7);
+  const data = randomBytes(CHUNK_BYTES);
   yield writer.start({});
   for (let index = 0; index < chunks; index += 1) yield* writer.batch(data, 1);
   yield writer.end();

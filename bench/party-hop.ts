@@ -6,6 +6,7 @@
 import { create } from "@bufbuild/protobuf";
 import { connect } from "amqplib";
 import { fork } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import type { MessageBus } from "../lib/bus/message-bus.ts";
@@ -75,7 +76,7 @@ type NextTransfer = { readonly raw: number } | { readonly attempt: number };
 type Publisher = Awaited<ReturnType<Awaited<ReturnType<typeof connect>>["createConfirmChannel"]>>;
 
 async function publishRaw(publisher: Publisher, chunks: number): Promise<void> {
-  const body = Buffer.alloc(CHUNK_BYTES, 7);
+  const body = randomBytes(CHUNK_BYTES);
   let underWay = 0;
   let wake = (): void => undefined;
   for (let sent = 0; sent < chunks; sent += 1) {
@@ -108,7 +109,7 @@ async function publishOurs(bus: MessageBus, attempt: number, chunks: number): Pr
 
 async function* frames(attempt: number, chunks: number): AsyncGenerator<Frame> {
   const writer = new FrameWriter({ provider: PROVIDER, requestId: "r", attempt });
-  const data = Buffer.alloc(CHUNK_BYTES, 7);
+  const data = randomBytes(CHUNK_BYTES);
   yield writer.start({});
   for (let index = 0; index < chunks; index += 1) yield* writer.batch(data, 1);
   yield writer.end();
