@@ -34,7 +34,7 @@ export function loadDuckdb(): typeof Duckdb {
     throw new AppError(
       "configuration_invalid",
       'A data set has the engine "duckdb", but the package @duckdb/node-api cannot be loaded here. Install it ' +
-        '(npm install --no-save @duckdb/node-api@1.5.6-r.1), or give the data set the engine "csv".',
+        '(npm install --no-save @duckdb/node-api@1.5.5-r.5), or give the data set the engine "csv".',
       { cause },
     );
   }
