@@ -25,6 +25,10 @@ export function steppingFaultOfDuckdb(error: unknown, limits: QueryLimits): unkn
   if (kind === "Out of Memory") return new AppError("memory_limit_exceeded", memoryDetail(limits.memoryBytes));
   const known = FIXED.get(kind);
   if (known !== undefined) return new AppError("query_invalid", `The query cannot be run: ${known}.`);
+  // All that a query may write is its temporary files, and the process's limit on a file's size may be met before DuckDB's own.
+  if (kind === "IO" && /could not write|file too large|no space left/i.test(error.message)) {
+    return new AppError("memory_limit_exceeded", temporaryDetail(limits.temporaryBytes));
+  }
   if (kind === "IO") {
     return new AppError("job_failed", "The query's data could not be opened: their file is gone, or in use.");
   }
