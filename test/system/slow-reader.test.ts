@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, test } from "node:test";
 import { call } from "../../cli/client.ts";
@@ -48,35 +50,6 @@ describe("a reader that stalls", () => {
     await assertNothingLeft(exchange);
   });
 
-  test("to one byte a second, makes no process, no bus and no disk grow", async () => {
-    const reader = await begin("VU", "text/csv");
-    try {
-      const query = await chainProcess(exchange, "VU", "query-child");
-      await untilSourceRests(query);
-      const before = {
-        written: bytesWritten(query),
-        bus: await exchange.backends.bus.heldBytes(),
-        memory: await residentMiB(exchange),
-      };
-      const bytes = reader.all()[Symbol.asyncIterator]();
-      let read = (await bytes.next()).value as Uint8Array;
-      for (let second = 0; second < SECONDS; second += 1) {
-        read = read.subarray(1);
-        await sleep(1_000);
-      }
-      assert.ok(read.length > 0, "what the client had at hand already was not all read");
-      assert.equal(bytesWritten(query), before.written, "the query gave rows that nobody had asked for");
-      assert.ok((await exchange.backends.bus.heldBytes()) <= before.bus + GROWTH_BYTES, "the bus grew");
-      const grown = [...(await residentMiB(exchange))].filter(
-        ([process, mebibytes]) => mebibytes > (before.memory.get(process) ?? mebibytes) + GROWTH_MIB,
-      );
-      assert.deepEqual(grown, []);
-    } finally {
-      reader.leave();
-    }
-    await assertNothingLeft(exchange);
-  });
-
   test("and leaves: its chain ends soon", async () => {
     const reader = await begin("VU", "application/json");
     await untilSourceRests(await chainProcess(exchange, "VU", "query-child"));
@@ -91,16 +64,49 @@ describe("a reader that stalls", () => {
     await assertNothingLeft(exchange);
     const pieces: Uint8Array[] = [];
     for await (const chunk of reader.all()) pieces.push(chunk);
-    const answer = JSON.parse(Buffer.concat(pieces).toString()) as {
-      rows: unknown[];
-      status: string;
-      problem: { code: string; detail: string; party: string };
-    };
-    assert.ok(answer.rows.length > 0 && answer.rows.length < ROWS);
-    assert.equal(answer.status, "failed");
-    assert.equal(answer.problem.code, "time_limit_exceeded");
-    assert.match(answer.problem.detail, /1500 ms \(DYNAMOS_STALL_TIMEOUT_MS\)/);
-    assert.equal(answer.problem.party, "UVA");
+    assertStalled(Buffer.concat(pieces).toString());
+  });
+});
+
+describe("a reader that takes one byte a second", () => {
+  test("makes no process, no bus and no disk grow", async () => {
+    const reader = await trickle("VU", "text/csv");
+    try {
+      const query = await chainProcess(exchange, "VU", "query-child");
+      await untilSourceRests(query);
+      const before = {
+        taken: reader.taken(),
+        written: bytesWritten(query),
+        bus: await exchange.backends.bus.heldBytes(),
+        memory: await residentMiB(exchange),
+      };
+      await sleep(SECONDS * 1_000);
+      const taken = reader.taken() - before.taken;
+      assert.ok(taken >= SECONDS - 2 && taken <= SECONDS + 2, `it took ${String(taken)} bytes`);
+      assert.equal(bytesWritten(query), before.written, "the query gave rows that nobody had asked for");
+      assert.ok((await exchange.backends.bus.heldBytes()) <= before.bus + GROWTH_BYTES, "the bus grew");
+      const grown = [...(await residentMiB(exchange))].filter(
+        ([process, mebibytes]) => mebibytes > (before.memory.get(process) ?? mebibytes) + GROWTH_MIB,
+      );
+      assert.deepEqual(grown, []);
+    } finally {
+      reader.leave();
+    }
+    await assertNothingLeft(exchange);
+  });
+
+  test("counts as stalled, since no chunk leaves in time: its chain is ended while it reads, and the answer says so", async () => {
+    const reader = await trickle("UVA", "application/json");
+    try {
+      await chainProcess(exchange, "UVA", "query-child");
+      await eventually(async () => (await chainProcesses(exchange, "UVA", "query-child")).length === 0);
+      const atEnd = reader.taken();
+      await eventually(() => reader.taken() >= atEnd + 2, { describe: "it to read on" });
+      await assertNothingLeft(exchange);
+      assertStalled((await reader.rest()).toString());
+    } finally {
+      reader.leave();
+    }
   });
 });
 
@@ -131,6 +137,68 @@ async function begin(party: string, accept: string): Promise<BegunAnswer> {
   };
 }
 
+interface Trickle {
+  /** Bytes of the answer, its head among them, that were read from the socket so far. */
+  taken(): number;
+  /** Reads on at full speed; resolves with the answer's body. */
+  rest(): Promise<Buffer>;
+  leave(): void;
+}
+
+/**
+ * Asks by a bare socket, and takes one byte a second out of the kernel's hands. Streams do not: they take 64 KiB at a time,
+ * however little is read of them.
+ */
+async function trickle(party: string, accept: string): Promise<Trickle> {
+  const { auth, authorizedProviders } = await approve(exchange, [party]);
+  const url = new URL(authorizedProviders[party] ?? "");
+  const body = JSON.stringify(LARGE);
+  const pieces: Buffer[] = [];
+  let taken = 0;
+  let isSlow = true;
+  const socket = connect({
+    host: url.hostname,
+    port: Number(url.port),
+    onread: {
+      buffer: () => Buffer.alloc(isSlow ? 1 : 65_536),
+      callback: (length, buffer) => {
+        pieces.push(Buffer.from(buffer.subarray(0, length)));
+        taken += length;
+        return !isSlow;
+      },
+    },
+  });
+  const closed = once(socket, "close");
+  const everySecond = setInterval(() => socket.resume(), 1_000);
+  socket.write(
+    [
+      `POST ${url.pathname} HTTP/1.0`,
+      `host: ${url.host}`,
+      `authorization: Bearer ${auth.accessToken}`,
+      `accept: ${accept}`,
+      "content-type: application/json",
+      `content-length: ${String(Buffer.byteLength(body))}`,
+      "",
+      body,
+    ].join("\r\n"),
+  );
+  return {
+    taken: () => taken,
+    rest: async () => {
+      clearInterval(everySecond);
+      isSlow = false;
+      socket.resume();
+      await closed;
+      const whole = Buffer.concat(pieces);
+      return whole.subarray(whole.indexOf("\r\n\r\n") + 4);
+    },
+    leave: () => {
+      clearInterval(everySecond);
+      socket.destroy();
+    },
+  };
+}
+
 /** Resolves when a process writes nothing any more. */
 async function untilSourceRests(pid: number): Promise<void> {
   await eventually(
@@ -146,4 +214,18 @@ async function untilSourceRests(pid: number): Promise<void> {
 /** What a process has written so far, to pipes, too. */
 function bytesWritten(pid: number): number {
   return Number(/^wchar: (\d+)$/m.exec(readFileSync(`/proc/${String(pid)}/io`, "utf8"))?.[1]);
+}
+
+/** UVA's answer as far as it came, and why it ended. */
+function assertStalled(text: string): void {
+  const answer = JSON.parse(text) as {
+    rows: unknown[];
+    status: string;
+    problem: { code: string; detail: string; party: string };
+  };
+  assert.ok(answer.rows.length > 0 && answer.rows.length < ROWS);
+  assert.equal(answer.status, "failed");
+  assert.equal(answer.problem.code, "time_limit_exceeded");
+  assert.match(answer.problem.detail, /1500 ms \(DYNAMOS_STALL_TIMEOUT_MS\)/);
+  assert.equal(answer.problem.party, "UVA");
 }
