@@ -7,7 +7,7 @@ import { SidecarService } from "../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
 import { startRpcServer } from "../lib/rpc/server.ts";
 import { implement } from "../lib/rpc/service.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
-import { prefetchOf } from "./chain-relay.ts";
+import { prefetchOf, runsWithRoom } from "./chain-relay.ts";
 import type { SidecarSettings } from "./config.ts";
 import { PersistentChain } from "./persistent-chain.ts";
 import { SingleRun } from "./single-run.ts";
@@ -34,6 +34,7 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
   first.connectAhead();
   const shared = { bus, first, steward: position.steward, stallTimeoutMs, logger, clock: systemClock };
   const prefetch = prefetchOf(credits, position.dataProviderCount);
+  const runs = runsWithRoom(persistent?.concurrency ?? 1, prefetch);
   const chain =
     persistent === undefined
       ? new SingleRun({ ...shared, runName, prefetch, requestTimeoutMs, isWarm: settings.isWarm })
@@ -41,7 +42,8 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
           ...shared,
           ...persistent,
           jobName: runName,
-          prefetch: prefetch * persistent.concurrency,
+          concurrency: runs,
+          prefetch: prefetch * runs,
         });
   const server = await startRpcServer({
     port: position.sidecarPort,

@@ -12,7 +12,7 @@
  * Either is reported to the report address; failures only there, because the agent decides on a retry.
  */
 import { create } from "@bufbuild/protobuf";
-import type { Delivery, MessageBus, Settlement } from "../lib/bus/message-bus.ts";
+import { MAX_PREFETCH, type Delivery, type MessageBus, type Settlement } from "../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { publishToRun } from "../lib/bus/run-address.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -52,7 +52,12 @@ const CONTROL_FRAMES = 4;
  * keeps another's frames, or our own credits, from coming in.
  */
 export function prefetchOf(credits: number, dataProviders: number): number {
-  return CONTROL_MESSAGES + (credits + CONTROL_FRAMES) * Math.max(1, dataProviders);
+  return Math.min(MAX_PREFETCH, CONTROL_MESSAGES + (credits + CONTROL_FRAMES) * Math.max(1, dataProviders));
+}
+
+/** Runs that one queue has room for: no more at once than a consumer may hold messages of, so that none keeps another waiting. */
+export function runsWithRoom(concurrency: number, prefetchOfRun: number): number {
+  return Math.max(1, Math.min(concurrency, Math.floor(MAX_PREFETCH / prefetchOfRun)));
 }
 
 /** How long the chain's calls may take to end after the result has been confirmed. */

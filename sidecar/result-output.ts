@@ -94,7 +94,9 @@ export class ResultOutput {
 
   #body(frame: Frame, trace: TraceContext): Frame["body"] {
     if (frame.body.case !== "start") return frame.body;
-    const start = { ...frame.body.value, creditQueue: this.#options.creditAddress, ...traceHeaders(trace) };
-    return { case: "start", value: create(StartSchema, start) };
+    // Where this steward's data are is nobody else's business, also where a program hands on the Start that it got.
+    const { arrowSchema, grants, request } = frame.body.value;
+    const start = { arrowSchema, grants, creditQueue: this.#options.creditAddress, ...traceHeaders(trace) };
+    return { case: "start", value: create(StartSchema, { ...start, ...(request === undefined ? {} : { request }) }) };
   }
 }

@@ -1,7 +1,8 @@
 /** This agent instance's way to persistent chains: one pool per shape, and one queue for what comes back. */
 import { chainWorkQueue, instanceRunsQueue, runQueue } from "../../lib/bus/queues.ts";
-import type { MessageBus } from "../../lib/bus/message-bus.ts";
+import { MAX_PREFETCH, type MessageBus } from "../../lib/bus/message-bus.ts";
 import type { Clock } from "../../lib/clock.ts";
+import { AppError } from "../../lib/errors.ts";
 import type { ContainerSpec, JobRunner } from "../../lib/jobs/job-runner.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import { dynamosMeter } from "../../lib/telemetry/metrics.ts";
@@ -17,8 +18,6 @@ const CONTROL_MESSAGES = 8;
 const ROLES = 2;
 /** Messages of runs that are not there any more. */
 const LATE_MESSAGES = 64;
-/** RabbitMQ's most (an unsigned integer of 16 bits). */
-const MAX_PREFETCH = 65_535;
 /** A chain that has reached its age may take so long to end, beyond its last run. */
 const LAST_STEPS_MS = 60_000;
 /** Above any job runner's own limit for a start. */
@@ -52,11 +51,10 @@ export class PersistentChains {
   constructor(options: PersistentChainsOptions) {
     this.#options = options;
     const { bus, runner, clock, logger, steward, instance, settings } = options;
-    const perRun = settings.DYNAMOS_CREDITS + CONTROL_MESSAGES;
     this.#replies = new PersistentReplies({
       bus,
       queue: instanceRunsQueue(steward, instance),
-      prefetch: Math.min(MAX_PREFETCH, ROLES * settings.DYNAMOS_MAX_RUNS * perRun + LATE_MESSAGES),
+      prefetch: repliesPrefetch(settings),
       logger,
     });
     this.#context = {
@@ -133,6 +131,24 @@ export class PersistentChains {
       [running, waiting],
     );
   }
+}
+
+/**
+ * Messages of all runs that admission lets in, in hand at a time: no slow reader holds up another.
+ *
+ * @throws AppError `configuration_invalid` where these are more than a consumer may hold.
+ */
+export function repliesPrefetch(settings: Pick<AgentSettings, "DYNAMOS_CREDITS" | "DYNAMOS_MAX_RUNS">): number {
+  const { DYNAMOS_CREDITS: credits, DYNAMOS_MAX_RUNS: runs } = settings;
+  const prefetch = ROLES * runs * (credits + CONTROL_MESSAGES) + LATE_MESSAGES;
+  if (prefetch <= MAX_PREFETCH) return prefetch;
+  const limit = Math.floor((MAX_PREFETCH - LATE_MESSAGES) / ROLES);
+  throw new AppError(
+    "configuration_invalid",
+    `DYNAMOS_MAX_RUNS (${runs}) × (DYNAMOS_CREDITS (${credits}) + ${CONTROL_MESSAGES}) is above ${limit}, what one queue has room for: ` +
+      `lower one of them.`,
+    { details: { limit } },
+  );
 }
 
 /** A shape whose chain serves many runs, each with the memory that it would have alone. */

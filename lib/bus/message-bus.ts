@@ -74,7 +74,7 @@ export interface QueueOptions {
 
 /** How a consumer takes messages. */
 export interface ConsumeOptions {
-  /** Unsettled deliveries at a time: the consumer's back-pressure. Default 16. */
+  /** Unsettled deliveries at a time: the consumer's back-pressure. Default 16, at most {@link MAX_PREFETCH}. */
   readonly prefetch?: number;
   /**
    * Called once if the consumer ends without `close`: the queue is gone (`not_found`), or the bus has been out of reach
@@ -116,6 +116,9 @@ export interface DeadLetter {
   readonly atMs: number | undefined;
   readonly message: Delivery;
 }
+
+/** Most deliveries that a consumer may have unsettled: AMQP counts them in 16 bits. */
+export const MAX_PREFETCH = 65_535;
 
 /** Largest message body: 1 MiB. Rows travel in chunks far below it. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;

@@ -1,7 +1,13 @@
 /** What every adapter checks of its arguments before anything is sent, and the port's defaults. */
 
 import { AppError } from "../errors.ts";
-import { MAX_MESSAGE_BYTES, type ConsumeOptions, type OutgoingMessage, type QueueOptions } from "./message-bus.ts";
+import {
+  MAX_MESSAGE_BYTES,
+  MAX_PREFETCH,
+  type ConsumeOptions,
+  type OutgoingMessage,
+  type QueueOptions,
+} from "./message-bus.ts";
 import { checkQueueName } from "./queues.ts";
 
 /** Queue options with the port's defaults filled in; undefined is what its kind of queue does not have. */
@@ -42,7 +48,7 @@ export function queueProperties(queue: string, options: QueueOptions): QueueProp
 
 /** The consumer's prefetch, or `invalid_argument`. */
 export function prefetchOf(options: ConsumeOptions | undefined): number {
-  return atLeastOne("prefetch", options?.prefetch ?? DEFAULT_PREFETCH);
+  return atLeastOne("prefetch", options?.prefetch ?? DEFAULT_PREFETCH, MAX_PREFETCH);
 }
 
 /** `message_too_large` for a body over the limit, `invalid_argument` for a name that AMQP could not carry. */
@@ -62,7 +68,7 @@ export function checkOutgoing(queue: string, message: OutgoingMessage): void {
   }
 }
 
-function atLeastOne(name: string, value: number): number {
-  if (Number.isSafeInteger(value) && value >= 1 && value <= 0x7fff_ffff) return value;
-  throw new AppError("invalid_argument", `${name} is a whole number from 1 to 2147483647, not ${value}.`);
+function atLeastOne(name: string, value: number, most = 0x7fff_ffff): number {
+  if (Number.isSafeInteger(value) && value >= 1 && value <= most) return value;
+  throw new AppError("invalid_argument", `${name} is a whole number from 1 to ${most}, not ${value}.`);
 }

@@ -8,6 +8,7 @@ import { randomUUID } from "node:crypto";
 import { after, before, describe, test } from "node:test";
 import {
   MAX_MESSAGE_BYTES,
+  MAX_PREFETCH,
   type Delivery,
   type MessageBus,
   type OutgoingMessage,
@@ -79,6 +80,11 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
         }
         await assert.rejects(bus.declareQueue("q", { kind: "service", expiresMs: 5 }), withCode("invalid_argument"));
         await assert.rejects(bus.declareQueue("q", { kind: "run", expiresMs: 0 }), withCode("invalid_argument"));
+        const tooMany = { prefetch: MAX_PREFETCH + 1 };
+        await assert.rejects(
+          bus.consume("q", async () => "accept", tooMany),
+          withCode("invalid_argument"),
+        );
         await assert.rejects(bus.declareQueue("q", { kind: "run", maxDeliveries: 3 }), withCode("invalid_argument"));
         await assert.rejects(
           bus.declareQueue("q", { kind: "service", maxDeliveries: 0 }),
