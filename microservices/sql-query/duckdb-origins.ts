@@ -34,32 +34,58 @@ export function originsOf({ select }: GuardedSelect, dataSets: readonly DataSet[
   return origins.length === count ? origins : none;
 }
 
-/** Whether a select certainly reads no column that one of the data sets calls sensitive, be it only to choose rows. */
+/**
+ * Whether a select certainly reads no column that one of the data sets calls sensitive, be it only to choose rows: whether each name that it
+ * reads is one of an open column, or one that it gave to something itself. Whatever else is read may be sensitive.
+ */
 export function selectsNoSensitiveColumn({ select }: GuardedSelect, dataSets: readonly DataSet[]): boolean {
-  const columns = tablesOf(select, dataSets).flatMap((table) => table.columns.map(({ name }) => ({ table, name })));
-  const sensitive = columns.filter(({ table, name }) => {
-    const rules = dataSets.map((dataSet) => columnRule(dataSet, table.name, name).kind);
-    return rules.includes("sensitive") || !rules.includes("open");
-  });
+  const tables = tablesOf(select, dataSets);
+  const columns = tables.flatMap((table) => table.columns.map(({ name }) => ({ table, name })));
+  const sensitive = columns.filter(({ table, name }) => !isOpen(table, name, dataSets));
   if (sensitive.length === 0) return true;
   // Whole rows can be had by a table's name, too.
-  const names = new Set(sensitive.flatMap(({ table, name }) => [name.toLowerCase(), table.name.toLowerCase()]));
+  const closed = new Set([...sensitive, ...tables].map(({ name }) => name.toLowerCase()));
+  const known = new Set(columns.map(({ name }) => name.toLowerCase()));
   let mayRead = false;
   walk(select, (node) => {
-    const aliases = [node["alias"]].filter((alias) => typeof alias === "string" && alias !== "") as string[];
-    if (node["type"] === "BASE_TABLE") for (const alias of aliases) names.add(alias.toLowerCase());
-    if (node["type"] === "JOIN" && node["ref_type"] === "NATURAL") mayRead = true;
-    if (node["type"] === "STAR" || node["class"] === "POSITIONAL_REFERENCE") mayRead = true;
+    const names = namesGiven(node).map((name) => name.toLowerCase());
+    for (const name of names) (node["type"] === "BASE_TABLE" ? closed : known).add(name);
+    if (readsUnnamed(node)) mayRead = true;
   });
   walk(select, (node) => {
-    const using = (node["using_columns"] as readonly string[] | undefined) ?? [];
-    const read = [...((node["column_names"] as readonly string[] | undefined) ?? []), ...using];
-    const isColumn = node["class"] === "COLUMN_REF";
-    // In `t.column` the first name is the table's; alone it is the whole row.
-    const asked = isColumn && read.length > 1 ? read.slice(1) : read;
-    if (asked.some((name) => names.has(name.toLowerCase()))) mayRead = true;
+    const read = namesRead(node).map((name) => name.toLowerCase());
+    if (read.some((name) => closed.has(name) || !known.has(name))) mayRead = true;
   });
   return !mayRead;
+}
+
+function isOpen(table: Table, column: string, dataSets: readonly DataSet[]): boolean {
+  const rules = dataSets.map((dataSet) => columnRule(dataSet, table.name, column).kind);
+  return rules.includes("open") && !rules.includes("sensitive");
+}
+
+/** Names that a node gives to what stands in it, and is looked at there. */
+function namesGiven(node: Node): readonly string[] {
+  const { alias, aliases, column_name_alias: columns, type, lhs } = node;
+  const given = [alias, ...((aliases ?? []) as readonly unknown[]), ...((columns ?? []) as readonly unknown[])];
+  // A table function's column is called as it is.
+  if (type === "TABLE_FUNCTION") given.push((node["function"] as Node)["function_name"]);
+  if (node["class"] === "LAMBDA") given.push(...((lhs as Node)["column_names"] as readonly unknown[]));
+  return given.filter((name): name is string => typeof name === "string" && name !== "");
+}
+
+/** Whether a node reads columns that it does not name, or gives a table's columns other names. */
+function readsUnnamed(node: Node): boolean {
+  if (node["type"] === "BASE_TABLE") return (node["column_name_alias"] as readonly unknown[]).length > 0;
+  if (node["type"] === "JOIN") return !["REGULAR", "CROSS"].includes(String(node["ref_type"]));
+  return node["type"] === "STAR" || node["class"] === "POSITIONAL_REFERENCE";
+}
+
+function namesRead(node: Node): readonly string[] {
+  const using = (node["using_columns"] as readonly string[] | undefined) ?? [];
+  const names = (node["column_names"] as readonly string[] | undefined) ?? [];
+  // In `t.column` the first name is the table's; alone it is the whole row.
+  return [...using, ...(names.length > 1 ? names.slice(1) : names)];
 }
 
 /** The tables that are joined by conditions; undefined where FROM has anything else. */

@@ -195,6 +195,17 @@ const sensitivity: readonly [sql: string, isRead: boolean][] = [
   ["SELECT a.age FROM People a NATURAL JOIN People b", true],
   ["SELECT a.age FROM People a JOIN People b USING (pay)", true],
   ["SELECT (SELECT max(pay) FROM People) AS x FROM Numbers LIMIT 1", true],
+  ["SELECT c FROM People AS x(a, b, c)", true],
+  ["SELECT max(x.c) AS m FROM People AS x(a, b, c)", true],
+  ["SELECT q.m FROM Numbers, LATERAL (SELECT max(c) AS m FROM People AS x(a, b, c)) q LIMIT 1", true],
+  ["WITH q(z) AS (SELECT c FROM People AS x(a, b, c)) SELECT z FROM q", true],
+  ["SELECT rowid AS x FROM People", true],
+  ["SELECT people.PAY AS x FROM people", true],
+  ["SELECT a.age FROM People a POSITIONAL JOIN People b", true],
+  ["WITH q(z) AS (SELECT age FROM People) SELECT z + 1 AS y FROM q ORDER BY y", false],
+  ["SELECT q.z FROM (SELECT age FROM People) AS q(z)", false],
+  ["SELECT list_transform([age], lambda x: x + 1)[1] AS y FROM People", false],
+  ["SELECT age + range AS y FROM People, range(3)", false],
 ];
 
 for (const [sql, isRead] of sensitivity) {
@@ -223,6 +234,19 @@ test("what is not granted is not there", async () => {
   await assert.rejects(ask("SELECT pay FROM People", granted), { code: "query_invalid" });
   await assert.rejects(ask("SELECT n FROM Numbers", granted), { code: "query_invalid" });
   assert.equal((await readdir(worlds)).filter((name) => name.endsWith(".duckdb")).length, 1);
+});
+
+test("subqueries have their names where they hold, and are asked in functions that compute", async () => {
+  const sql =
+    "WITH RECURSIVE a AS (SELECT n FROM Numbers WHERE n < 3), c(n) AS (SELECT min(n) FROM a UNION ALL SELECT n + 1 FROM c WHERE n < 5) " +
+    "SELECT count(*) AS k, sum(n) FILTER (n > 2) AS s, max(upper('x' || n)) AS u, (WITH a AS (SELECT 7 AS n) SELECT n FROM a) AS q, " +
+    "any_value(current_date) IS NOT NULL AS d, any_value(month(DATE '2022-02-03')) AS m, " +
+    "any_value(CASE WHEN 'abc' LIKE 'a%' AND 2 IN (1, 2) THEN coalesce(NULL, -4) END) AS e FROM c";
+  const { rows } = await ask(sql);
+  assert.deepEqual(
+    rows.map((row) => row.map(String)),
+    [["5", "12", "X5", "7", "true", "2", "-4"]],
+  );
 });
 
 const attacks: readonly string[] = [
@@ -290,6 +314,30 @@ const attacks: readonly string[] = [
   "SELECT nextval('s') AS x",
   "SELECT json_execute_serialized_sql('x') AS x",
   "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+  "SELECT * FROM (WITH pragma_database_list AS (SELECT 1) SELECT 1) q, pragma_database_list",
+  "SELECT * FROM (WITH duckdb_databases AS (SELECT 1) SELECT 1) q, duckdb_databases",
+  "WITH duckdb_tables AS (SELECT * FROM duckdb_tables) SELECT * FROM duckdb_tables",
+  "WITH sqlite_master AS (SELECT * FROM sqlite_master) SELECT * FROM sqlite_master",
+  "WITH RECURSIVE duckdb_views(n) AS (SELECT view_oid FROM duckdb_views UNION SELECT n FROM duckdb_views) SELECT n FROM duckdb_views",
+  "SELECT (WITH x AS (SELECT 1 AS n) SELECT n FROM x) AS y, n FROM x",
+  "WITH a AS (SELECT n FROM b), b AS (SELECT 1 AS n) SELECT n FROM a",
+  "WITH RECURSIVE c(n) AS (SELECT n FROM c UNION SELECT 1) SELECT n FROM c",
+  "SELECT pay.abs() AS x FROM People",
+  "SELECT p.pay.abs() AS x FROM People p",
+  "SELECT system.main.abs(pay) AS x FROM People",
+  "SELECT version() AS x",
+  "SELECT current_catalog AS x",
+  "SELECT current_catalog() AS x",
+  "SELECT current_schema AS x",
+  "SELECT current_role AS x",
+  "SELECT session_user AS x",
+  "SELECT user AS x",
+  'SELECT "USER" AS x FROM People',
+  "SELECT getvariable('x') AS x",
+  "SELECT get_block_size('test') AS x",
+  "SELECT stats(pay) AS x FROM People",
+  "SELECT json_serialize_sql('SELECT 1') AS x",
+  "SELECT a_function_of_tomorrow(pay) AS x FROM People",
   "SELECT ? AS x",
   "SELECT $name AS x",
   "SELECT 1\0",
