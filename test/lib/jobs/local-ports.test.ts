@@ -9,7 +9,8 @@ import { identityOf, type ProcessIdentity } from "../../../lib/jobs/local-proces
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 /** Outside the default range, where other tests' jobs are. */
-const range: PortRange = { first: 25_040, last: 25_139 };
+/** Above the ports that systems give to connections, and beside those of exchanges that other tests start. */
+const range: PortRange = { first: 61_040, last: 61_139 };
 
 async function self(): Promise<ProcessIdentity> {
   const identity = await identityOf(process.pid);
@@ -31,7 +32,7 @@ test("blocks reserved at once by several agents never overlap, and are free agai
 });
 
 test("a block is found in the only place where it fits", async (t) => {
-  const small: PortRange = { first: 25_140, last: 25_149 };
+  const small: PortRange = { first: 61_140, last: 61_149 };
   const blocker = createServer().listen(25_144, "127.0.0.1");
   await once(blocker, "listening");
   t.after(() => blocker.close());
@@ -53,7 +54,7 @@ test("what a dead agent reserved is taken over, each port by one agent only", as
   const sleeper = spawn("sleep", ["60"]);
   const dead = await identityOf(sleeper.pid ?? 0);
   assert.ok(dead);
-  const all: PortRange = { first: 25_160, last: 25_167 };
+  const all: PortRange = { first: 61_160, last: 61_167 };
   await (await PortReservations.open(folder, all, dead)).reserve(8);
   const ports = await PortReservations.open(folder, all, await self());
   await assert.rejects(ports.reserve(1), { code: "job_start_failed" }, "while it lives they are taken");
