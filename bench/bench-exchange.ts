@@ -23,12 +23,14 @@ export interface BenchExchange {
   close(): Promise<void>;
 }
 
-/** Starts it. */
+/** Starts it; in a state folder that is there already, which then stays, it finds the data that another one loaded. */
 export async function startBenchExchange(
   configuration: string,
-  options: Pick<ExchangeOptions, "environment" | "environmentOf" | "replicas" | "sidecar"> = {},
+  options: Pick<ExchangeOptions, "environment" | "environmentOf" | "replicas" | "sidecar"> & {
+    readonly stateFolder?: string;
+  } = {},
 ): Promise<BenchExchange> {
-  const stateFolder = await mkdtemp(join(tmpdir(), "dynamos-bench-"));
+  const stateFolder = options.stateFolder ?? (await mkdtemp(join(tmpdir(), "dynamos-bench-")));
   const backends = await openTestBackends(stateFolder);
   const { storeUrl, busUrl } = backends;
   const { sidecar } = backends.choice;
@@ -48,7 +50,7 @@ export async function startBenchExchange(
     close: async () => {
       await exchange.stop();
       await backends.close();
-      await rm(stateFolder, { recursive: true, force: true });
+      if (options.stateFolder === undefined) await rm(stateFolder, { recursive: true, force: true });
     },
   };
 }

@@ -1,7 +1,7 @@
 /**
- * One hop of a chain between two processes, beside plain grpc-js with the same bytes: frames with checksums and one message under
- * way (`lib/rpc`), and the same with Arrow batches that are encoded before and decoded behind. `node dist/bench/hop.js receive` is
- * the other process.
+ * One hop of a chain between two processes, beside plain grpc-js with the same bytes: frames with checksums, compressed where it
+ * pays, and one message under way, as elements of a chain send them (`lib/rpc/frame-sending.ts`); and the same with Arrow batches
+ * that are encoded before and decoded behind. `node dist/bench/hop.js receive` is the other process.
  */
 import { Client, credentials, Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
 import { fork } from "node:child_process";
@@ -12,6 +12,7 @@ import type { RecordBatch } from "apache-arrow";
 import { BatchBuilder } from "../lib/data/batch-builder.ts";
 import { encodeBatch } from "../lib/data/ipc.ts";
 import { RpcClient } from "../lib/rpc/client.ts";
+import { sendFrames } from "../lib/rpc/frame-sending.ts";
 import { CHUNK_BYTES, FrameReader, FrameWriter } from "../lib/rpc/frames.ts";
 import { MicroserviceService } from "../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
 import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
@@ -47,7 +48,7 @@ export async function openHop(): Promise<Hop> {
   const raw = new Client(`127.0.0.1:${String(ports.raw)}`, credentials.createInsecure());
   const batch = readingsBatch();
   const send = (client: RpcClient | undefined, frames: AsyncIterable<Frame>): Promise<number> =>
-    secondsOf(async () => client?.stream(MicroserviceService.method.process, frames));
+    secondsOf(async () => client && sendFrames(client, MicroserviceService.method.process, frames));
   return {
     chunkBytes: CHUNK_BYTES,
     batchBytes: encodeBatch(batch).byteLength,

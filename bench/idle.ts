@@ -19,8 +19,8 @@ const MEMORY_LIMIT_MB = 120;
 const PROCESSOR_LIMIT_PERCENT = 1;
 const STEWARDS = ["VU", "UVA"] as const;
 /** After the start: leases are granted, heaps have shrunk. */
-const SETTLING_S = 20;
-const WATCHED_S = 60;
+const SETTLING_S = 15;
+const WATCHED_S = 40;
 /** Of the kernel's clock ticks, in which it counts processor time. */
 const MS_PER_TICK = 10;
 /** Of 1024 bytes each, as the kernel counts memory. */
