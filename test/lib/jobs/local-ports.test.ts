@@ -8,7 +8,6 @@ import { PortReservations, type PortRange } from "../../../lib/jobs/local-ports.
 import { identityOf, type ProcessIdentity } from "../../../lib/jobs/local-processes.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
-/** Outside the default range, where other tests' jobs are. */
 /** Above the ports that systems give to connections, and beside those of exchanges that other tests start. */
 const range: PortRange = { first: 61_040, last: 61_139 };
 
@@ -33,20 +32,20 @@ test("blocks reserved at once by several agents never overlap, and are free agai
 
 test("a block is found in the only place where it fits", async (t) => {
   const small: PortRange = { first: 61_140, last: 61_149 };
-  const blocker = createServer().listen(25_144, "127.0.0.1");
+  const blocker = createServer().listen(61_144, "127.0.0.1");
   await once(blocker, "listening");
   t.after(() => blocker.close());
   for (let attempt = 0; attempt < 20; attempt++) {
     const ports = await PortReservations.open(await temporaryFolder(), small, await self());
     const block = await ports.reserve(5);
-    assert.equal(block.first, 25_145, "25144 is bound, and only behind it are five in a row");
+    assert.equal(block.first, 61_145, "61144 is bound, and only behind it are five in a row");
   }
 });
 
 test("when no block is left, the error names count and range", async () => {
-  const ports = await PortReservations.open(await temporaryFolder(), { first: 25_150, last: 25_153 }, await self());
+  const ports = await PortReservations.open(await temporaryFolder(), { first: 61_150, last: 61_153 }, await self());
   await ports.reserve(2);
-  await assert.rejects(ports.reserve(4), { code: "job_start_failed", message: /No 4 .* 25150 and 25153/ });
+  await assert.rejects(ports.reserve(4), { code: "job_start_failed", message: /No 4 .* 61150 and 61153/ });
 });
 
 test("what a dead agent reserved is taken over, each port by one agent only", async () => {
