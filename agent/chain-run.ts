@@ -241,7 +241,7 @@ function mayPushDown(
 }
 
 /** What a microservice gets beyond its place in the chain: what belongs to data and keys only if its metadata say that it needs them. */
-function microserviceEnvironment(context: AgentContext, { needs = [] }: Microservice): Record<string, string> {
+function microserviceEnvironment(context: AgentContext, { name, needs = [] }: Microservice): Record<string, string> {
   const { settings, keys } = context;
   return {
     DYNAMOS_GRANT_JWKS: JSON.stringify({ keys: [keys.publicGrantKey] }),
@@ -253,8 +253,11 @@ function microserviceEnvironment(context: AgentContext, { needs = [] }: Microser
           DYNAMOS_QUERY_MAX_BYTES: String(settings.DYNAMOS_QUERY_MAX_BYTES),
           DYNAMOS_QUERY_MEMORY_BYTES: String(settings.DYNAMOS_QUERY_MEMORY_BYTES),
           DYNAMOS_QUERY_TEMP_BYTES: String(settings.DYNAMOS_QUERY_TEMP_BYTES),
+          DYNAMOS_WORLDS_MAX_BYTES: String(settings.DYNAMOS_WORLDS_MAX_BYTES),
+          DYNAMOS_LOAD_TEMP_BYTES: String(settings.DYNAMOS_LOAD_TEMP_BYTES),
         }
       : {}),
+    ...(name === ENFORCING_SERVICE ? { DYNAMOS_MEDIAN_TEMP_BYTES: String(settings.DYNAMOS_MEDIAN_TEMP_BYTES) } : {}),
     ...(needs.includes("anonymizationKey") ? { DYNAMOS_ANONYMIZATION_KEY_FILE: keys.anonymizationKeyFile } : {}),
     ...common(context),
   };

@@ -1,5 +1,7 @@
 /** The agent's settings. `docs/configuration.md` lists them; a test compares. */
 import { Type, type Static } from "@sinclair/typebox";
+import { DEFAULT_SPILLED_BYTES } from "../lib/algorithms/spilling-values.ts";
+import { DEFAULT_LOAD_TEMPORARY_BYTES } from "../lib/data/duckdb.ts";
 import { ChainLifetime } from "../lib/model/chain-lifetime.ts";
 import { MetricsSetting } from "../lib/telemetry/metrics.ts";
 import { TlsSettings } from "../lib/tls/settings.ts";
@@ -172,6 +174,21 @@ export const AgentSettings = Type.Object({
     default: 4_000_000_000,
     minimum: 0,
     description: "most disk that one query may use for sorting",
+  }),
+  DYNAMOS_MEDIAN_TEMP_BYTES: Type.Integer({
+    default: DEFAULT_SPILLED_BYTES,
+    minimum: 0,
+    description: "most disk that the values of one answer's medians may use",
+  }),
+  DYNAMOS_WORLDS_MAX_BYTES: Type.Integer({
+    default: 10_000_000_000,
+    minimum: 0,
+    description: "disk for copies of what grants allow of the data; beyond it, copies unused for a minute go",
+  }),
+  DYNAMOS_LOAD_TEMP_BYTES: Type.Integer({
+    default: DEFAULT_LOAD_TEMPORARY_BYTES,
+    minimum: 0,
+    description: "most disk that DuckDB may use beside a file that it makes of the data",
   }),
   DYNAMOS_DRAIN_MS: Type.Integer({
     default: 10_000,

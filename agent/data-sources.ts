@@ -17,6 +17,8 @@ export interface DataSourcesOptions {
   readonly folder: string;
   /** Where sql-query keeps what it makes of them. */
   readonly worldFolder: string;
+  /** See `LoadOptions`. */
+  readonly temporaryBytes?: number;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -118,7 +120,7 @@ export class DataSources {
   }
 
   async #load(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
-    const { folder, worldFolder, clock, logger } = this.#options;
+    const { folder, worldFolder, clock, logger, temporaryBytes } = this.#options;
     let pod: DataPod | undefined;
     try {
       pod = await this.#findPod(dataSet.name);
@@ -126,6 +128,7 @@ export class DataSources {
         folder,
         clock,
         signal,
+        ...(temporaryBytes === undefined ? {} : { temporaryBytes }),
         onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),
       });
       await removeOutdatedWorlds(worldFolder, loaded);

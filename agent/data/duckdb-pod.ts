@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { DuckDBAppender, DuckDBConnection } from "@duckdb/node-api";
 import { contentsFileOf, createDuckdbTableSql, duckdbType } from "../../lib/data/duckdb-tables.ts";
-import { loadDuckdb, openDuckdb } from "../../lib/data/duckdb.ts";
+import { DEFAULT_LOAD_TEMPORARY_BYTES, loadDuckdb, openDuckdb } from "../../lib/data/duckdb.ts";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { Column, ColumnType, DataSet, Table } from "../../lib/model/dataset.ts";
@@ -17,12 +17,18 @@ import { readCsvTable } from "./csv-table.ts";
 
 /** What loading may take of the agent's memory; the rest goes to disk beside the file that is made. */
 const LOAD_BYTES = 256 * 1024 * 1024;
-const LOAD_TEMPORARY_BYTES = 100e9;
 
 /** A file and the table that it belongs to. */
 interface Source {
   readonly table: Table;
   readonly path: string;
+}
+
+/** What making a file may take, and when to stop. */
+export interface DuckdbLoadOptions {
+  readonly signal?: AbortSignal;
+  /** Most that DuckDB may put beside the file. Default: `DEFAULT_LOAD_TEMPORARY_BYTES`. */
+  readonly temporaryBytes?: number;
 }
 
 /** Whether a file is read as Parquet (https://parquet.apache.org), by its name. */
@@ -39,7 +45,7 @@ export async function makeDuckdbFile(
   target: string,
   dataSet: DataSet,
   sources: readonly Source[],
-  signal: AbortSignal | undefined,
+  { signal, temporaryBytes = DEFAULT_LOAD_TEMPORARY_BYTES }: DuckdbLoadOptions,
 ): Promise<void> {
   const temporaryFolder = await mkdtemp(join(dirname(target), "duckdb-"));
   try {
@@ -48,7 +54,7 @@ export async function makeDuckdbFile(
       readOnly: false,
       memoryBytes: LOAD_BYTES,
       temporaryFolder,
-      temporaryBytes: LOAD_TEMPORARY_BYTES,
+      temporaryBytes,
       externalAccess: true,
     });
     const interrupt = (): void => database.connection.interrupt();
@@ -78,7 +84,7 @@ export async function checkParquetFile(table: Table, path: string): Promise<numb
       readOnly: false,
       memoryBytes: LOAD_BYTES,
       temporaryFolder,
-      temporaryBytes: LOAD_TEMPORARY_BYTES,
+      temporaryBytes: DEFAULT_LOAD_TEMPORARY_BYTES,
       externalAccess: true,
     });
     try {

@@ -48,6 +48,8 @@ export interface LoadOptions {
   readonly folder: string;
   readonly clock: Clock;
   readonly signal?: AbortSignal;
+  /** Most that DuckDB may put beside a file that it makes. Default: `DEFAULT_LOAD_TEMPORARY_BYTES`. */
+  readonly temporaryBytes?: number;
   /** Called now and then while loading, and at the end of each file. */
   readonly onProgress?: (progress: LoadProgress) => void;
 }
@@ -223,9 +225,10 @@ async function loadIntoDuckdb(
   dataSet: DataSet,
   sources: readonly CsvSource[],
   contentHash: string,
-  { signal }: LoadOptions,
+  options: LoadOptions,
 ): Promise<void> {
-  await makeDuckdbFile(path, dataSet, sources, signal);
+  const { signal } = options;
+  await makeDuckdbFile(path, dataSet, sources, options);
   const hashes: string[] = [];
   for (const source of sources) hashes.push(await hashFile(source.path, signal));
   if (combinedHash(dataSet, sources, hashes) !== contentHash) throw changedWhileRead(dataSet);

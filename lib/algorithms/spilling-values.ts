@@ -24,6 +24,9 @@ export interface SpillingValuesOptions {
   readonly folder?: string;
 }
 
+/** `maximumSpilledBytes` where nothing else is said. */
+export const DEFAULT_SPILLED_BYTES = 8 * 2 ** 30;
+
 const HEADER_BYTES = 16;
 const VALUE_BYTES = 8;
 const READ_BYTES = 64 * 1024;
@@ -49,7 +52,12 @@ export class SpillingValues implements ValueStore {
   #middles: (readonly [number | bigint, number | bigint] | undefined)[] | undefined;
 
   constructor(options: SpillingValuesOptions = {}) {
-    this.#options = { maximumHeldValues: 1_000_000, maximumSpilledBytes: 8 * 2 ** 30, folder: tmpdir(), ...options };
+    this.#options = {
+      maximumHeldValues: 1_000_000,
+      maximumSpilledBytes: DEFAULT_SPILLED_BYTES,
+      folder: tmpdir(),
+      ...options,
+    };
   }
 
   /** Bytes in the temporary file so far. */
@@ -123,7 +131,7 @@ export class SpillingValues implements ValueStore {
       throw new AppError(
         "result_too_large",
         `The values for a median need more than ${this.#options.maximumSpilledBytes} bytes of temporary space. Select ` +
-          "fewer rows, or raise maximumSpilledBytes.",
+          "fewer rows, or ask the party to raise DYNAMOS_MEDIAN_TEMP_BYTES.",
         { details: { limit: this.#options.maximumSpilledBytes } },
       );
     }

@@ -6,6 +6,9 @@ import { createRequire } from "node:module";
 import type * as Duckdb from "@duckdb/node-api";
 import { AppError } from "../errors.ts";
 
+/** Most temporary bytes while a database is made, where nothing else is said. */
+export const DEFAULT_LOAD_TEMPORARY_BYTES = 100_000_000_000;
+
 /** How a database is opened. */
 export interface DuckdbOptions {
   readonly path: string;

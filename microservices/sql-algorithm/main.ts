@@ -4,14 +4,16 @@ import { onlyInput } from "../../sdk/typescript/only-input.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { runAlgorithm } from "./algorithm.ts";
 import { rulesOf } from "./allowed.ts";
+import { SqlAlgorithmSettings } from "./config.ts";
 
 void runMicroservice({
   name: "sql-algorithm",
-  handle: (inputs, { request, grants, signal }) =>
+  handle: (inputs, { request, grants, settings, signal }) =>
     runAlgorithm(onlyInput(inputs), {
       request,
       rules: rulesOf(grants),
       withSummary: isOptionOn(request.options, "summary"),
+      spilling: { maximumSpilledBytes: settings(SqlAlgorithmSettings).DYNAMOS_MEDIAN_TEMP_BYTES },
       signal,
     }),
 });

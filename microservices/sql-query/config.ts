@@ -1,5 +1,6 @@
 /** The settings of sql-query, set by the agent. `docs/configuration.md` lists them; a test compares. */
 import { Type } from "@sinclair/typebox";
+import { DEFAULT_LOAD_TEMPORARY_BYTES } from "../../lib/data/duckdb.ts";
 import { ChainConcurrency } from "../../lib/jobs/chain-environment.ts";
 import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
 
@@ -37,5 +38,15 @@ export const SqlQuerySettings = Type.Object({
     default: DEFAULT_QUERY_LIMITS.temporaryBytes,
     minimum: 0,
     description: "most disk that the query may use for sorting",
+  }),
+  DYNAMOS_WORLDS_MAX_BYTES: Type.Integer({
+    default: 10_000_000_000,
+    minimum: 0,
+    description: "disk for copies of what grants allow of the data; beyond it, copies unused for a minute go",
+  }),
+  DYNAMOS_LOAD_TEMP_BYTES: Type.Integer({
+    default: DEFAULT_LOAD_TEMPORARY_BYTES,
+    minimum: 0,
+    description: "most disk that DuckDB may use beside such a copy that it makes",
   }),
 });

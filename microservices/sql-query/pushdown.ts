@@ -29,7 +29,12 @@ const PUSHED = new Set(["count", "sum", "average", "min", "max"]);
 const MOST_GROUPINGS = 3;
 /** They are held until all values are known to be what is declared. */
 const MOST_GROUPS = 20_000;
-const GROUPS_PER_DOCUMENT = 500;
+/** Of all states, which are held at the same time, and of the texts in one document. In characters. */
+const MOST_STATE_CHARACTERS = 8_000_000;
+const DOCUMENT_CHARACTERS = 100_000;
+/** What may say another thing in another pass. */
+const CHANGING_FUNCTIONS =
+  /^(random|randomblob|date|time|datetime|julianday|unixepoch|strftime|timediff|current_(date|time|timestamp))\(/i;
 /** So that no row could be over its own limit. */
 const MOST_TEXT_BYTES = 16 * 1024;
 
@@ -39,20 +44,26 @@ export function pushedStates(
   guarded: GuardedStatement,
   fields: readonly FieldSpec[],
   question: PushedQuestion,
+  mostRows: number,
 ): readonly string[] | undefined {
   try {
     const plan = pushablePlan(fields, question);
-    if (plan === undefined) return undefined;
+    if (plan === undefined || (plan.groupings.length > 1 && mayChange(guarded))) return undefined;
     const names = database.prepare(asSubselect(guarded.sql)).columns();
     const columns = new Map(
       fields.map((field, index) => [field.name, columnSql(quoteName(names[index]?.name ?? ""), field.type)]),
     );
-    return new StateReader(database, guarded.sql, plan, columns).read();
+    return new StateReader(database, guarded.sql, plan, columns).read(mostRows);
   } catch (error) {
     // Whatever is wrong with question, statement or values, the way of the rows says it as it always does.
     if (error instanceof AppError || error instanceof Database.SqliteError) return undefined;
     throw error;
   }
+}
+
+/** Whether a second pass may see other rows than the first. */
+function mayChange({ program }: GuardedStatement): boolean {
+  return program.some(({ opcode, p4 }) => opcode.includes("Func") && CHANGING_FUNCTIONS.test(p4 ?? ""));
 }
 
 function pushablePlan(fields: readonly FieldSpec[], question: PushedQuestion): GroupingPlan | undefined {
@@ -131,22 +142,21 @@ class StateReader {
     this.#columns = columns;
   }
 
-  read(): readonly string[] | undefined {
-    const groups: GroupJson[] = [];
+  /** Undefined for what the way of the rows must answer: misfits, too many rows, more groups than are held. */
+  read(mostRows: number): readonly string[] | undefined {
+    const groups = new Documents((part) => this.#document(part));
     for (const [index, grouping] of this.#plan.groupings.entries()) {
+      let rowCount = 0;
       const rows = this.#database.prepare(this.#select(grouping)).safeIntegers(true).raw(true);
       for (const row of rows.iterate() as IterableIterator<SqlValue[]>) {
         const [misfits, count, ...values] = row;
         // Of no rows at all there is no sum.
-        if ((misfits ?? 0n) !== 0n || groups.length >= MOST_GROUPS) return undefined;
-        groups.push(this.#group(index, grouping, count as bigint, values));
+        rowCount += Number(count);
+        if ((misfits ?? 0n) !== 0n || rowCount > mostRows) return undefined;
+        if (!groups.add(this.#group(index, grouping, count as bigint, values))) return undefined;
       }
     }
-    const documents: string[] = [];
-    for (let at = 0; at < groups.length; at += GROUPS_PER_DOCUMENT) {
-      documents.push(JSON.stringify(this.#document(groups.slice(at, at + GROUPS_PER_DOCUMENT))));
-    }
-    return documents;
+    return groups.end();
   }
 
   #select({ groupColumns, valueColumns }: Grouping): string {
@@ -195,6 +205,41 @@ class StateReader {
     const column = this.#columns.get(name);
     if (column === undefined) throw new AppError("internal", `A plan has a column ${name} that its fields lack.`);
     return column;
+  }
+}
+
+/** Groups, packed into documents as they come. */
+class Documents {
+  readonly #documentOf: (groups: GroupJson[]) => GroupedSummaryJson;
+  readonly #documents: string[] = [];
+  #groups: GroupJson[] = [];
+  #groupCount = 0;
+  #openCharacters = 0;
+  #characters = 0;
+
+  constructor(documentOf: (groups: GroupJson[]) => GroupedSummaryJson) {
+    this.#documentOf = documentOf;
+  }
+
+  /** False where there are more than may be held. */
+  add(group: GroupJson): boolean {
+    const characters = JSON.stringify(group).length;
+    this.#characters += characters;
+    if (++this.#groupCount > MOST_GROUPS || this.#characters > MOST_STATE_CHARACTERS) return false;
+    if (this.#openCharacters > 0 && this.#openCharacters + characters > DOCUMENT_CHARACTERS) this.#close();
+    this.#groups.push(group);
+    this.#openCharacters += characters;
+    return true;
+  }
+
+  end(): readonly string[] {
+    if (this.#groups.length > 0) this.#close();
+    return this.#documents;
+  }
+
+  #close(): void {
+    this.#documents.push(JSON.stringify(this.#documentOf(this.#groups)));
+    [this.#groups, this.#openCharacters] = [[], 0];
   }
 }
 

@@ -179,10 +179,7 @@ export class QueryProcess {
     }
     const { exitCode, signalCode } = this.#child;
     // V8 aborts where no memory is left for it; so does the C++ runtime.
-    if (
-      ["SIGABRT", "SIGTRAP", "SIGILL", "SIGSEGV"].includes(String(signalCode)) ||
-      /out of memory/i.test(this.#messages)
-    ) {
+    if (["SIGABRT", "SIGTRAP", "SIGILL"].includes(String(signalCode)) || /out of memory/i.test(this.#messages)) {
       return new AppError("memory_limit_exceeded", memoryDetail(limits.memoryBytes));
     }
     if (signalCode === "SIGXCPU") return timeLimit(limits);

@@ -47,7 +47,7 @@ export function streamResult(
   const metadata = new Map<string, string>();
   if (readsNoSensitiveColumn(database, guarded.program, dataSets)) {
     metadata.set(SENSITIVE_COLUMNS_READ, "none");
-    const sent = pushed && sendStates(database, guarded, columns, metadata, write, pushed);
+    const sent = pushed && sendStates(database, guarded, columns, metadata, limits, write, pushed);
     if (sent !== undefined) return sent;
   }
   const rows = guarded.statement.safeIntegers(true).raw(true).iterate() as IterableIterator<SqliteValue[]>;
@@ -69,12 +69,13 @@ function sendStates(
   guarded: GuardedStatement,
   columns: readonly OutputColumn[],
   metadata: ReadonlyMap<string, string>,
+  limits: QueryLimits,
   write: WriteFrame,
   question: PushedQuestion,
 ): number | undefined {
   if (columns.some(({ declaredType }) => declaredType === undefined)) return undefined;
   const fields = columns.map((column) => fieldSpec(column, column.declaredType));
-  const documents = pushedStates(database, guarded, fields, question);
+  const documents = pushedStates(database, guarded, fields, question, limits.rows);
   if (documents === undefined) return undefined;
   const builder = new BatchBuilder([STATE_FIELD], {
     metadata: new Map([...metadata, [PARTIAL_STATES, JSON.stringify(fields)]]),

@@ -21,6 +21,8 @@ export async function serveQueries(startedProcesses: StartedProcesses): Promise<
         clock: systemClock,
         signal,
         memory,
+        maxBytes: set.DYNAMOS_WORLDS_MAX_BYTES,
+        temporaryBytes: set.DYNAMOS_LOAD_TEMP_BYTES,
       });
       const { algorithm, algorithmColumns, algorithmParameters } = request;
       const isPushed = set.DYNAMOS_PUSHDOWN && algorithm !== undefined && algorithm.trim() !== "";

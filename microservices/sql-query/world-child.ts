@@ -9,7 +9,6 @@ import type { WorldFileRequest } from "./world-file.ts";
 
 /** What copying may take of memory; the rest goes to disk beside the file that is made. */
 const COPY_BYTES = 256 * 1024 * 1024;
-const COPY_TEMPORARY_BYTES = 100e9;
 
 const request = JSON.parse(readFileSync(0, "utf8") || '{"parts":[]}') as WorldFileRequest;
 if (request.parts.some(({ path }) => path.endsWith(".duckdb"))) void copyFromDuckdb(request);
@@ -30,13 +29,13 @@ function copyFromSqlite({ target, parts }: WorldFileRequest): void {
   world.close();
 }
 
-async function copyFromDuckdb({ target, parts }: WorldFileRequest): Promise<void> {
+async function copyFromDuckdb({ target, parts, temporaryBytes }: WorldFileRequest): Promise<void> {
   const database = await openDuckdb({
     path: target,
     readOnly: false,
     memoryBytes: COPY_BYTES,
     temporaryFolder: dirname(target),
-    temporaryBytes: COPY_TEMPORARY_BYTES,
+    temporaryBytes,
     externalAccess: true,
   });
   for (const part of parts) {

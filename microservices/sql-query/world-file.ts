@@ -17,10 +17,12 @@ export interface WorldPart {
 export interface WorldFileRequest {
   readonly target: string;
   readonly parts: readonly WorldPart[];
+  /** Most that DuckDB may put beside the target. */
+  readonly temporaryBytes: number;
 }
 
-/** Writes a database with the given tables and columns to `target`. */
-export async function makeWorldFile(target: string, parts: readonly WorldPart[], signal: AbortSignal): Promise<void> {
+/** Writes a database with the given tables and columns to the target. */
+export async function makeWorldFile(request: WorldFileRequest, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
   const program = fileURLToPath(new URL(`./world-child${extname(fileURLToPath(import.meta.url))}`, import.meta.url));
   const child = spawn(process.execPath, [program], {
@@ -30,7 +32,7 @@ export async function makeWorldFile(target: string, parts: readonly WorldPart[],
     killSignal: "SIGKILL",
   });
   // A process that died early breaks this pipe; its exit code says so.
-  child.stdin.on("error", () => undefined).end(JSON.stringify({ target, parts } satisfies WorldFileRequest));
+  child.stdin.on("error", () => undefined).end(JSON.stringify(request));
   try {
     const [messages, [code]] = await Promise.all([
       text(child.stderr),

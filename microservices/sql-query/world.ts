@@ -8,6 +8,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import type { Clock } from "../../lib/clock.ts";
 import { contentsFileOf } from "../../lib/data/duckdb-tables.ts";
+import { DEFAULT_LOAD_TEMPORARY_BYTES } from "../../lib/data/duckdb.ts";
 import { holdFile, removeUnheld, type FileHold } from "../../lib/data/held-files.ts";
 import { makeFileOnce } from "../../lib/data/make-file-once.ts";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
@@ -35,6 +36,8 @@ export interface WorldOptions {
   /** Kept files beyond these go, the longest unused first. Defaults: 32 files, 10 GB. */
   readonly maxFiles?: number;
   readonly maxBytes?: number;
+  /** Most that DuckDB may put beside a file that it makes. Default: `DEFAULT_LOAD_TEMPORARY_BYTES`. */
+  readonly temporaryBytes?: number;
 }
 
 /** A world that stays until it is released. */
@@ -128,7 +131,8 @@ const MAX_MAKES = 5;
 
 async function holdMade(path: string, copies: readonly WorldPart[], options: WorldOptions): Promise<FileHold> {
   for (let makes = 0; makes < MAX_MAKES; makes++) {
-    await makeFileOnce(path, (temporaryPath) => makeWorldFile(temporaryPath, copies, options.signal), options);
+    const request = { parts: copies, temporaryBytes: options.temporaryBytes ?? DEFAULT_LOAD_TEMPORARY_BYTES };
+    await makeFileOnce(path, (target) => makeWorldFile({ target, ...request }, options.signal), options);
     const hold = holdFile(path);
     if (hold !== undefined) return hold;
   }
@@ -176,7 +180,10 @@ async function identityOf(path: string): Promise<string> {
 
 /** As the agent wrote it beside the file that it made: opening DuckDB here would cost more than most queries. */
 async function saysExactly(path: string, tables: readonly Table[]): Promise<boolean> {
-  const held = JSON.parse(await readFile(contentsFileOf(path), "utf8")) as { name: string; columns: string[] }[];
+  const text = await readFile(contentsFileOf(path), "utf8").catch(ignoreAbsent);
+  // Nobody says what it holds: the world is a copy then.
+  if (text === undefined) return false;
+  const held = JSON.parse(text) as { name: string; columns: string[] }[];
   if (held.length !== tables.length) return false;
   return tables.every((table) => {
     const columns = held.find(({ name }) => sameName(name, table.name))?.columns;

@@ -18,6 +18,7 @@ import { ForcedServices, RequestType } from "../../lib/model/request-type.ts";
 import { OrchestratorSettings } from "../../orchestrator/config.ts";
 import { PolicyEnforcerSettings } from "../../orchestrator/policy-enforcer/config.ts";
 import { SqlAnonymizeSettings } from "../../microservices/sql-anonymize/config.ts";
+import { SqlAlgorithmSettings } from "../../microservices/sql-algorithm/config.ts";
 import { SqlQuerySettings } from "../../microservices/sql-query/config.ts";
 import { ProgramSettings } from "../../sdk/typescript/chain-settings.ts";
 import { SidecarVariables } from "../../sidecar/config.ts";
@@ -34,6 +35,7 @@ const SETTINGS: Readonly<Record<string, TObject>> = {
   "messaging sidecar": MessagingSettings,
   "every microservice": ProgramSettings,
   "sql-query": SqlQuerySettings,
+  "sql-algorithm": SqlAlgorithmSettings,
   "sql-anonymize": SqlAnonymizeSettings,
   administrator: AdminSettings,
 };

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { loadDataSet } from "../../../agent/data/load.ts";
 import { systemClock } from "../../../lib/clock.ts";
 import { columnReaders } from "../../../lib/data/column-reader.ts";
+import { contentsFileOf } from "../../../lib/data/duckdb-tables.ts";
 import { openDuckdb } from "../../../lib/data/duckdb.ts";
 import { fieldsOf, formatCell, type CellValue, type FieldSpec } from "../../../lib/data/field-types.ts";
 import { AppError, toFailure, type ErrorCode } from "../../../lib/errors.ts";
@@ -433,4 +434,16 @@ test("data sets of two engines cannot be asked together", async () => {
     signal: new AbortController().signal,
   });
   await assert.rejects(asked, { code: "configuration_invalid", message: /different engines \(test: duckdb\)/ });
+});
+
+test("a database of which nobody says what it holds is copied, not asked itself", async () => {
+  const contents = contentsFileOf(source.path);
+  await rename(contents, `${contents}.away`);
+  try {
+    assert.deepEqual((await ask("SELECT count(*) AS c FROM Numbers")).rows, [[20_000n]]);
+    // One that holds nothing more than is granted, too.
+    assert.equal((await readdir(worlds)).filter((name) => name.endsWith(".duckdb")).length, 2);
+  } finally {
+    await rename(`${contents}.away`, contents);
+  }
 });

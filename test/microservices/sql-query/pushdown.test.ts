@@ -57,6 +57,7 @@ async function ask(
   sql: string,
   question: PushedQuestion,
   push: boolean,
+  limits = DEFAULT_QUERY_LIMITS,
 ): Promise<Outcome> {
   let isPushed = false;
   const answer: unknown[] = [];
@@ -67,7 +68,7 @@ async function ask(
       database,
       guardStatement(database, sql),
       [dataSet],
-      DEFAULT_QUERY_LIMITS,
+      limits,
       (kind, payload) => {
         const bytes = Uint8Array.from(payload);
         if (kind === FRAME.schema) decoder = new BatchDecoder(bytes);
@@ -218,3 +219,43 @@ for (const [name, update] of misfits) {
     database.close();
   });
 }
+
+test("what may differ from pass to pass is not pushed for several groupings, only for one", async () => {
+  const database = worldOf(some);
+  const byTwo: PushedQuestion = { algorithm: "count", algorithmColumns: { label: "whole", member: "whole" } };
+  const chance = "SELECT label, member, whole FROM T WHERE random() > 0";
+  const now = "SELECT label, member, whole FROM T WHERE born < date('now')";
+  const plain = "SELECT label, member, whole FROM T";
+  for (const [sql, isPushed] of [
+    [chance, false],
+    [now, false],
+    [plain, true],
+  ] as const) {
+    assert.equal((await ask(database, sql, byTwo, true)).isPushed, isPushed, sql);
+  }
+  const byOne: PushedQuestion = { algorithm: "count", algorithmColumns: { label: "whole" } };
+  assert.equal((await ask(database, chance, byOne, true)).isPushed, true);
+  database.close();
+});
+
+test("more rows than the limit fail as they do without", async () => {
+  const database = worldOf(some);
+  const limits = { ...DEFAULT_QUERY_LIMITS, rows: 10 };
+  const question: PushedQuestion = { algorithm: "count", algorithmColumns: { label: "whole" } };
+  for (const push of [false, true]) {
+    const { answer } = await ask(database, "SELECT label, whole FROM T", question, push, limits);
+    assert.match(JSON.stringify(answer), /result_too_large/);
+  }
+  database.close();
+});
+
+test("groups with more text than is held are answered by their rows", async () => {
+  const long = (index: number): string => String(index).padEnd(10_000, "x");
+  const database = worldOf(Array.from({ length: 900 }, (_, index) => [1n, 1, "2000-01-01", 1n, long(index), 0.5]));
+  const question: PushedQuestion = { algorithm: "count", algorithmColumns: { label: "whole" } };
+  const asked = (most: number): string => `SELECT label, whole FROM T WHERE rowid <= ${String(most)}`;
+  assert.equal(await both(database, asked(900), question), false);
+  // Their documents are small enough for batches: each is one row.
+  assert.equal(await both(database, asked(300), question), true);
+  database.close();
+});
