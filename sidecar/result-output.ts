@@ -10,6 +10,7 @@ import { StreamCheck, takesCredit } from "../lib/rpc/frames.ts";
 import type { RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { StartSchema, type End, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
+import { BodyPool, type PooledBody } from "./body-pool.ts";
 import { outgoingFrame } from "./run-messages.ts";
 
 /** What the output needs. */
@@ -24,8 +25,10 @@ export interface ResultOutputOptions {
   readonly onHandingOn: () => Promise<void>;
 }
 
-/** Frames that may wait for their confirmation at a time: those of a small result all go at once. */
-const MAX_UNDER_WAY = 4;
+/** Frames that may wait for their confirmation at a time, as far as there are credits for them: so much memory they hold. */
+const MAX_UNDER_WAY = 32;
+/** Those of a small result all go at once, whatever its credits. */
+const MIN_UNDER_WAY = 4;
 
 /** Publishes one result. */
 export class ResultOutput {
@@ -34,10 +37,15 @@ export class ResultOutput {
   readonly #recoder = new FrameRecoder(PAYING_RATIO.bus);
   /** Frames that are not confirmed yet, oldest first. */
   readonly #underWay: Promise<void>[] = [];
+  readonly #mostUnderWay: number;
+  readonly #bodies = new BodyPool();
+  /** Aborted by the first frame that is not confirmed: nobody waits for credits then. */
+  readonly #failing = new AbortController();
   #isHandingOn = false;
 
   constructor(options: ResultOutputOptions) {
     this.#options = options;
+    this.#mostUnderWay = Math.min(MAX_UNDER_WAY, Math.max(MIN_UNDER_WAY, options.run.credits));
     this.#credits = new CreditGate(options.run.credits, options.stallTimeoutMs, options.clock);
   }
 
@@ -55,10 +63,11 @@ export class ResultOutput {
   async publish(frames: AsyncIterable<Frame>, trace: TraceContext, signal: AbortSignal): Promise<End> {
     const { run } = this.#options;
     const check = new StreamCheck();
+    const isOver = AbortSignal.any([signal, this.#failing.signal]);
     let end: End | undefined;
     for await (const frame of frames) {
       if (!check.check(frame)) continue;
-      await this.#publish(this.#recoder.recode(frame, true), trace, signal);
+      await this.#publish(this.#recoder.recode(frame, true, check.checksum), trace, isOver);
       if (frame.body.case === "end") end = frame.body.value;
     }
     if (end === undefined) throw check.brokenOff(run.steward);
@@ -66,22 +75,27 @@ export class ResultOutput {
     return end;
   }
 
-  /** Resolves when the next frame may follow: a few are under way at a time, in their order. */
+  /** Resolves when the next frame may follow: several are under way at a time, in their order. */
   async #publish(frame: Frame, trace: TraceContext, signal: AbortSignal): Promise<void> {
     const { bus, run } = this.#options;
     signal.throwIfAborted();
     if (frame.body.case !== "start") await this.#handOn();
     if (takesCredit(frame)) await this.#credits.take(signal);
     const stamped = { ...frame, provider: run.steward, requestId: run.requestId, attempt: run.attempt };
+    let body: PooledBody | undefined;
+    const target = (bytes: number): Uint8Array => (body = this.#bodies.take(bytes)).bytes;
     const published = publishToRun(bus, run.returnAddress, {
-      ...outgoingFrame({ ...stamped, body: this.#body(frame, trace) }, trace),
+      ...outgoingFrame({ ...stamped, body: this.#body(frame, trace) }, trace, target),
       messageId: [run.requestId, run.steward, run.attempt, frame.sequence].join("/"),
       expiresAtMs: Number(run.deadlineMs),
     });
     this.#underWay.push(published);
-    // Whoever waits for it, below or at the end, hears of it.
-    published.catch(() => undefined);
-    if (this.#underWay.length >= MAX_UNDER_WAY) await this.#underWay.shift();
+    published.then(
+      () => body?.giveBack(),
+      // Whoever waits for it, here or at the end, hears of it. Its bytes may still be on their way: they are not used again.
+      (error: unknown) => this.#failing.abort(error),
+    );
+    if (this.#underWay.length >= this.#mostUnderWay) await this.#underWay.shift();
   }
 
   /** Where the agent takes the frames itself, it sees when they are handed on. */

@@ -23,9 +23,13 @@ export function readBody<Desc extends DescMessage>(schema: Desc, delivery: Deliv
   }
 }
 
-/** Makes a message with a frame in it. */
-export function outgoingFrame(frame: Frame, trace: TraceContext): OutgoingMessage {
-  return { type: MESSAGE_TYPES.frame, body: frameBytes(frame), headers: traceHeaders(trace) };
+/** Makes a message with a frame in it; `target` as in {@link frameBytes}. */
+export function outgoingFrame(
+  frame: Frame,
+  trace: TraceContext,
+  target?: (bytes: number) => Uint8Array,
+): OutgoingMessage {
+  return { type: MESSAGE_TYPES.frame, body: frameBytes(frame, target), headers: traceHeaders(trace) };
 }
 
 /** Makes a message. */

@@ -21,6 +21,15 @@ export const PAYING_RATIO = { hop: 4, bus: 1.5 } as const;
 /** Smaller chunks go as they are: most of a frame of theirs is not data. */
 const MIN_BYTES = 512;
 
+/**
+ * What is tried of a chunk where one before did not pay: pieces from all over it, since Arrow puts a chunk's columns one behind the other.
+ * A whole chunk of noise costs as much as sending it does.
+ */
+const SAMPLE_PIECES = 8;
+const SAMPLE_PIECE_BYTES = 1024;
+/** A sample that becomes smaller by less is noise; its short pieces show less than the whole has. */
+const LEAST_SAMPLE_RATIO = 1.15;
+
 /** Chunks that are sent as they are after one that did not pay; doubled each time up to the limit. */
 const MAX_SKIPPED = 64;
 
@@ -48,15 +57,30 @@ export class ChunkCompressor {
       this.#skip--;
       return undefined;
     }
+    if (this.#penalty > 1 && isNoise(data)) return this.#notPaid();
     const compressed = deflateRawSync(data, DEFLATE_OPTIONS);
-    if (compressed.byteLength * this.#payingRatio > data.byteLength) {
-      this.#skip = this.#penalty;
-      this.#penalty = Math.min(MAX_SKIPPED, 2 * this.#penalty);
-      return undefined;
-    }
+    if (compressed.byteLength * this.#payingRatio > data.byteLength) return this.#notPaid();
     this.#penalty = 1;
     return { data: compressed, compression: DEFLATE_RAW, uncompressedBytes: data.byteLength };
   }
+
+  #notPaid(): undefined {
+    this.#skip = this.#penalty;
+    this.#penalty = Math.min(MAX_SKIPPED, 2 * this.#penalty);
+    return undefined;
+  }
+}
+
+/** Whether a sample of it does not become smaller; small chunks are never said to be noise. */
+function isNoise(data: Uint8Array): boolean {
+  const bytes = SAMPLE_PIECES * SAMPLE_PIECE_BYTES;
+  if (data.byteLength < 4 * bytes) return false;
+  const step = Math.floor((data.byteLength - SAMPLE_PIECE_BYTES) / (SAMPLE_PIECES - 1));
+  const sample = Buffer.allocUnsafe(bytes);
+  for (let piece = 0; piece < SAMPLE_PIECES; piece += 1) {
+    sample.set(data.subarray(piece * step, piece * step + SAMPLE_PIECE_BYTES), piece * SAMPLE_PIECE_BYTES);
+  }
+  return deflateRawSync(sample, DEFLATE_OPTIONS).byteLength * LEAST_SAMPLE_RATIO > bytes;
 }
 
 /**

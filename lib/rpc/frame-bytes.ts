@@ -11,8 +11,12 @@ const CHUNK_TAG = (FrameSchema.field.chunk.number << 3) | LENGTH_DELIMITED;
 const DATA_TAG = (ChunkSchema.field.data.number << 3) | LENGTH_DELIMITED;
 const NOTHING = Buffer.alloc(0);
 
-/** The same message as `toBinary(FrameSchema, frame)`. */
-export function frameBytes(frame: Frame): Uint8Array {
+/**
+ * The same message as `toBinary(FrameSchema, frame)`.
+ *
+ * @param target makes room for so many bytes of a frame with a chunk; absent: memory of its own.
+ */
+export function frameBytes(frame: Frame, target?: (bytes: number) => Uint8Array): Uint8Array {
   if (frame.body.case !== "chunk" || frame.body.value.data.byteLength === 0) return toBinary(FrameSchema, frame);
   const { data, ...others } = frame.body.value;
   const { provider, requestId, attempt, sequence } = frame;
@@ -20,7 +24,18 @@ export function frameBytes(frame: Frame): Uint8Array {
   const dataLength = varint(data.byteLength);
   const rest = toBinary(ChunkSchema, { ...others, data: NOTHING });
   const chunkLength = varint(1 + dataLength.byteLength + data.byteLength + rest.byteLength);
-  return Buffer.concat([head, Buffer.of(CHUNK_TAG), chunkLength, Buffer.of(DATA_TAG), dataLength, data, rest]);
+  const parts = [head, Buffer.of(CHUNK_TAG), chunkLength, Buffer.of(DATA_TAG), dataLength, data, rest];
+  return target === undefined ? Buffer.concat(parts) : joined(parts, target);
+}
+
+function joined(parts: readonly Uint8Array[], target: (bytes: number) => Uint8Array): Uint8Array {
+  const whole = target(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.byteLength;
+  }
+  return whole;
 }
 
 /** A length in base 128, the least significant group first (protobuf's encoding guide). */

@@ -23,13 +23,14 @@ export class FrameRecoder {
    * The frame to send instead.
    *
    * @param mayCompress whether the receiver understands compressed chunks.
+   * @param checksum CRC-32 of the chunks up to this one as they came, where the caller has it (`StreamCheck`): it is not reckoned again.
    * @throws AppError `data_invalid` for a compressed chunk that cannot be read, where it must be.
    */
-  recode(frame: Frame, mayCompress: boolean): Frame {
+  recode(frame: Frame, mayCompress: boolean, checksum?: number): Frame {
     const { body } = frame;
     if (body.case === "chunk") {
       const content = this.#content(body.value, mayCompress);
-      this.#count(body.value.data, content?.data);
+      this.#count(body.value.data, content?.data, checksum);
       return content === undefined
         ? frame
         : { ...frame, body: { case: "chunk", value: { ...body.value, ...content } } };
@@ -47,8 +48,8 @@ export class FrameRecoder {
     return { data: chunkContent(chunk, CHUNK_BYTES), compression: "", uncompressedBytes: 0 };
   }
 
-  #count(before: Uint8Array, after: Uint8Array | undefined): void {
-    const checksumIn = crc32(before, this.#checksumIn);
+  #count(before: Uint8Array, after: Uint8Array | undefined, known: number | undefined): void {
+    const checksumIn = known ?? crc32(before, this.#checksumIn);
     this.#isChanged ||= after !== undefined;
     this.#checksumOut = this.#isChanged ? crc32(after ?? before, this.#checksumOut) : checksumIn;
     this.#checksumIn = checksumIn;

@@ -155,6 +155,11 @@ export class StreamCheck {
     return this.#state === "ended";
   }
 
+  /** CRC-32 of the chunks that were taken so far, as they came. */
+  get checksum(): number {
+    return this.#checksum;
+  }
+
   /**
    * Takes the next frame.
    *

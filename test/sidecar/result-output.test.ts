@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { create, fromBinary } from "@bufbuild/protobuf";
 import type { MessageBus, OutgoingMessage } from "../../lib/bus/message-bus.ts";
 import { systemClock } from "../../lib/clock.ts";
-import { FrameWriter } from "../../lib/rpc/frames.ts";
+import { AppError } from "../../lib/errors.ts";
+import { CHUNK_BYTES, FrameWriter } from "../../lib/rpc/frames.ts";
 import { RunRequestSchema } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { newTraceContext } from "../../lib/telemetry/trace-context.ts";
 import { ResultOutput } from "../../sidecar/result-output.ts";
+import { eventually } from "../support/eventually.ts";
 
 const IDENTITY = { provider: "VU", requestId: "r", attempt: 1 };
 
@@ -17,6 +20,8 @@ class Caught {
   readonly frames: Frame[] = [];
   readonly bodies: Uint8Array[] = [];
   readonly events: string[] = [];
+  /** How many of the frames. */
+  confirmed = 0;
   #confirm: (() => Promise<void>) | undefined;
 
   constructor(options: { readonly credits: number; readonly confirm?: () => Promise<void> }) {
@@ -73,4 +78,68 @@ test("where a steward's data are stays there, also when a program hands on the S
   assert.equal(sent.body.value.creditQueue, "vu-run");
   assert.deepEqual(sent.body.value.grants, ["grant"]);
   assert.ok(!caught.bodies.some((body) => Buffer.from(body).includes("people")), "nor anywhere else in its bytes");
+});
+
+test("what is sent stays as it was until it is confirmed, and its memory is then used again", async () => {
+  const confirms: (() => void)[] = [];
+  const caught = new Caught({
+    credits: 8,
+    confirm: () => new Promise((resolve) => confirms.push(resolve)),
+  });
+  const writer = new FrameWriter(IDENTITY);
+  const batches = Array.from({ length: 24 }, () => randomBytes(CHUNK_BYTES));
+  const frames = [writer.start({}), ...batches.flatMap((batch) => [...writer.batch(batch, 1)]), writer.end()];
+  const done = caught.publish(frames);
+  const seen: number[] = [];
+  const memories = new Set<ArrayBufferLike>();
+  while (seen.length < batches.length) {
+    await eventually(() => caught.frames.length > caught.confirmed, { describe: "a frame to be published" });
+    const oldest = caught.frames[caught.confirmed];
+    assert.ok(oldest !== undefined);
+    if (oldest.body.case === "chunk") {
+      assert.ok(
+        Buffer.from(oldest.body.value.data).equals(batches[seen.length] ?? Buffer.alloc(0)),
+        "in its order, whole",
+      );
+      memories.add(oldest.body.value.data.buffer);
+      seen.push(caught.frames.length - caught.confirmed);
+      caught.output.giveBack(1);
+    }
+    caught.confirmed += 1;
+    confirms.shift()?.();
+  }
+  await eventually(() => confirms.length > 0, { describe: "the end to be published" });
+  confirms.shift()?.();
+  await done;
+  assert.ok(Math.max(...seen) <= 9, "no more unconfirmed than credits, and the start or the end");
+  assert.ok(Math.max(...seen) >= 6, "several at once");
+  assert.ok(memories.size < 12, `24 chunks took ${memories.size} memories`);
+});
+
+test("the run is said to hand on before its first chunk goes out", async () => {
+  const caught = new Caught({ credits: 8 });
+  const writer = new FrameWriter(IDENTITY);
+  await caught.publish([writer.start({}), ...writer.batch(Buffer.from("rows"), 1), writer.end()]);
+  assert.deepEqual(caught.events, ["start", "handing on", "chunk", "end"]);
+});
+
+test("a frame that is not confirmed fails the result at once, also while it waits for credits", async () => {
+  let published = 0;
+  const caught = new Caught({
+    credits: 8,
+    confirm: () => {
+      published += 1;
+      return published === 3 ? Promise.reject(new AppError("unavailable", "not confirmed")) : Promise.resolve();
+    },
+  });
+  const writer = new FrameWriter(IDENTITY);
+  const batches = Array.from({ length: 50 }, () => [...writer.batch(Buffer.from("rows"), 1)]).flat();
+  await assert.rejects(
+    caught.publish([
+      new FrameWriter(IDENTITY).start({}),
+      ...batches.map((frame) => ({ ...frame, sequence: frame.sequence + 1n })),
+    ]),
+    { code: "unavailable" },
+  );
+  assert.ok(published <= 3 + 9, `${published} were sent`);
 });

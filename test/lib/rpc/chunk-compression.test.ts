@@ -65,7 +65,10 @@ test("whatever goes in compressed comes out as it was, and again when it is made
         batchesOf(compressed),
         batches.map((batch) => Buffer.from(batch)),
       );
-      assert.deepEqual(recoded(compressed, false).map(frameBytes), plain.map(frameBytes));
+      assert.deepEqual(
+        recoded(compressed, false).map((frame) => frameBytes(frame)),
+        plain.map((frame) => frameBytes(frame)),
+      );
     }),
     { numRuns: 60 },
   );
@@ -81,6 +84,22 @@ test("a chunk is compressed where that pays, and one that does not pay is tried 
     for (let chunk = 0; chunk < skipped; chunk++) assert.equal(compressor.compress(repetitive(1000)), undefined);
   }
   assert.ok(compressor.compress(repetitive(1000)));
+});
+
+test("after noise a sample tells whether a chunk is worth a trial, wherever in it the noise is", () => {
+  const noise = new Uint8Array(randomBytes(CHUNK_BYTES));
+  const half = (first: Uint8Array, second: Uint8Array): Uint8Array =>
+    Buffer.concat([first.subarray(0, CHUNK_BYTES / 2), second.subarray(0, CHUNK_BYTES / 2)]);
+  const plain = repetitive(CHUNK_BYTES);
+  for (const worthIt of [plain, half(plain, noise), half(noise, plain)]) {
+    const compressor = new ChunkCompressor(PAYING_RATIO.bus);
+    for (let trial = 0; trial < 3; trial++) {
+      assert.equal(compressor.compress(noise), undefined);
+      for (let skipped = 0; skipped < 2 ** trial; skipped++) assert.equal(compressor.compress(plain), undefined);
+    }
+    const compressed = compressor.compress(worthIt);
+    assert.ok(compressed !== undefined && compressed.data.byteLength < 0.6 * CHUNK_BYTES);
+  }
 });
 
 test("a compressed chunk that becomes more than it says is refused before it takes the memory", () => {
