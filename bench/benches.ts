@@ -10,6 +10,7 @@ import { QUERY_PATH } from "./query-path.ts";
 import { RATE } from "./rate.ts";
 import { ROWS } from "./rows.ts";
 import { soak } from "./soak.ts";
+import { START_CLUSTER } from "./start-cluster.ts";
 import { START } from "./start.ts";
 import type { TableBench } from "./table.ts";
 
@@ -30,6 +31,7 @@ export const TABLE_BENCHES: readonly TableBench[] = [
   RATE,
   QUERY_PATH,
   ROWS,
+  START_CLUSTER,
 ];
 
 /** The others: they run only when they are named. */

@@ -89,7 +89,11 @@ export async function secretValue(namespace: string, name: string, key: string):
 }
 
 /** Waits until every pod of core, orchestrator and parties is ready, and the parties' agents are known to the front door. */
-export async function waitUntilWhole({ core, namespaceOf, client }: Installation): Promise<void> {
+export async function waitUntilWhole({
+  core,
+  namespaceOf,
+  client,
+}: Pick<Installation, "core" | "namespaceOf" | "client">): Promise<void> {
   const parties = Object.keys(PARTIES);
   for (const namespace of [core, ...parties.map(namespaceOf)]) {
     const which = ["pods", "-l", "app.kubernetes.io/name!=dynamos-chain", "-n", namespace];
