@@ -3,18 +3,20 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+const found = findPackage(dirname(fileURLToPath(import.meta.url)));
+
 /** Absolute path of the package's root folder. */
-export const packageRoot: string = findPackageRoot(dirname(fileURLToPath(import.meta.url)));
+export const packageRoot: string = found.folder;
 
 /** The version of this package: what `/ready` tells, so that parts of different versions are noticed. */
-export const packageVersion: string = (
-  JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { readonly version: string }
-).version;
+export const packageVersion: string = found.version;
 
-function findPackageRoot(folder: string): string {
-  // Bundled programs have a package.json of their own beside them.
-  if (existsSync(join(folder, "package.json")) && existsSync(join(folder, "proto"))) return folder;
+function findPackage(folder: string): { readonly folder: string; readonly version: string } {
+  const file = join(folder, "package.json");
+  // Bundled programs have a package.json of their own beside them, of no version.
+  const { version } = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as { readonly version?: string }) : {};
+  if (version !== undefined) return { folder, version };
   const parent = dirname(folder);
   if (parent === folder) throw new Error("No package.json above the program: the installation is incomplete.");
-  return findPackageRoot(parent);
+  return findPackage(parent);
 }

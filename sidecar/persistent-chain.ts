@@ -118,7 +118,8 @@ export class PersistentChain {
   async #takeWork(delivery: Delivery): Promise<Settlement> {
     const { correlationId: run } = delivery;
     if (delivery.type !== MESSAGE_TYPES.sqlDataRequest || run === undefined) return "reject";
-    const request = readBody(RunRequestSchema, delivery);
+    const request = requestOf(delivery);
+    if (request === undefined) return "reject";
     if (!(await this.#takePlace())) return "retry";
     const relay = this.#relay(run, request, delivery);
     try {
@@ -254,5 +255,15 @@ export class PersistentChain {
   #end(exitCode: number): void {
     this.#exitCode ||= exitCode;
     this.#ending.abort();
+  }
+}
+
+/** The request; undefined for a body that is none, which no other chain could read either: it goes to the dead letters. */
+function requestOf(delivery: Delivery): RunRequest | undefined {
+  try {
+    return readBody(RunRequestSchema, delivery);
+  } catch (error) {
+    if (toAppError(error).code === "bad_request") return undefined;
+    throw error;
   }
 }

@@ -58,6 +58,8 @@ export class PersistentPool {
   readonly #waiting = new Map<string, Waiting>();
   /** Chains that have taken a request of this instance, and live as far as is known. */
   readonly #proven = new Set<string>();
+  /** Chains that run and that others started: busy with others' requests, they may have shown nothing here yet. */
+  #othersRunning = 0;
   /** Chains that this instance started, and whose end it has not heard of. */
   readonly #started = new Set<string>();
   readonly #closing = new AbortController();
@@ -161,7 +163,9 @@ export class PersistentPool {
     if (living.length > 0 && clock.now() - this.#failedMs < AFTER_FAILURE_MS) return;
     const ready = (await bus.queueStatus(this.#queue))?.ready ?? 0;
     // What runs but has taken nothing yet is about to: its parts come up after the job.
-    const fresh = living.filter(({ name, phase }) => phase === "starting" || !this.#proven.has(name));
+    const isOthers = ({ name, phase }: ListedJob): boolean => phase === "running" && !this.#started.has(name);
+    this.#othersRunning = living.filter(isOthers).length;
+    const fresh = living.filter((chain) => !isOthers(chain) && !this.#proven.has(chain.name));
     const load = { starting: fresh.length, running: living.length - fresh.length, concurrency, max };
     const count = chainsToStart({ ready, ...load });
     const slots = freeSlots(chains, max).slice(0, count);
@@ -227,7 +231,7 @@ export class PersistentPool {
 
   /** Where no chain has shown that it takes anything, a request does not wait until its deadline. */
   #giveUp(): void {
-    if (this.#proven.size > 0) return;
+    if (this.#proven.size + this.#othersRunning > 0) return;
     const { clock, startLimitMs } = this.#context;
     for (const [run, { sinceMs, fail }] of this.#waiting) {
       if (clock.now() - sinceMs < startLimitMs) continue;

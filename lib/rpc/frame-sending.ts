@@ -12,6 +12,12 @@ import type { Frame, FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
  */
 const ACCEPTANCE_WAIT_MS = 50;
 
+/** How frames are sent. */
+export interface SendOptions extends CallOptions {
+  /** Instead of 50 ms. */
+  readonly acceptanceWaitMs?: number;
+}
+
 /**
  * Sends frames, and resolves with the answer. A receiver whose initial metadata names the compression gets chunks compressed
  * where that pays; any other gets them as they are, also those that came compressed.
@@ -22,9 +28,9 @@ export function sendFrames(
   client: RpcClient,
   method: StreamingMethod<typeof FrameSchema, typeof StreamReceiptSchema>,
   frames: AsyncIterable<Frame>,
-  options: CallOptions = {},
+  { acceptanceWaitMs = ACCEPTANCE_WAIT_MS, ...options }: SendOptions = {},
 ): Promise<MessageShape<typeof StreamReceiptSchema>> {
-  const acceptance = new Acceptance();
+  const acceptance = new Acceptance(acceptanceWaitMs);
   return client.stream(method, new RecodedFrames(frames, acceptance), {
     ...options,
     onMetadata: (metadata) => acceptance.told(metadata.get(ACCEPT_COMPRESSION).map(String)),
@@ -33,9 +39,14 @@ export function sendFrames(
 
 /** What is known of the receiver. */
 class Acceptance {
+  readonly #waitMs: number;
   #isKnown = false;
   #isAccepted = false;
   #tell = (): void => undefined;
+
+  constructor(waitMs: number) {
+    this.#waitMs = waitMs;
+  }
 
   told(names: readonly string[]): void {
     const all = names.flatMap((list) => list.split(",")).map((name) => name.trim());
@@ -48,7 +59,7 @@ class Acceptance {
   async isAccepted(): Promise<boolean> {
     if (this.#isKnown) return this.#isAccepted;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ACCEPTANCE_WAIT_MS);
+      const timer = setTimeout(resolve, this.#waitMs);
       this.#tell = () => {
         clearTimeout(timer);
         resolve();

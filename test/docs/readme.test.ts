@@ -18,6 +18,8 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 // Commands for servers and deployments of the reader's: `server-commands.test.ts` and the tests of these commands run them.
 const FOR_SERVERS = /^(?:npx dynamos|etcdctl|rabbitmqctl|helm|kubectl)\b/m;
+// Measurements take minutes: `test/bench` runs each at its smallest size.
+const MEASURES = /\bnpm run bench\b/;
 const architecture = await readPackageFile("docs/architecture.md");
 const readme = shellBlocks(await readPackageFile("README.md"));
 
@@ -36,7 +38,9 @@ after(async () => {
 function shellBlocks(markdown: string): readonly CodeBlock[] {
   const blocks = sectionsOf(markdown).flatMap((section) => section.code);
   const isOfNpm = (text: string): boolean => text.split("\n").every((line) => /^(?:npm |#|\s*$)/.test(line));
-  return blocks.filter(({ language, text }) => language === "sh" && !isOfNpm(text) && !FOR_SERVERS.test(text));
+  return blocks.filter(
+    ({ language, text }) => language === "sh" && !isOfNpm(text) && !FOR_SERVERS.test(text) && !MEASURES.test(text),
+  );
 }
 
 /** Runs a block as a shell would, and gives what it printed. */

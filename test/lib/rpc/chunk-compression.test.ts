@@ -10,7 +10,7 @@ import { chunkContent, ChunkCompressor, DEFLATE_RAW, PAYING_RATIO } from "../../
 import { RpcClient } from "../../../lib/rpc/client.ts";
 import { frameBytes } from "../../../lib/rpc/frame-bytes.ts";
 import { FrameRecoder } from "../../../lib/rpc/frame-recoding.ts";
-import { sendFrames } from "../../../lib/rpc/frame-sending.ts";
+import { sendFrames, type SendOptions } from "../../../lib/rpc/frame-sending.ts";
 import { CHUNK_BYTES, FrameReader, FrameWriter, readParts } from "../../../lib/rpc/frames.ts";
 import { MicroserviceService, StreamReceiptSchema } from "../../../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
 import { ChunkSchema, FrameSchema, type Chunk, type Frame } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
@@ -150,7 +150,8 @@ async function takenByOurs(frames: readonly Frame[]): Promise<Frame[]> {
     return {};
   };
   const server = await startRpcServer({ port: 0, implementations: [implement(MicroserviceService, { process })] });
-  await sendTo(server.port, frames);
+  // It says what it understands, however long it takes it to.
+  await sendTo(server.port, frames, { acceptanceWaitMs: 20_000 });
   await server.close();
   return taken;
 }
@@ -180,12 +181,12 @@ async function takenByAnother(frames: readonly Frame[]): Promise<Frame[]> {
   return taken;
 }
 
-async function sendTo(port: number, frames: readonly Frame[]): Promise<void> {
+async function sendTo(port: number, frames: readonly Frame[], options: SendOptions = {}): Promise<void> {
   const client = new RpcClient({ port, peer: "the server" });
   const source = async function* (): AsyncGenerator<Frame> {
     yield* frames;
   };
-  await sendFrames(client, MicroserviceService.method.process, source());
+  await sendFrames(client, MicroserviceService.method.process, source(), options);
   client.close();
 }
 
