@@ -1,6 +1,10 @@
 /** A look at a message bus from outside, beside its port: its queues, what they hold, and what went over it. */
 import { existsSync, readFileSync, statSync } from "node:fs";
+import { fromBinary } from "@bufbuild/protobuf";
 import Database from "better-sqlite3";
+import { CHUNK_BYTES } from "../../lib/rpc/frames.ts";
+import { chunkContent } from "../../lib/rpc/chunk-compression.ts";
+import { FrameSchema, type Chunk } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import type { RabbitMq, VirtualHost } from "./rabbitmq.ts";
 
 /** One queue. */
@@ -20,7 +24,7 @@ export interface BusInspection {
   connections(): Promise<number>;
   /** From now on everything that is published is kept for {@link BusInspection.passed}. */
   listen(): Promise<void>;
-  /** What was published since {@link BusInspection.listen}, and may be found in the bus's files. */
+  /** What was published since {@link BusInspection.listen}, chunks also as they were before they were compressed, and the bus's files. */
   passed(): Promise<readonly Buffer[]>;
   close(): Promise<void>;
 }
@@ -57,8 +61,21 @@ export function inspectEmbeddedBus(file: string): BusInspection {
       ),
     heldBytes: async () => files().reduce((sum, path) => sum + statSync(path).size, 0),
     connections: async () => query<{ n: number }>("SELECT count(*) AS n FROM instance")[0]?.n ?? 0,
-    listen: async () => undefined,
-    passed: async () => files().map((path) => readFileSync(path)),
+    listen: async () => {
+      const bus = new Database(file);
+      try {
+        bus.pragma("busy_timeout = 10000");
+        // A trigger sees what every process publishes.
+        bus.exec(`CREATE TABLE published (bytes BLOB NOT NULL);
+          CREATE TRIGGER keep_published AFTER INSERT ON body BEGIN INSERT INTO published VALUES (NEW.bytes); END`);
+      } finally {
+        bus.close();
+      }
+    },
+    passed: async () => [
+      ...files().map((path) => readFileSync(path)),
+      ...query<{ bytes: Buffer }>("SELECT bytes FROM published").flatMap(({ bytes }) => asPublished(bytes)),
+    ],
     close: async () => undefined,
   };
 }
@@ -98,10 +115,28 @@ export function inspectRabbitMq(server: RabbitMq, vhost: VirtualHost): BusInspec
       await channel.bindQueue(queue, "amq.rabbitmq.trace", "publish.#");
       await channel.consume(queue, (message) => message !== null && passed.push(message.content), { noAck: true });
     },
-    passed: async () => passed,
+    passed: async () => passed.flatMap(asPublished),
     close: async () => {
       await listening?.close();
       listening = undefined;
     },
   };
+}
+
+/** A message's body, and where it is a compressed chunk, also what it was before. */
+function asPublished(body: Buffer): Buffer[] {
+  const chunk = chunkOf(body);
+  return chunk === undefined || chunk.compression === ""
+    ? [body]
+    : [body, Buffer.from(chunkContent(chunk, CHUNK_BYTES))];
+}
+
+function chunkOf(body: Buffer): Chunk | undefined {
+  try {
+    const { body: content } = fromBinary(FrameSchema, body);
+    return content.case === "chunk" ? content.value : undefined;
+  } catch {
+    // Most messages are no frames.
+    return undefined;
+  }
 }
