@@ -107,10 +107,10 @@ describe("a chain", () => {
     const secrets = Object.fromEntries(
       (job?.microservices ?? []).map(({ name, environment }) => [
         name,
-        Object.keys(environment).filter((key) => /^DYNAMOS_(DATA|WORLD|QUERY|ANONYMIZATION)/.test(key)).length,
+        Object.keys(environment).filter((key) => /^DYNAMOS_(DATA|WORLD|QUERY|ANONYMIZATION|LOAD)/.test(key)).length,
       ]),
     );
-    assert.deepEqual(secrets, { "sql-query": 6, "sql-anonymize": 1, "sql-algorithm": 0 });
+    assert.deepEqual(secrets, { "sql-query": 8, "sql-anonymize": 1, "sql-algorithm": 0 });
     const containers = job === undefined ? [] : [...job.microservices, job.sidecar];
     for (const { environment } of containers) assert.equal(environment["OTEL_TRACES_SAMPLER"], "always_off");
     assert.equal(job?.sidecar.environment["DYNAMOS_CREDITS"], "8");
