@@ -12,6 +12,7 @@ import { execute, type ExecutionDependencies, type ExecutionEvent } from "../run
 import { LIFETIME_LABEL, makeJobSpec, type ChainShape } from "./chain-shape.ts";
 import type { ClaimedChain } from "./claimed-chain.ts";
 import { ColdChain } from "./cold-chain.ts";
+import { tellsOfDeadChain } from "./dead-chain.ts";
 import type { PersistentChains } from "./persistent-chains.ts";
 import type { WarmPool } from "./warm-pool.ts";
 
@@ -43,7 +44,7 @@ const ROOM_CHECK_MS = 10_000;
 
 /**
  * Runs the attempt. A warm chain that dies before it has taken the request is no attempt: the next one is claimed, or a cold one
- * started, under the same number.
+ * started, under the same number. Where nothing is wrong with the chain (the bus is away), the others are left for later requests.
  *
  * @throws AppError as `execute`.
  */
@@ -65,9 +66,10 @@ export async function* runOnClaimedChain(
         yield* runOn(dependencies, plan, chain, signal);
         return;
       } catch (error) {
-        if (chain.hasTaken || signal.aborted) throw error;
-        const { code } = toAppError(error);
-        logger.warn({ run: chain.name, code }, "a warm chain did not take its request: another one gets it");
+        const failure = toAppError(error);
+        if (chain.hasTaken || signal.aborted || !tellsOfDeadChain(failure)) throw error;
+        const { code } = failure;
+        logger.warn({ run: chain.name, code }, "a warm chain died before it took its request: another one gets it");
       }
     }
     yield* runCold(dependencies, plan, signal);
