@@ -8,12 +8,11 @@ import type { Logger } from "../../lib/telemetry/logger.ts";
 import { dynamosMeter } from "../../lib/telemetry/metrics.ts";
 import type { AgentSettings } from "../config.ts";
 import { LIFETIME_LABEL, shapeKey, type ChainShape } from "./chain-shape.ts";
+import { CONTROL_MESSAGES } from "./claimed-chain.ts";
 import { PersistentChain } from "./persistent-chain.ts";
 import { PERSISTENT, PersistentPool, SHAPE_LABEL, type PoolContext } from "./persistent-pool.ts";
 import { PersistentReplies } from "./persistent-replies.ts";
 
-/** Of a run, beside its credits: reports, start, end, the message behind the last one. */
-const CONTROL_MESSAGES = 8;
 /** Both roles have places of their own. */
 const ROLES = 2;
 /** Messages of runs that are not there any more. */

@@ -5,16 +5,15 @@
  * States: preparing (its queues and its job are being made; nobody can claim it) → starting → ready (its sidecar has said so) →
  * claimed; from each of them → gone (its job has ended, or it was given up).
  */
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import type { Consumer, Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
+import { fromBinary } from "@bufbuild/protobuf";
+import type { Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
-import { runQueue, runReplyQueue } from "../../lib/bus/queues.ts";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import type { JobRunner, JobSpec, JobStatus } from "../../lib/jobs/job-runner.ts";
-import { RunReportSchema, RunRequestSchema } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
-import { traceHeaders } from "../../lib/telemetry/trace-context.ts";
-import { CONTROL_MESSAGES, type ChainBeginning, type ChainReceiver, type ClaimedChain } from "./claimed-chain.ts";
+import { RunReportSchema } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import type { ChainBeginning, ChainReceiver, ClaimedChain } from "./claimed-chain.ts";
 import { endJob } from "./job-end.ts";
+import { RunQueues } from "./run-queues.ts";
 
 /** What it is made with. */
 export interface WarmChainOptions {
@@ -36,17 +35,18 @@ export class WarmChain implements ClaimedChain {
   readonly name: string;
   readonly replyQueue: string;
   readonly #options: WarmChainOptions;
+  readonly #queues: RunQueues;
   readonly #settled = new AbortController();
   #state: WarmChainState = "preparing";
   #failure: AppError | undefined;
-  #consumer: Consumer | undefined;
   #receiver: ChainReceiver | undefined;
   #hasTaken = false;
 
   constructor(options: WarmChainOptions) {
     this.#options = options;
     this.name = options.spec.name;
-    this.replyQueue = runReplyQueue(this.name);
+    this.#queues = new RunQueues(options.bus, this.name);
+    this.replyQueue = this.#queues.reply;
   }
 
   get state(): WarmChainState {
@@ -69,14 +69,13 @@ export class WarmChain implements ClaimedChain {
    * @throws AppError what kept it from starting; {@link giveUp} removes what there is of it.
    */
   async start(): Promise<void> {
-    const { bus, runner, spec, credits } = this.#options;
+    const { runner, spec, credits } = this.#options;
     try {
-      await bus.declareQueue(runQueue(this.name), { kind: "run" });
-      await bus.declareQueue(this.replyQueue, { kind: "run" });
-      this.#consumer = await bus.consume(this.replyQueue, (delivery) => this.#take(delivery), {
-        prefetch: credits + CONTROL_MESSAGES,
-        onLost: (cause) => this.#lose(cause),
-      });
+      const receiver = {
+        take: (delivery: Delivery) => this.#take(delivery),
+        fail: (error: AppError) => this.#lose(error),
+      };
+      await this.#queues.open(receiver, credits);
       await runner.start(spec);
     } catch (error) {
       this.#state = "gone";
@@ -98,15 +97,8 @@ export class WarmChain implements ClaimedChain {
 
   async begin({ request, trace, receiver, onQueueReady }: ChainBeginning): Promise<void> {
     this.#receiver = receiver;
-    const queue = runQueue(this.name);
-    const asked = this.#options.bus.publish(queue, {
-      type: MESSAGE_TYPES.sqlDataRequest,
-      body: toBinary(RunRequestSchema, request),
-      replyTo: this.replyQueue,
-      headers: traceHeaders(trace),
-      expiresAtMs: Number(request.deadlineMs),
-    });
-    await Promise.all([asked, onQueueReady?.(queue)]);
+    const asked = this.#queues.request(request, trace, Number(request.deadlineMs));
+    await Promise.all([asked, onQueueReady?.(this.#queues.run)]);
   }
 
   watch(signal: AbortSignal): AsyncIterable<JobStatus> {
@@ -117,11 +109,8 @@ export class WarmChain implements ClaimedChain {
     return endJob(this.#options.runner, this.name, lastStepsMs);
   }
 
-  async close(): Promise<void> {
-    const { bus } = this.#options;
-    const queues = [runQueue(this.name), this.replyQueue];
-    const steps = [Promise.resolve(this.#consumer?.close()), ...queues.map((queue) => bus.deleteQueue(queue))];
-    for (const outcome of await Promise.allSettled(steps)) if (outcome.status === "rejected") throw outcome.reason;
+  close(): Promise<void> {
+    return this.#queues.close();
   }
 
   /** Ends it unclaimed, and removes what is left of it. Harmless where it is claimed. */
@@ -153,8 +142,7 @@ export class WarmChain implements ClaimedChain {
   }
 
   /** The bus has nothing of it any more. */
-  #lose(cause: Error): void {
-    const error = new AppError("unavailable", "The run's reply queue was lost.", { cause });
+  #lose(error: AppError): void {
     this.#receiver?.fail(error);
     this.#vanish(error);
   }
