@@ -67,6 +67,22 @@ export async function ask(url: string, question: unknown, options: AskOptions = 
   });
 }
 
+/** Opens a connection for the next request where none is open, and resolves with the milliseconds of a call by it that does nothing. */
+export async function knock(url: string): Promise<number> {
+  const { origin } = new URL(url);
+  const once = (): Promise<number> =>
+    new Promise((resolve, reject) => {
+      const start = performance.now();
+      const call = httpRequest(`${origin}/health`, { agent: connections }, (response) => {
+        response.resume().on("error", reject);
+        response.on("end", () => resolve(performance.now() - start));
+      });
+      call.on("error", reject).end();
+    });
+  await once();
+  return once();
+}
+
 /** Asks the party of an approval that answers. */
 export function askParty(
   approval: Approval,

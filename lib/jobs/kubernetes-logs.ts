@@ -25,10 +25,12 @@ export async function containerLog(
   if (lines <= 0) return [];
   const status = allStatuses(pod).find(({ name }) => name === container);
   if (status === undefined || !hasBegun(status)) return [];
+  const before = (): Promise<string | undefined> => readLog(api, pod, container, { tailLines: lines, previous: true });
   // A sidecar's launcher that was started again writes nothing: its program's log is the previous one.
-  const isRestarted = status.restartCount > 0;
-  const text = await readLog(api, pod, container, { tailLines: lines, ...(isRestarted ? { previous: true } : {}) });
-  return linesOf(text ?? (isRestarted ? (status.lastState?.terminated?.message ?? "") : ""), lines);
+  if (status.restartCount > 0) return linesOf((await before()) ?? status.lastState?.terminated?.message ?? "", lines);
+  const text = await readLog(api, pod, container, { tailLines: lines });
+  // It may have been started again since the pod was seen.
+  return linesOf(text || ((await before()) ?? ""), lines);
 }
 
 function hasBegun({ state, restartCount }: ContainerStatus): boolean {

@@ -69,13 +69,17 @@ export async function clusterInstallation(): Promise<Installation> {
   };
 }
 
-/** Installs core, orchestrator and parties: what can be at once is. */
-export async function installAll(site: Site, parties: readonly string[]): Promise<void> {
+/** Installs core, orchestrator and parties: what can be at once is. `more` has a party's own parameters for Helm. */
+export async function installAll(
+  site: Site,
+  parties: readonly string[],
+  more: Readonly<Record<string, readonly string[]>> = {},
+): Promise<void> {
   await makeSite(site, parties);
   await installCore(site);
   const agents = parties.map(async (party) => {
     await addSteward(site, party, PARTIES[party as keyof typeof PARTIES]);
-    await installAgent(site, party);
+    await installAgent(site, party, ...(more[party] ?? []));
   });
   await Promise.all([installOrchestrator(site), ...agents]);
 }

@@ -70,7 +70,19 @@ export async function installAgent(site: Site, party: string, ...more: readonly 
 
 /** Makes a party's credentials with the console, and puts their Secret where the party's release looks for it. */
 export async function addSteward(site: Site, party: string, role: string): Promise<void> {
-  const secret = await console(site, "steward", "add", party, "--role", role, "--secret", "dynamos-credentials");
+  // On a busy node a name or a connection may take longer than one attempt allows.
+  const wait = ["--wait", "60"];
+  const secret = await console(
+    site,
+    "steward",
+    "add",
+    party,
+    "--role",
+    role,
+    "--secret",
+    "dynamos-credentials",
+    ...wait,
+  );
   await kubectl(["apply", "-n", partyNamespace(site, party), "-f", "-"], { input: secret });
 }
 

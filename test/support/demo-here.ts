@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { packageRoot } from "../../lib/package-root.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 
 /** What it told. */
 export interface DemoHere {
