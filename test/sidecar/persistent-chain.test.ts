@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { inspect } from "node:util";
+import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import type { RunReport } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { eventually } from "../support/eventually.ts";
 import { PersistentTestChain, type PersistentRun } from "../support/persistent-chain.ts";
@@ -106,4 +107,23 @@ test("a request whose agent has gone is not run", async (t) => {
     timeoutMs: 20_000,
   });
   assert.deepEqual(run.frames, []);
+});
+
+test("a message that is no request goes to the dead letters, and the chain serves the one behind it", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE]);
+  t.after(() => persistent.chain.stop());
+  const { bus } = persistent.chain;
+  // A field that ends before its length says so; and no run that an answer could be for.
+  const unreadable = { type: MESSAGE_TYPES.sqlDataRequest, body: Buffer.from([0x0a, 0xff]) };
+  await bus.publish("vu-chain-0123abcd", { ...unreadable, messageId: "unreadable", correlationId: "run-unreadable" });
+  await bus.publish("vu-chain-0123abcd", { ...unreadable, messageId: "nobody's" });
+  await bus.publish("vu-chain-0123abcd", {
+    ...unreadable,
+    type: MESSAGE_TYPES.credit,
+    messageId: "credit",
+    correlationId: "run-credit",
+  });
+  assert.equal((await persistent.outcome(await persistent.request())).case, "ended", persistent.chain.log);
+  const letters = await bus.deadLetters(10);
+  assert.deepEqual(letters.map(({ message }) => message.messageId).sort(), ["credit", "nobody's", "unreadable"]);
 });
