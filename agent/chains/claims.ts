@@ -67,7 +67,7 @@ export async function* runOnClaimedChain(
         return;
       } catch (error) {
         const failure = toAppError(error);
-        if (chain.hasTaken || signal.aborted || !tellsOfDeadChain(failure)) throw error;
+        if (chain.hasTaken || signal.aborted || !tellsOfDeadChain(failure, plan.shape.steward)) throw error;
         const { code } = failure;
         logger.warn({ run: chain.name, code }, "a warm chain died before it took its request: another one gets it");
       }

@@ -20,7 +20,8 @@ const DEATHS: ReadonlySet<ErrorCode> = new Set([
  *
  * @param error of an attempt whose chain had not taken the request, and which nobody called off. One of another party, which a third
  * party asked meanwhile, is not the chain's.
+ * @param steward whose chain it is: job runners name it.
  */
-export function tellsOfDeadChain({ code, party }: Pick<AppError, "code" | "party">): boolean {
-  return party === undefined && DEATHS.has(code);
+export function tellsOfDeadChain({ code, party }: Pick<AppError, "code" | "party">, steward: string): boolean {
+  return (party === undefined || party === steward) && DEATHS.has(code);
 }

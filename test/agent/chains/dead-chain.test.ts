@@ -16,11 +16,12 @@ describe("an error before a chain has taken its request", () => {
   for (const code of Object.keys(ERROR_KINDS) as ErrorCode[]) {
     const isDeath = DEATHS.includes(code);
     test(`with code ${code} ${isDeath ? "tells of that chain's death" : "says nothing of that chain"}`, () => {
-      assert.equal(tellsOfDeadChain(new AppError(code, "It failed.")), isDeath);
+      assert.equal(tellsOfDeadChain(new AppError(code, "It failed."), "VU"), isDeath);
+      assert.equal(tellsOfDeadChain(new AppError(code, "It failed.", { party: "VU" }), "VU"), isDeath);
     });
   }
 
   test("that another party answered says nothing of that chain", () => {
-    assert.equal(tellsOfDeadChain(new AppError("job_failed", "It failed.", { party: "UVA" })), false);
+    assert.equal(tellsOfDeadChain(new AppError("job_failed", "It failed.", { party: "UVA" }), "VU"), false);
   });
 });

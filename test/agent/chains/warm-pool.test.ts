@@ -48,7 +48,7 @@ class FakeJob {
 
   end(phase: "failed" | "succeeded" = "failed"): void {
     const { name } = this.spec;
-    const failure = toFailure(new AppError("job_failed", "It was killed."));
+    const failure = toFailure(new AppError("job_failed", "It was killed.", { party: "VU" }));
     this.ended ??= { name, phase, ...(phase === "failed" ? { failure } : {}) };
     for (const wake of this.#waiting) wake();
   }
@@ -231,7 +231,8 @@ describe("a pool of warm chains", () => {
     pool.expect(shapeOf());
     await eventually(() => pool.load.ready === 2);
     // Dead, and nobody has heard of it yet.
-    for (const job of runner.warm) job.ended = { name: job.spec.name, phase: "failed" };
+    const failure = toFailure(new AppError("job_failed", "It was killed.", { party: "VU" }));
+    for (const job of runner.warm) job.ended = { name: job.spec.name, phase: "failed", failure };
     const served = Promise.all([ask("r1"), ask("r2")]);
     for (const name of await served)
       assert.ok(!isWarm(name) || runner.jobs.get(name)?.ended?.phase === "succeeded", name);
