@@ -41,9 +41,9 @@ export async function podsOf(namespace: string, selector?: string): Promise<read
     .sort((one, other) => one.name.localeCompare(other.name));
 }
 
-/** Kills a pod: its processes get no time to end well. */
-export async function killPod(namespace: string, pod: string): Promise<void> {
-  await kubectl(["delete", "pod", pod, "-n", namespace, "--grace-period=0", "--force", "--wait=false"]);
+/** Kills pods, at once: their processes get no time to end well. */
+export async function killPod(namespace: string, ...pods: readonly string[]): Promise<void> {
+  await kubectl(["delete", "pod", ...pods, "-n", namespace, "--grace-period=0", "--force", "--wait=false"]);
 }
 
 /** Ends the program of one container, which the kubelet starts again. */
