@@ -3,7 +3,7 @@
  * with chains of every lifetime; in one go through the front door, as JSON, as the prototype answers. And the sizes of the answer.
  */
 import assert from "node:assert/strict";
-import { openTraceCollector } from "../test/support/trace-collector.ts";
+import { openTraceCollector, type TraceCollector } from "../test/support/trace-collector.ts";
 import { ask, askParty, type Asked } from "./ask.ts";
 import type { BenchExchange } from "./bench-exchange.ts";
 import {
@@ -13,8 +13,8 @@ import {
   LIFETIMES,
   startLifetimes,
   untilChainsRest,
-  type ArchetypeName,
   type Lifetime,
+  type Way as AnyWay,
 } from "./lifetimes.ts";
 import { wiresByComputeToData, wiresByDataThroughTtp } from "../test/support/wire-bytes.ts";
 import { summarize } from "./measured.ts";
@@ -27,6 +27,8 @@ const OTHER_ROUNDS = 2;
 const TRACED_ROUNDS = 1;
 const SIZES = [10_000, 20_000, 30_000] as const;
 const QUICK_SIZES = [100] as const;
+/** The others are tried by the table of starts. */
+const QUICK_LIFETIMES = ["persistent"] as const;
 const LARGEST = 30_000;
 const QUICK_WIRE_ROWS = 2_000;
 /** Seconds that the thesis' prototype took for 30,000 rows on a machine like ours, as published. */
@@ -37,9 +39,7 @@ const THESIS_MESSAGE_BYTES = 4_040_000;
 const TARGET_MS = { computeToData: 250, dataThroughTtp: 400 } as const;
 const TARGET_BYTES = 300_000;
 
-interface Way {
-  readonly lifetime: Lifetime;
-  readonly archetype: ArchetypeName;
+interface Way extends AnyWay {
   readonly rows: number;
 }
 
@@ -57,16 +57,22 @@ export const ARCHETYPES_BENCH: TableBench = {
   run: async (options) => {
     const sizes = options.quick ? QUICK_SIZES : SIZES;
     const ways = sizes.flatMap((rows) =>
-      ARCHETYPES.flatMap((archetype) => LIFETIMES.map((lifetime) => ({ lifetime, archetype, rows }))),
+      ARCHETYPES.flatMap((archetype) => lifetimesOf(options).map((lifetime) => ({ lifetime, archetype, rows }))),
     );
     const seen = ways.map((way): Seen => ({ way, ms: [], splits: [] }));
-    const sized = await withExchange(options, {}, async (bench) => {
+    const time = async (bench: BenchExchange): Promise<readonly Sized[]> => {
       await timeAll(bench, seen, options);
       return measureSizes(bench, sizes.at(-1) ?? LARGEST, options);
+    };
+    // Spans cost time, most of all where processes start: an exchange of its own, unless times are not asked for.
+    const sized = options.quick ? undefined : await withExchange(options, {}, time);
+    const sizedToo = await withTraces(options, async (bench, collector) => {
+      const quickly = options.quick ? await time(bench) : [];
+      await traceAll(bench, collector, seen, options);
+      return quickly;
     });
-    await traceAll(seen, options);
     options.progress("archetypes: bytes on every wire");
-    return [timeTable(seen), sizeTable(sized), await wireTable(options.quick ? QUICK_WIRE_ROWS : LARGEST)];
+    return [timeTable(seen), sizeTable(sized ?? sizedToo), await wireTable(options.quick ? QUICK_WIRE_ROWS : LARGEST)];
   },
 };
 
@@ -78,16 +84,21 @@ export function cartesianQuery(rows: number): string {
   );
 }
 
+function lifetimesOf({ quick }: RunOptions): readonly Lifetime[] {
+  return quick ? QUICK_LIFETIMES : LIFETIMES;
+}
+
 async function withExchange<Result>(
   options: RunOptions,
   environment: Readonly<Record<string, string>>,
   work: (bench: BenchExchange) => Promise<Result>,
 ): Promise<Result> {
-  const bench = await startLifetimes({ pairs: options.quick ? 5 : 2_000, environment });
+  const lifetimes = lifetimesOf(options);
+  const bench = await startLifetimes({ pairs: options.quick ? 5 : 2_000, lifetimes, environment });
   try {
     // Loads the data, and lets agents see what is asked of them.
     for (let round = 0; round < (options.quick ? 1 : 2); round += 1)
-      for (const lifetime of LIFETIMES)
+      for (const lifetime of lifetimes)
         for (const archetype of ARCHETYPES) await askInOneGo(bench, { lifetime, archetype, rows: 10 });
     return await work(bench);
   } finally {
@@ -101,29 +112,38 @@ async function timeAll(bench: BenchExchange, seen: readonly Seen[], options: Run
     options.progress(`archetypes: round ${String(round + 1)} of ${String(rounds)}`);
     for (const { way, ms } of seen) {
       if (round >= OTHER_ROUNDS && way.rows !== LARGEST) continue;
-      await untilChainsRest(bench);
+      if (!options.quick) await untilChainsRest(bench);
       ms.push((await askInOneGo(bench, way)).totalMs);
     }
   }
 }
 
-/** In an exchange of its own: spans cost time, most of all where processes start. */
-async function traceAll(seen: readonly Seen[], options: RunOptions): Promise<void> {
+async function withTraces<Result>(
+  options: RunOptions,
+  work: (bench: BenchExchange, collector: TraceCollector) => Promise<Result>,
+): Promise<Result> {
   const collector = await openTraceCollector();
   const environment = { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: "100" };
-  const rounds = Math.min(roundsOf(options, TRACED_ROUNDS), TRACED_ROUNDS);
   try {
-    await withExchange(options, environment, async (bench) => {
-      for (let round = 0; round < rounds; round += 1) {
-        options.progress(`archetypes: traced round ${String(round + 1)} of ${String(rounds)}`);
-        for (const { way, splits } of seen) {
-          await untilChainsRest(bench);
-          splits.push(await splitByTrace(collector, (headers) => askInOneGo(bench, way, headers)));
-        }
-      }
-    });
+    return await withExchange(options, environment, (bench) => work(bench, collector));
   } finally {
     collector.close();
+  }
+}
+
+async function traceAll(
+  bench: BenchExchange,
+  collector: TraceCollector,
+  seen: readonly Seen[],
+  options: RunOptions,
+): Promise<void> {
+  const rounds = Math.min(roundsOf(options, TRACED_ROUNDS), TRACED_ROUNDS);
+  for (let round = 0; round < rounds; round += 1) {
+    options.progress(`archetypes: traced round ${String(round + 1)} of ${String(rounds)}`);
+    for (const { way, splits } of seen) {
+      if (!options.quick) await untilChainsRest(bench);
+      splits.push(await splitByTrace(collector, (headers) => askInOneGo(bench, way, headers)));
+    }
   }
 }
 

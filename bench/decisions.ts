@@ -1,58 +1,142 @@
 /**
- * How long a policy decision takes: from an approval's request to its plan, with the parties composed, at the front door. Beside an
- * exchange with the agreements of two stewards alone stand one with 1,000 agreements, and one in which the two stewards' own
- * agreements have 1,000 users each.
+ * How long a policy decision takes, from the inside to the outside: the decision with its reads of the store; the question to the
+ * policy enforcer over the bus and its answer, which is what the orchestrator asks for at every approval; and the whole approval at the
+ * front door, with the parties composed and the plan kept. Beside an exchange with the agreements of two stewards alone stand one with 1,000
+ * agreements, and one in which the two stewards' own agreements have 1,000 users each.
  */
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { openMessageBus } from "../lib/bus/open.ts";
+import { instanceReplyQueue } from "../lib/bus/queues.ts";
+import { RpcClient } from "../lib/bus/rpc.ts";
+import { systemClock } from "../lib/clock.ts";
+import { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
+import { openKnowledgeStore } from "../lib/knowledge/open.ts";
+import type { StewardValidation } from "../lib/messages.ts";
 import type { Agreement } from "../lib/model/agreement.ts";
+import { evaluateAgreement } from "../lib/policy/evaluate.ts";
+import { askPolicyEnforcer } from "../orchestrator/policy-client.ts";
 import { ANALYST, writeConfiguration } from "../test/support/exchange.ts";
 import { ask } from "./ask.ts";
 import { addUsers, CODES, codesFile, startBenchExchange, type BenchExchange } from "./bench-exchange.ts";
-import { inTurns, quantile, ratios, summarize } from "./measured.ts";
-import { roundsOf, type Table, type TableBench } from "./table.ts";
+import { inTurns, quantile, ratios, secondsOf, summarize } from "./measured.ts";
+import { roundsOf, type RunOptions, type Table, type TableBench } from "./table.ts";
 
 const USUAL_ROUNDS = 200;
 const LIMIT_MS = 50;
 const STEWARDS = ["VU", "UVA"] as const;
+const TYPE = "sqlDataRequest";
 
-type Size = "2 agreements" | "1,000 agreements" | "2 agreements of 1,000 users";
+/** What the store has, and how many agreements and users more than two make it so. */
+const SIZES = [
+  { size: "2 agreements", others: 0, users: 0 },
+  { size: "1,000 agreements", others: 998, users: 0 },
+  { size: "2 agreements of 1,000 users", others: 0, users: 999 },
+] as const;
+const QUICK_SIZES = SIZES.slice(0, 2);
+const QUICK_MOST = 20;
+const [{ size: FEW }, { size: MANY }] = SIZES;
+
+const STEPS = ["agreements read and decided", "policy enforcer asked over the bus", "whole approval"] as const;
+type Step = (typeof STEPS)[number];
+/** What the target is about: a decision as whoever needs one gets it. */
+const DECISION: Step = STEPS[1];
+
+/** Of one size: each step, done once; it resolves with its milliseconds. */
+interface Deciding {
+  readonly size: string;
+  readonly steps: Readonly<Record<Step, () => Promise<number>>>;
+  close(): Promise<void>;
+}
 
 /** See the file comment. */
 export const DECISIONS: TableBench = {
   name: "decisions",
-  about: "from an approval's request to its plan, with 2 and with 1,000 agreements: p50 and p95",
+  about: "a policy decision, and the approval around it, with 2 and with 1,000 agreements: p50 and p95",
   run: async (options) => {
-    const many = options.quick ? 20 : 1_000;
     const rounds = roundsOf(options, USUAL_ROUNDS);
-    const sizes: readonly (readonly [Size, string])[] = [
-      ["2 agreements", await configurationOf(0, 0)],
-      ["1,000 agreements", await configurationOf(many - STEWARDS.length, 0)],
-      ["2 agreements of 1,000 users", await configurationOf(0, many - 1)],
-    ];
-    const exchanges: BenchExchange[] = [];
+    const opened: Deciding[] = [];
     try {
-      const asks: [Size, () => Promise<number>][] = [];
-      for (const [size, configuration] of sizes) {
+      for (const { size, others, users } of options.quick ? QUICK_SIZES : SIZES) {
         options.progress(`decisions: starting the exchange with ${size}`);
-        const exchange = await startBenchExchange(configuration);
-        exchanges.push(exchange);
-        asks.push([size, () => approvalMs(exchange)]);
+        opened.push(await open(size, others, users, options));
       }
-      const things = Object.fromEntries(asks) as Record<Size, () => Promise<number>>;
+      const things = Object.fromEntries(
+        opened.flatMap(({ size, steps }) => STEPS.map((step) => [keyOf(step, size), steps[step]])),
+      );
       // Compiles what a decision needs.
       await inTurns(options.quick ? 1 : 10, things);
       options.progress(`decisions: ${String(rounds)} of each in turns`);
-      return [table(await inTurns(rounds, things))];
+      return [
+        table(
+          opened.map(({ size }) => size),
+          await inTurns(rounds, things),
+        ),
+      ];
     } finally {
-      for (const exchange of exchanges) await exchange.close();
+      for (const each of opened) await each.close();
     }
   },
 };
 
+async function open(size: string, others: number, users: number, { quick }: RunOptions): Promise<Deciding> {
+  const most = quick ? QUICK_MOST : Number.POSITIVE_INFINITY;
+  const bench = await startBenchExchange(await configurationOf(Math.min(others, most), Math.min(users, most)));
+  const store = await openKnowledgeStore(bench.exchange.storeUrl);
+  const bus = await openMessageBus(bench.exchange.busUrl);
+  const rpc = new RpcClient(bus, { replyQueue: instanceReplyQueue("bench", randomUUID().slice(0, 8)) });
+  const knowledge = new KnowledgeBase(store);
+  return {
+    size,
+    steps: {
+      "agreements read and decided": () => decisionMs(knowledge),
+      "policy enforcer asked over the bus": () => answerMs(rpc),
+      "whole approval": () => approvalMs(bench),
+    },
+    close: async () => {
+      await rpc.close();
+      await bus.close();
+      await store.close();
+      await bench.close();
+    },
+  };
+}
+
+/** What the policy enforcer does between question and answer, here: `orchestrator/policy-enforcer/app.ts`. */
+async function decisionMs(knowledge: KnowledgeBase): Promise<number> {
+  const nowMs = systemClock.now();
+  return timed(() =>
+    Promise.all(
+      STEWARDS.map(async (steward) => {
+        const agreement = await knowledge.get("agreements", steward);
+        const question = { userName: ANALYST.userName, type: TYPE };
+        return evaluateAgreement(agreement?.document, agreement?.revision ?? 0, question, steward, nowMs);
+      }),
+    ),
+  );
+}
+
+/** As the orchestrator asks it. */
+function answerMs(rpc: RpcClient): Promise<number> {
+  const question = { type: TYPE, user: ANALYST, dataProviders: [...STEWARDS], options: {} };
+  return timed(() => askPolicyEnforcer(rpc, question, undefined));
+}
+
+async function timed(decide: () => Promise<readonly StewardValidation[]>): Promise<number> {
+  let validations: readonly StewardValidation[] = [];
+  const seconds = await secondsOf(async () => (validations = await decide()));
+  assert.deepEqual(
+    validations.map(({ steward, refusal }) => [steward, refusal]),
+    STEWARDS.map((steward) => [steward, undefined]),
+  );
+  return seconds * 1000;
+}
+
 async function approvalMs({ exchange }: BenchExchange): Promise<number> {
   const url = new URL("/api/v1/requestApproval", exchange.url).href;
-  return (await ask(url, { type: "sqlDataRequest", user: ANALYST, dataProviders: STEWARDS })).totalMs;
+  return (await ask(url, { type: TYPE, user: ANALYST, dataProviders: STEWARDS })).totalMs;
 }
 
 /** Two stewards that run, so many agreements of others, and so many further users in the two stewards' own. */
@@ -73,35 +157,41 @@ async function configurationOf(others: number, users: number): Promise<string> {
   return configuration;
 }
 
-function table(ms: Readonly<Record<Size, readonly number[]>>): Table {
-  const few = ms["2 agreements"];
+function table(sizes: readonly string[], ms: Readonly<Record<string, readonly number[]>>): Table {
+  const valuesOf = (step: Step, size: string): readonly number[] => ms[keyOf(step, size)] ?? [];
   return {
     name: "decisions",
-    title: "From an approval's request to its plan",
+    title: "A policy decision, and the approval around it",
     columns: [
+      { name: "what" },
       { name: "store has" },
       { name: "p50", unit: "ms" },
       { name: "p95", unit: "ms" },
       { name: "median, spread", unit: "ms" },
-      { name: "of 2 agreements" },
+      { name: `of ${FEW}` },
     ],
-    rows: Object.entries(ms).map(([size, values]) => [
-      size,
-      quantile(values, 0.5),
-      quantile(values, 0.95),
-      summarize(values),
-      ratios(values, few),
-    ]),
+    rows: STEPS.flatMap((step) =>
+      sizes.map((size) => {
+        const values = valuesOf(step, size);
+        const ofFew = ratios(values, valuesOf(step, FEW));
+        return [step, size, quantile(values, 0.5), quantile(values, 0.95), summarize(values), ofFew];
+      }),
+    ),
     targets: [
       {
-        what: "policy decision with 1,000 agreements, p95",
+        what: `policy decision with ${MANY}: ${DECISION}, p95`,
         unit: "ms",
-        measured: quantile(ms["1,000 agreements"], 0.95),
+        measured: quantile(valuesOf(DECISION, MANY), 0.95),
         atMost: LIMIT_MS,
       },
     ],
     notes: [
-      "One approval after the other of two stewards, in turns between the exchanges; with policy enforcer, composition of both agents, and the plan in the store.",
+      "About two stewards, one question after the other, in turns between steps and exchanges.",
+      "Read and decided: both agreements from the store, checked and evaluated, as the policy enforcer does between question and answer. Over the bus: from the question's publishing to its checked answer, as the orchestrator asks; the target is about this. Whole approval: one HTTP request at the front door, with that decision, who is online, the choice of the archetype, the composition of both agents over the bus, the job's records at each, the plan in the store, and the tokens.",
     ],
   };
+}
+
+function keyOf(step: Step, size: string): string {
+  return `${step}, ${size}`;
 }

@@ -2,6 +2,7 @@
  * One exchange in which chains of every lifetime can be compared in turns: for each lifetime a steward and a third party of their
  * own, all with the same data, whose agents differ in nothing but their chains' lifetime.
  */
+import { existsSync } from "node:fs";
 import { cp, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -37,17 +38,26 @@ export interface LifetimesOptions {
   readonly pairs: number;
   /** Absent: all. */
   readonly lifetimes?: readonly Lifetime[];
+  /** Those that are asked for; absent: all. Without dataThroughTtp no third party is started. */
+  readonly archetypes?: readonly ArchetypeName[];
   readonly environment?: Readonly<Record<string, string>>;
   /** For the agents of one lifetime beside what makes the lifetime. */
   readonly settings?: Readonly<Partial<Record<Lifetime, Readonly<Record<string, string>>>>>;
 }
 
+/** One way to be asked. */
+export interface Way {
+  readonly lifetime: Lifetime;
+  readonly archetype: ArchetypeName;
+}
+
 /** Starts it; data are loaded, and chains that are to be there before a request are there. */
 export async function startLifetimes(options: LifetimesOptions): Promise<BenchExchange> {
   const lifetimes = options.lifetimes ?? LIFETIMES;
-  const configuration = await writeLifetimesConfiguration(lifetimes, options.pairs);
+  const hasThirdParties = (options.archetypes ?? ARCHETYPES).includes("dataThroughTtp");
+  const configuration = await writeLifetimesConfiguration(lifetimes, options.pairs, hasThirdParties);
   const environmentOf = lifetimes.flatMap((lifetime) =>
-    [STEWARD_OF[lifetime], THIRD_PARTY_OF[lifetime]].map((party) => [
+    [STEWARD_OF[lifetime], ...(hasThirdParties ? [THIRD_PARTY_OF[lifetime]] : [])].map((party) => [
       `agent-${party}`,
       { ...SETTINGS_OF[lifetime], ...options.settings?.[lifetime] },
     ]),
@@ -77,7 +87,9 @@ export function answeringParty(lifetime: Lifetime, archetype: ArchetypeName): st
 export async function claimsOf({ exchange }: BenchExchange, lifetime: Lifetime): Promise<ReadonlyMap<string, number>> {
   const claims = new Map<string, number>();
   for (const party of [STEWARD_OF[lifetime], THIRD_PARTY_OF[lifetime]]) {
-    const log = await readFile(join(exchange.stateFolder, "logs", `agent-${party}.log`), "utf8");
+    const path = join(exchange.stateFolder, "logs", `agent-${party}.log`);
+    if (!existsSync(path)) continue;
+    const log = await readFile(path, "utf8");
     for (const line of log.split("\n").filter((each) => each.includes('"a chain starts"'))) {
       const { lifetime: used = "unknown" } = JSON.parse(line) as { lifetime?: string };
       claims.set(used, (claims.get(used) ?? 0) + 1);
@@ -134,7 +146,11 @@ async function chainTicks(stateFolder: string): Promise<ReadonlyMap<number, numb
   return ticks;
 }
 
-async function writeLifetimesConfiguration(lifetimes: readonly Lifetime[], pairs: number): Promise<string> {
+async function writeLifetimesConfiguration(
+  lifetimes: readonly Lifetime[],
+  pairs: number,
+  hasThirdParties: boolean,
+): Promise<string> {
   const folder = await temporaryFolder();
   for (const kind of ["archetypes", "datasets", "microservices", "requestTypes"])
     await cp(join(packageRoot, "configuration", kind), join(folder, kind), { recursive: true });
@@ -147,7 +163,7 @@ async function writeLifetimesConfiguration(lifetimes: readonly Lifetime[], pairs
       writeFile(join(folder, kind, `${name}.json`), JSON.stringify(document));
     await write("agreements", steward, agreement(steward, thirdParty, dataSet));
     await write("parties", steward, { dataSets: { [dataSet]: { engine: "csv", files } } });
-    await write("parties", thirdParty, { dataSets: {} });
+    if (hasThirdParties) await write("parties", thirdParty, { dataSets: {} });
   }
   return folder;
 }

@@ -23,16 +23,20 @@ import { ProviderInput } from "../sidecar/provider-input.ts";
 import { ResultOutput } from "../sidecar/result-output.ts";
 import { outgoing, readBody } from "../sidecar/run-messages.ts";
 
-/** As many chunks as are under way by default (`DYNAMOS_CREDITS`). */
-const CREDITS = 8;
+/** As many chunks as are under way by default (`DYNAMOS_CREDITS` of an agent). */
+const USUAL_CREDITS = 8;
+const MOST_CREDITS = 64;
 const PROVIDER = "VU";
 const STALL_MS = 60_000;
 
-/** Both ends; each function sends so many chunks, and resolves with the seconds until the last was confirmed and had arrived. */
+/**
+ * Both ends; each function sends so many chunks, with so many under way, and resolves with the seconds until the last was confirmed and
+ * had arrived.
+ */
 export interface PartyHop {
   readonly chunkBytes: number;
-  readonly raw: (chunks: number) => Promise<number>;
-  readonly ours: (chunks: number) => Promise<number>;
+  readonly raw: (chunks: number, credits?: number) => Promise<number>;
+  readonly ours: (chunks: number, credits?: number) => Promise<number>;
   close(): Promise<void>;
 }
 
@@ -56,11 +60,12 @@ export async function openPartyHop(url: string): Promise<PartyHop> {
   let attempt = 0;
   return {
     chunkBytes: CHUNK_BYTES,
-    raw: (chunks) => timed({ raw: chunks }, () => publishRaw(publisher, chunks)),
-    ours: (chunks) => {
+    raw: (chunks, credits = USUAL_CREDITS) =>
+      timed({ raw: chunks, credits }, () => publishRaw(publisher, chunks, credits)),
+    ours: (chunks, credits = USUAL_CREDITS) => {
       attempt += 1;
       const of = attempt;
-      return timed({ attempt: of }, () => publishOurs(bus, of, chunks));
+      return timed({ attempt: of, credits }, () => publishOurs(bus, of, chunks, credits));
     },
     close: async () => {
       child.kill();
@@ -71,16 +76,16 @@ export async function openPartyHop(url: string): Promise<PartyHop> {
 }
 
 /** What the other process is to take next: so many raw chunks, or a stream of ours. */
-type NextTransfer = { readonly raw: number } | { readonly attempt: number };
+type NextTransfer = { readonly credits: number } & ({ readonly raw: number } | { readonly attempt: number });
 
 type Publisher = Awaited<ReturnType<Awaited<ReturnType<typeof connect>>["createConfirmChannel"]>>;
 
-async function publishRaw(publisher: Publisher, chunks: number): Promise<void> {
+async function publishRaw(publisher: Publisher, chunks: number, credits: number): Promise<void> {
   const body = randomBytes(CHUNK_BYTES);
   let underWay = 0;
   let wake = (): void => undefined;
   for (let sent = 0; sent < chunks; sent += 1) {
-    while (underWay >= CREDITS) await new Promise<void>((resolve) => (wake = resolve));
+    while (underWay >= credits) await new Promise<void>((resolve) => (wake = resolve));
     underWay += 1;
     publisher.publish(EXCHANGE, "raw", body, { persistent: true, mandatory: true }, () => {
       underWay -= 1;
@@ -90,21 +95,21 @@ async function publishRaw(publisher: Publisher, chunks: number): Promise<void> {
   await publisher.waitForConfirms();
 }
 
-async function publishOurs(bus: MessageBus, attempt: number, chunks: number): Promise<void> {
+async function publishOurs(bus: MessageBus, attempt: number, chunks: number, credits: number): Promise<void> {
   const output = new ResultOutput({
     bus,
-    run: runRequest(attempt),
+    run: runRequest(attempt, credits),
     creditAddress: "provider",
     stallTimeoutMs: STALL_MS,
     clock: systemClock,
     onHandingOn: async () => undefined,
   });
-  const credits = await bus.consume("provider", async (delivery) => {
+  const returned = await bus.consume("provider", async (delivery) => {
     output.giveBack(readBody(CreditSchema, delivery).chunks);
     return "accept";
   });
   await output.publish(frames(attempt, chunks), newTraceContext(), AbortSignal.timeout(STALL_MS * 10));
-  await credits.close();
+  await returned.close();
 }
 
 async function* frames(attempt: number, chunks: number): AsyncGenerator<Frame> {
@@ -115,14 +120,14 @@ async function* frames(attempt: number, chunks: number): AsyncGenerator<Frame> {
   yield writer.end();
 }
 
-function runRequest(attempt: number): RunRequest {
+function runRequest(attempt: number, credits: number): RunRequest {
   return create(RunRequestSchema, {
     requestId: "r",
     attempt,
     steward: PROVIDER,
     returnAddress: "third",
     reportAddress: "third",
-    credits: CREDITS,
+    credits,
     dataProviders: [PROVIDER],
     deadlineMs: BigInt(Math.round(systemClock.now() + STALL_MS * 10)),
   });
@@ -138,13 +143,13 @@ async function receive(url: string): Promise<void> {
       await input?.take(readBody(FrameSchema, delivery));
       return "accept";
     },
-    { prefetch: CREDITS + 4 },
+    { prefetch: MOST_CREDITS + 4 },
   );
   const connection = await connect(url);
   connection.on("error", () => undefined);
   const channel = await connection.createChannel();
   let awaited = 0;
-  await channel.prefetch(CREDITS * 2);
+  await channel.prefetch(MOST_CREDITS * 2);
   await channel.consume("raw", (message) => {
     if (message === null) return;
     channel.ack(message);
@@ -152,16 +157,16 @@ async function receive(url: string): Promise<void> {
   });
   process.on("message", (next: NextTransfer) => {
     if ("raw" in next) awaited = next.raw;
-    else input = newInput(bus, next.attempt);
+    else input = newInput(bus, next.attempt, next.credits);
     process.send?.("ready");
   });
   process.send?.("ready");
 }
 
-function newInput(bus: MessageBus, attempt: number): ProviderInput {
+function newInput(bus: MessageBus, attempt: number, credits: number): ProviderInput {
   return new ProviderInput({
     provider: PROVIDER,
-    run: runRequest(attempt),
+    run: runRequest(attempt, credits),
     send: (taken) => {
       void (async () => {
         for await (const { body } of taken) if (body.case === "end") process.send?.("arrived");

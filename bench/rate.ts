@@ -13,6 +13,7 @@ const AT_ONCE: Readonly<Record<Lifetime, readonly number[]>> = {
   persistent: [1, 2, 4, 8, 16, 32, 64],
 };
 const QUICK_AT_ONCE = [1, 2];
+const QUICK_LIFETIMES = ["persistent"] as const;
 /** Requests of one measurement: enough for a second or so of work; but each of those at once has at least one. */
 const LEAST_REQUESTS: Readonly<Record<Lifetime, number>> = { cold: 8, warm: 12, persistent: 200 };
 const LEAST_RATE = 100;
@@ -33,15 +34,18 @@ export const RATE: TableBench = {
   name: "rate",
   about: "small requests a second at 1 to 64 at once, with cold, warm and persistent chains",
   run: async (options) => {
+    const lifetimes = options.quick ? QUICK_LIFETIMES : LIFETIMES;
     const bench = await startLifetimes({
       pairs: options.quick ? 5 : 200,
+      lifetimes,
+      archetypes: ["computeToData"],
       environment: QUEUED,
       settings: { cold: RUNS, warm: RUNS, persistent: MANY_RUNS },
     });
     try {
       const rates: Rate[] = [];
       for (const atOnce of options.quick ? QUICK_AT_ONCE : AT_ONCE.persistent)
-        for (const lifetime of LIFETIMES.filter((each) => options.quick || AT_ONCE[each].includes(atOnce)))
+        for (const lifetime of lifetimes.filter((each) => options.quick || AT_ONCE[each].includes(atOnce)))
           rates.push(await measureRate(bench, lifetime, atOnce, options));
       return [table(rates)];
     } finally {
@@ -70,7 +74,7 @@ async function measureRate(
     return totalMs;
   };
   await askOnce(0);
-  await untilChainsRest(bench);
+  if (!options.quick) await untilChainsRest(bench);
   const requests = options.quick ? atOnce * 2 : Math.max(LEAST_REQUESTS[lifetime], atOnce);
   const ms: number[] = [];
   let begun = 0;
