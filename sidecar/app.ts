@@ -10,6 +10,7 @@ import { startTracing } from "../lib/telemetry/tracing.ts";
 import { prefetchOf, runsWithRoom } from "./chain-relay.ts";
 import type { SidecarSettings } from "./config.ts";
 import { PersistentChain } from "./persistent-chain.ts";
+import { rehearse } from "./rehearsal.ts";
 import { SingleRun } from "./single-run.ts";
 
 /** How long the runs of a persistent chain may go on after it was told to stop. */
@@ -35,9 +36,12 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
   const shared = { bus, first, steward: position.steward, stallTimeoutMs, logger, clock: systemClock };
   const prefetch = prefetchOf(credits, position.dataProviderCount);
   const runs = runsWithRoom(persistent?.concurrency ?? 1, prefetch);
+  const rehearsal = settings.isWarm
+    ? (broken: AbortSignal): Promise<void> => rehearse({ ...shared, position }, broken)
+    : undefined;
   const chain =
     persistent === undefined
-      ? new SingleRun({ ...shared, runName, prefetch, requestTimeoutMs, isWarm: settings.isWarm })
+      ? new SingleRun({ ...shared, runName, prefetch, requestTimeoutMs, rehearsal })
       : new PersistentChain({
           ...shared,
           ...persistent,

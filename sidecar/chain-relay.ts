@@ -65,7 +65,7 @@ const CHAIN_END_LIMIT_MS = 2000;
 
 /** What the runs of one sidecar share. */
 export interface RelayContext {
-  readonly bus: MessageBus;
+  readonly bus: Pick<MessageBus, "publish">;
   /** The connection to the chain's first microservice. */
   readonly first: RpcClient;
   /** This party. */

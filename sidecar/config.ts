@@ -56,7 +56,7 @@ export const SidecarVariables = Type.Object({
   DYNAMOS_CREDITS: Type.Integer({ default: 1024, minimum: 1, description: "most chunks in flight per stream" }),
   DYNAMOS_CHAIN_WARM: Type.Boolean({
     default: false,
-    description: "started ahead of its request: tells when it is ready",
+    description: "started ahead of its request: rehearses, and tells when the chain is ready",
   }),
   DYNAMOS_RUN_REQUEST_TIMEOUT_MS: Type.Integer({ default: 60_000, minimum: 1 }),
   DYNAMOS_CHAIN_START_MS: ChainStartMs,

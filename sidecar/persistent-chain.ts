@@ -8,7 +8,7 @@
  *
  * States: taking ⇄ paused (full) → ending (idle, too old, told to stop, or broken: what runs may end) → ended.
  */
-import type { Consumer, Delivery, Settlement } from "../lib/bus/message-bus.ts";
+import type { Consumer, Delivery, MessageBus, Settlement } from "../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { runQueue } from "../lib/bus/queues.ts";
 import { sharedQueueAddress } from "../lib/bus/run-address.ts";
@@ -24,6 +24,7 @@ import { readBody } from "./run-messages.ts";
 
 /** What it needs. */
 export interface PersistentChainOptions extends RelayContext {
+  readonly bus: MessageBus;
   /** The chain's job; its own queue has that name. */
   readonly jobName: string;
   /** Requests for chains of this shape. */

@@ -15,7 +15,7 @@ import { outgoingFrame } from "./run-messages.ts";
 
 /** What the output needs. */
 export interface ResultOutputOptions {
-  readonly bus: MessageBus;
+  readonly bus: Pick<MessageBus, "publish">;
   readonly run: RunRequest;
   /** Where the credits that come back go to: `lib/bus/run-address.ts`. */
   readonly creditAddress: string;

@@ -30,8 +30,8 @@ export interface SingleRunOptions extends RelayContext {
   /** See `prefetchOf`. */
   readonly prefetch: number;
   readonly requestTimeoutMs: number;
-  /** Whether it was started ahead of its request. */
-  readonly isWarm: boolean;
+  /** Of one that was started ahead of its request: what it does before it says that it is ready. */
+  readonly rehearsal: ((signal: AbortSignal) => Promise<void>) | undefined;
 }
 
 /** See the file comment. */
@@ -60,7 +60,7 @@ export class SingleRun {
         prefetch,
         onLost: (cause) => this.#fail(new AppError("job_failed", "The run queue was lost.", { cause })),
       });
-      if (this.#options.isWarm) void this.#reportReady();
+      if (this.#isWarm) void this.#reportReady();
       const relay = await Promise.race([this.#active, this.#failed(), this.#requestMissing()]);
       return (await relay.run()) ? 0 : 1;
     } catch (error) {
@@ -97,7 +97,7 @@ export class SingleRun {
   /** The first message. It is settled when the run is over. No other request is ever served. */
   async #takeRequest(delivery: Delivery): Promise<Settlement> {
     const request = readBody(RunRequestSchema, delivery);
-    const { isWarm, runName, logger } = this.#options;
+    const { runName, logger } = this.#options;
     if (this.#request !== undefined) {
       // The same message again; the first one is settled with the run.
       const isSame = this.#request.requestId === request.requestId && this.#request.attempt === request.attempt;
@@ -111,17 +111,22 @@ export class SingleRun {
     this.#relay = relay;
     // Before anything else goes out, so that whoever heard nothing knows that nothing was done. Its confirmation nobody waits for.
     const taken = { case: "taken" as const, value: create(TakenSchema, { jobName: runName, queue: creditAddress }) };
-    if (isWarm) relay.report(taken).catch((error: unknown) => void relay.fail(toAppError(error)));
+    if (this.#isWarm) relay.report(taken).catch((error: unknown) => void relay.fail(toAppError(error)));
     this.#activate(relay);
     await aborted(this.#over.signal);
     return "accept";
   }
 
-  /** Tells the agent that a request finds the run queue consumed, and the first microservice there. */
+  get #isWarm(): boolean {
+    return this.#options.rehearsal !== undefined;
+  }
+
+  /** Tells the agent that a request finds the run queue consumed, and a chain that has rehearsed. */
   async #reportReady(): Promise<void> {
-    const { bus, first, runName } = this.#options;
+    const { bus, first, runName, rehearsal } = this.#options;
+    const { signal } = this.#over;
     try {
-      await first.ready({ signal: this.#over.signal });
+      await Promise.all([rehearsal?.(signal), first.ready({ signal })]);
       const state = { case: "ready" as const, value: create(ReadySchema) };
       await bus.publish(runReplyQueue(runName), outgoing(MESSAGE_TYPES.runReport, RunReportSchema, { state }));
     } catch (error) {

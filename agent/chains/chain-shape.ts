@@ -47,6 +47,8 @@ export interface JobOfShape {
   readonly deadlineMs: number;
   readonly labels?: Readonly<Record<string, string>>;
   readonly outlivesRunner?: boolean;
+  /** Of every container. */
+  readonly environment?: Readonly<Record<string, string>>;
   readonly sidecarEnvironment?: Readonly<Record<string, string>>;
 }
 
@@ -109,16 +111,24 @@ export function makeJobSpec(shape: ChainShape, job: JobOfShape): JobSpec {
   return {
     name: job.name,
     steward,
-    microservices,
-    sidecar: {
-      ...sidecar,
-      environment: { ...sidecar.environment, DYNAMOS_RUN_NAME: job.name, ...job.sidecarEnvironment },
-    },
+    microservices: microservices.map((container) => withEnvironment(container, job.environment)),
+    sidecar: withEnvironment(sidecar, {
+      DYNAMOS_RUN_NAME: job.name,
+      ...job.environment,
+      ...job.sidecarEnvironment,
+    }),
     deadlineMs: job.deadlineMs,
     labels: { ...shape.labels, [INSTANCE_LABEL]: job.instance, ...job.labels },
     ...(job.outlivesRunner === undefined ? {} : { outlivesRunner: job.outlivesRunner }),
     chain: { ...chain, jobName: shapeName(shape) },
   };
+}
+
+function withEnvironment<Container extends { readonly environment: Readonly<Record<string, string>> }>(
+  container: Container,
+  environment: Readonly<Record<string, string>> | undefined,
+): Container {
+  return { ...container, environment: { ...container.environment, ...environment } };
 }
 
 function toContainer(microservice: Microservice, input: ChainShapeInput): ContainerSpec {

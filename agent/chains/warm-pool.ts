@@ -282,7 +282,8 @@ export class WarmPool {
       instance,
       deadlineMs: clock.now() + waitMs + longestRequestMs,
       labels: { [LIFETIME_LABEL]: "warm" },
-      sidecarEnvironment: { DYNAMOS_CHAIN_WARM: "true", DYNAMOS_RUN_REQUEST_TIMEOUT_MS: String(waitMs) },
+      environment: { DYNAMOS_CHAIN_WARM: "true" },
+      sidecarEnvironment: { DYNAMOS_RUN_REQUEST_TIMEOUT_MS: String(waitMs) },
     });
     return new WarmChain({ bus, runner, spec, credits, onChange });
   }

@@ -2,10 +2,12 @@
 import type { RecordBatch } from "apache-arrow";
 import { AppError } from "../../lib/errors.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { ROWS_QUESTION } from "../../sdk/typescript/rehearsal-data.ts";
 import { joinStreams, type ProviderStream } from "./aggregate.ts";
 
 void runMicroservice({
   name: "sql-aggregate",
+  rehearsal: { requests: [ROWS_QUESTION] },
   handle: async function* (inputs, { signal, minimumGroupSize }) {
     const rows = new Map<string, number>();
     const streams = inputs.flatMap(({ provider, schema, failure, batches }): ProviderStream[] =>

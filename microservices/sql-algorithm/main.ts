@@ -2,12 +2,14 @@
 import { isOptionOn } from "../../lib/model/data-request.ts";
 import { onlyInput } from "../../sdk/typescript/only-input.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { GROUPS_QUESTION, ROWS_QUESTION } from "../../sdk/typescript/rehearsal-data.ts";
 import { runAlgorithm } from "./algorithm.ts";
 import { rulesOf } from "./allowed.ts";
 import { SqlAlgorithmSettings } from "./config.ts";
 
 void runMicroservice({
   name: "sql-algorithm",
+  rehearsal: { requests: [ROWS_QUESTION, GROUPS_QUESTION] },
   handle: (inputs, { request, grants, settings, signal }) =>
     runAlgorithm(onlyInput(inputs), {
       request,

@@ -1,11 +1,13 @@
 /** sql-graph: lets the result pass, and adds a picture of it. */
 import { onlyInput } from "../../sdk/typescript/only-input.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
+import { ROWS_QUESTION } from "../../sdk/typescript/rehearsal-data.ts";
 import { checkChartInput } from "./chart-choice.ts";
 import { GraphCollector } from "./graph.ts";
 
 void runMicroservice({
   name: "sql-graph",
+  rehearsal: { requests: [ROWS_QUESTION], rows: 12 },
   handle: async function* (inputs, { request }) {
     const { schema, batches } = onlyInput(inputs);
     checkChartInput(

@@ -10,6 +10,10 @@ export const SqlQuerySettings = Type.Object({
     description: "folder for files that hold just what a grant grants, and for sorting",
   }),
   DYNAMOS_CHAIN_CONCURRENCY: ChainConcurrency,
+  DYNAMOS_CHAIN_WARM: Type.Boolean({
+    default: false,
+    description: "started ahead of its request: rehearses before it listens",
+  }),
   DYNAMOS_PUSHDOWN: Type.Boolean({
     default: false,
     description: "aggregate in the query where sql-algorithm follows, and the answer is the same",

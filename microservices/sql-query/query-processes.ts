@@ -13,6 +13,8 @@ export interface QueryProcessesOptions {
   readonly temporaryFolder: string;
   /** Queries at once. 1 means a single query altogether: its process is not used again, and no other takes its place. */
   readonly atOnce: number;
+  /** Queries of the rehearsal before a single one: its process serves them as well. Default 0. */
+  readonly rehearsed?: number;
   /** Queries after which a process is replaced. Default 500. */
   readonly queriesPerProcess?: number;
 }
@@ -29,10 +31,11 @@ export class QueryProcesses {
   #isClosed = false;
 
   /** Starts the first process. Throws what making its folder throws. */
-  constructor({ limits, temporaryFolder, atOnce, queriesPerProcess = QUERIES_PER_PROCESS }: QueryProcessesOptions) {
+  constructor(options: QueryProcessesOptions) {
+    const { limits, temporaryFolder, atOnce, rehearsed = 0, queriesPerProcess = QUERIES_PER_PROCESS } = options;
     this.limits = limits;
     this.#atOnce = atOnce;
-    const queries = atOnce === 1 ? 1 : queriesPerProcess;
+    const queries = atOnce === 1 ? rehearsed + 1 : queriesPerProcess;
     mkdirSync(temporaryFolder, { recursive: true });
     this.#start = () => new QueryProcess({ limits, temporaryFolder, queries });
     this.#free.push(this.#start());

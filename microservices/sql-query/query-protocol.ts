@@ -87,3 +87,6 @@ export function temporaryDetail(bytes: number): string {
     "Sort, join or group fewer rows."
   );
 }
+
+/** Queries of the rehearsal, which the process of a warm chain serves before the request's (`rehearsal.ts`). */
+export const REHEARSED_QUERIES = 2;

@@ -2,7 +2,7 @@
 import type { Static } from "@sinclair/typebox";
 import type { SqlQuerySettings } from "./config.ts";
 import { QueryProcesses } from "./query-processes.ts";
-import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
+import { DEFAULT_QUERY_LIMITS, REHEARSED_QUERIES } from "./query-protocol.ts";
 
 /** The processes; throws why there are none. */
 export type StartedProcesses = () => QueryProcesses;
@@ -22,6 +22,7 @@ export function startQueryProcesses(load: () => Static<typeof SqlQuerySettings>)
       },
       temporaryFolder: settings.DYNAMOS_WORLD_FOLDER,
       atOnce: settings.DYNAMOS_CHAIN_CONCURRENCY,
+      rehearsed: settings.DYNAMOS_CHAIN_WARM ? REHEARSED_QUERIES : 0,
     });
     return () => processes;
   } catch (error) {

@@ -20,6 +20,8 @@ export interface ChainSettings {
   readonly chainStartMs: number;
   /** Runs at once; 1: the process serves one run in all. */
   readonly concurrency: number;
+  /** Whether it was started ahead of its request. */
+  readonly isWarm: boolean;
   readonly tracing: TracingSettings;
   readonly logLevel: string;
   readonly exitWithParent: boolean;
@@ -30,6 +32,10 @@ export const ProgramSettings = Type.Object({
   DYNAMOS_GRANT_JWKS: Type.String({ description: 'JSON Web Key Set (RFC 7517) of this party\'s grants: {"keys":[…]}' }),
   DYNAMOS_CHAIN_START_MS: ChainStartMs,
   DYNAMOS_CHAIN_CONCURRENCY: ChainConcurrency,
+  DYNAMOS_CHAIN_WARM: Type.Boolean({
+    default: false,
+    description: "started ahead of its request: rehearses before it listens",
+  }),
   DYNAMOS_LOG_LEVEL: Type.String({ default: "info" }),
   DYNAMOS_EXIT_WITH_PARENT: Type.Boolean({ default: false }),
   OTEL_EXPORTER_OTLP_ENDPOINT: Type.Optional(Type.String()),
@@ -43,6 +49,7 @@ export function loadChainSettings(): ChainSettings {
     position: readChainEnvironment(),
     chainStartMs: settings.DYNAMOS_CHAIN_START_MS,
     concurrency: settings.DYNAMOS_CHAIN_CONCURRENCY,
+    isWarm: settings.DYNAMOS_CHAIN_WARM,
     grantKeys: parseKeySet(settings.DYNAMOS_GRANT_JWKS),
     tracing: otlpEndpoint === undefined ? {} : { otlpEndpoint },
     logLevel: settings.DYNAMOS_LOG_LEVEL,

@@ -81,4 +81,23 @@ export interface MicroserviceDefinition {
   /** As in its metadata. */
   readonly name: string;
   readonly handle: Handler;
+  /** How it rehearses where it is started ahead of its request (`rehearsal.ts`); absent: it does not. */
+  readonly rehearsal?: Rehearsal;
+}
+
+/** What is run through a microservice before there is a request: over the data set of `rehearsal-data.ts`. */
+export interface Rehearsal {
+  /** One run each, in this order. */
+  readonly requests: readonly DataRequest[];
+  /** Rows that each input brings. Default: all. */
+  readonly rows?: number;
+  /** Of a microservice that reads data itself: the data set as its file. Its inputs then bring no rows. */
+  readonly openData?: () => Promise<RehearsalData>;
+}
+
+/** Files that are there until they are closed. */
+export interface RehearsalData {
+  /** As {@link MicroserviceContext.data}. */
+  readonly locations: Readonly<Record<string, DataLocation>>;
+  close(): Promise<void>;
 }

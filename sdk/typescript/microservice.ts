@@ -7,7 +7,8 @@
  * - `chain-run.ts` runs the handler once, between the element before and the element after it;
  * - `chain-runs.ts` has several runs at once, where the chain is persistent;
  * - `chain-input.ts` is one stream coming in; `verified-grants.ts` checks the grants that came with it;
- * - `chain-settings.ts` reads the environment.
+ * - `chain-settings.ts` reads the environment;
+ * - `rehearsal.ts` has made-up runs before the real one, where there is time for them.
  *
  * `template/` is a microservice to copy, `docs/add-a-microservice.md` the guide.
  */
@@ -22,6 +23,7 @@ import { ChainRun } from "./chain-run.ts";
 import { ChainRuns } from "./chain-runs.ts";
 import type { MicroserviceDefinition } from "./handler.ts";
 import { loadChainSettings, type ChainSettings } from "./chain-settings.ts";
+import { rehearse } from "./rehearsal.ts";
 
 /** How long the runs of a persistent microservice may go on after it was told to stop, and how long their ends may take then. */
 const DRAIN_LIMIT_MS = 20_000;
@@ -48,7 +50,7 @@ async function serve(
   settings: ChainSettings,
   program: ProgramContext,
 ): Promise<void> {
-  const { position, grantKeys, concurrency } = settings;
+  const { position, grantKeys, concurrency, isWarm } = settings;
   const { releases, logger, signal } = program;
   releases.push("traces", await startTracing(definition.name, settings.tracing));
   const next = new RpcClient({
@@ -59,6 +61,12 @@ async function serve(
   releases.push("connection to the next element", () => next.close());
   const options = { definition, position, next, logger, grantKeys, loadSettings };
   const runs = concurrency > 1 ? new ChainRuns(options, concurrency) : new ChainRun(options);
+  if (isWarm) {
+    next.connectAhead();
+    await rehearse({ definition, position, logger, loadSettings, signal });
+    // So whoever reaches the first element of a chain reaches one that is ready as a whole.
+    await next.ready({ signal });
+  }
   const server = await startRpcServer({
     port: position.port,
     implementations: [implement(MicroserviceService, { process: (frames, call) => runs.take(frames, call) })],

@@ -8,7 +8,7 @@ const SOURCE = "test/sdk/programs/source";
 
 test("a chain that was started ahead says when it is ready, and what it has taken before anything else, and takes nothing more", async (t) => {
   const chain = await TestChain.start({
-    programs: [{ program: SOURCE, environment: { TEST_BATCHES: "300", TEST_ROWS_PER_BATCH: "32768" } }],
+    programs: [{ program: SOURCE, environment: { TEST_BATCHES: "60", TEST_ROWS_PER_BATCH: "32768" } }],
     sidecarEnvironment: { DYNAMOS_CHAIN_WARM: "true" },
   });
   t.after(() => chain.stop());

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { averageSalaryBySex } from "../../cli/demo/known-answer.ts";
@@ -102,6 +102,22 @@ describe("warm chains", () => {
     }
     const runs = logged("VU").filter(({ msg }) => msg === "a chain starts");
     assert.equal(new Set(runs.map(({ run }) => run)).size, runs.length);
+  });
+
+  test("have rehearsed before they are ready, each of their elements, and kept no file of it", async () => {
+    await asking("VU");
+    await ready("VU", 1);
+    const { run = "" } = logged("VU").findLast(({ msg }) => msg === "a warm chain is ready") ?? {};
+    const folder = join(exchange.stateFolder, "jobs", "jobs", "VU", run);
+    const rehearsed = readdirSync(folder).filter(
+      (file) => file.endsWith(".log") && readFileSync(join(folder, file), "utf8").includes('"rehearsed"'),
+    );
+    assert.deepEqual(rehearsed.sort(), ["sidecar.log", "sql-algorithm.log", "sql-query.log"]);
+    const worlds = join(exchange.stateFolder, "agent-VU", "worlds");
+    assert.deepEqual(
+      readdirSync(worlds).filter((name) => name.includes("rehearsal")),
+      [],
+    );
   });
 
   test("are not waited for: ten requests at once with two of them all succeed, the others on cold chains", async () => {
