@@ -20,7 +20,7 @@ import { LIFETIMES, type Lifetime } from "./lifetimes.ts";
 import { quantile, ratios, summarize } from "./measured.ts";
 import { roundsOf, type RunOptions, type Table, type TableBench } from "./table.ts";
 
-const USUAL_ROUNDS = 10;
+const USUAL_ROUNDS = 8;
 const WARM_CHAINS = 2;
 const WARM_LIMIT_MS = 300;
 /** For the node to be done with what the request before left. */

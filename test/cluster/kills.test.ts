@@ -12,8 +12,8 @@ import { endContainer, killPod, podsOf } from "../support/cluster-pods.ts";
 import { askUntilAnswered, rowsOf, slowRequest } from "../support/cluster-questions.ts";
 import { kubectlJson, noCluster } from "../support/cluster-tools.ts";
 
-/** Some seconds of work, so that what is killed is killed in the middle of it. */
-const STEPS = 12_000_000;
+/** Some seconds of work, so that what is killed is killed in the middle of it: a kubelet takes two seconds to kill a pod. */
+const STEPS = 20_000_000;
 
 const skip = await noCluster();
 
@@ -59,7 +59,7 @@ else {
         await killPod(core, ...pods.map(({ name }) => name));
       };
       // Also where the machine is busy, the last of them is to be gone before the answer is there.
-      const failures = await survives(t, killAll, 2 * STEPS);
+      const failures = await survives(t, killAll, 3 * STEPS);
       assert.ok(failures.length > 0, "whoever answered is gone, and nobody noticed");
     });
 

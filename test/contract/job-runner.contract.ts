@@ -152,7 +152,8 @@ export function jobRunnerContract(kind: string, setUp: () => Promise<JobRunnerFi
       await withRunner(async (runner) => {
         const service = `
           import { createServer } from "node:net";
-          createServer((socket) => socket.end("hello from the first")).listen(Number(process.env.DESIGNATED_GRPC_PORT), "127.0.0.1");`;
+          const server = createServer((socket) => void (socket.end("hello from the first"), server.close()));
+          server.listen(Number(process.env.DESIGNATED_GRPC_PORT), "127.0.0.1");`;
         const sidecar = `
           import { connect } from "node:net";
           const attempt = () => connect(Number(process.env.FIRST_MICROSERVICE_PORT), "127.0.0.1")
