@@ -3,12 +3,12 @@
  * asks, the grant, where its data are, the deadline, the trace) comes with the run's request instead, so that a job of a shape can
  * serve any request for it (decision 0021). Pure.
  */
-import { createHash } from "node:crypto";
 import { containerName, requireContainerNames, SIDECAR_CONTAINER } from "../../lib/chain/container-name.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { ContainerSpec, JobSpec } from "../../lib/jobs/job-runner.ts";
 import type { CompositionRequest } from "../../lib/model/composition.ts";
 import type { Microservice } from "../../lib/model/microservice.ts";
+import { makeShapeKey } from "../../lib/model/names.ts";
 
 /** Which instance of the agent started a job. */
 export const INSTANCE_LABEL = "dynamos.instance";
@@ -95,9 +95,9 @@ export function makeChainShape(input: ChainShapeInput): ChainShape {
   };
 }
 
-/** 8 hex digits that two shapes share only if they are equal, whatever the order in which they were put together. */
+/** What two shapes share only if they are equal, whatever the order in which they were put together; see `makeShapeKey`. */
 export function shapeKey(shape: ChainShape): string {
-  return createHash("sha256").update(canonicalJson(shape)).digest("hex").slice(0, 8);
+  return makeShapeKey(canonicalJson(shape));
 }
 
 /** What stands for an approval's name where a job is made before there is one: `chain-` and the shape's key. */

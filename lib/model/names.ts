@@ -95,13 +95,27 @@ export function isRunOf(runName: string, steward: string): boolean {
   return new RegExp(`^${runNamePattern([steward])}$`).test(runName);
 }
 
+/** Hexadecimal digits of a shape's hash that names have: 64 bits, which no two shapes of a party share by chance. */
+const SHAPE_DIGITS = 16;
+const SHAPE_KEY = "[0-9a-f]{8}-[0-9a-f]{8}";
+
+/**
+ * What stands for a shape in names: two groups of 8 hex digits, so that a name made of it reads as a job's does ({@link makeJobName}).
+ *
+ * @param text tells the shape apart from all others.
+ */
+export function makeShapeKey(text: string): string {
+  const digits = hexHash(text, SHAPE_DIGITS);
+  return `${digits.slice(0, SHAPE_DIGITS / 2)}-${digits.slice(SHAPE_DIGITS / 2)}`;
+}
+
 /**
  * The job of a persistent chain, and the queue that its runs share: unique by shape, slot and generation, which replicas of an
  * agent count alike, so that they do not start one chain twice. At most 63 characters.
  *
- * @param shapeKey 8 hex digits.
+ * @param shapeKey see {@link makeShapeKey}.
  * @param slot from 0, below 1000.
- * @param generation from 0: the chains that came one after another in this slot.
+ * @param generation from 0, below 1,000,000: the chains that came one after another in this slot.
  */
 export function makeChainName(steward: string, shapeKey: string, slot: number, generation: number): string {
   return `${chainPrefix(steward, shapeKey)}-${String(slot)}-${String(generation)}`;
@@ -115,21 +129,23 @@ export function chainPrefix(steward: string, shapeKey: string): string {
 
 /** Slot and generation of a chain that {@link makeChainName} named; undefined for other names. */
 export function readChainName(name: string): { readonly slot: number; readonly generation: number } | undefined {
-  const [, slot, generation] = /-chain-[0-9a-f]{8}-([0-9]{1,3})-([0-9]{1,6})$/.exec(name) ?? [];
+  const [, slot, generation] = READABLE_CHAIN_NAME.exec(name) ?? [];
   return slot === undefined ? undefined : { slot: Number(slot), generation: Number(generation) };
 }
 
 /** A regular expression (without anchors) for the names that {@link makeChainName} makes for these stewards; absent: for any. */
 export function chainNamePattern(stewards?: readonly string[]): string {
-  return `${chainLabelPattern(stewards)}-chain-[0-9a-f]{8}-[0-9]{1,3}-[0-9]{1,6}`;
+  return `${chainLabelPattern(stewards)}-chain-${SHAPE_KEY}-[0-9]{1,3}-[0-9]{1,6}`;
 }
 
 /** A regular expression (without anchors) for the work queues of these stewards' persistent chains; absent: of any. */
 export function workQueuePattern(stewards?: readonly string[]): string {
-  return `${chainLabelPattern(stewards)}-chain-[0-9a-f]{8}`;
+  return `${chainLabelPattern(stewards)}-chain-${SHAPE_KEY}`;
 }
 
-const MAX_CHAIN_LABEL = 40;
+/** A chain's name adds at most 35 characters to it. */
+const MAX_CHAIN_LABEL = 28;
+const READABLE_CHAIN_NAME = new RegExp(`-chain-${SHAPE_KEY}-([0-9]{1,3})-([0-9]{1,6})$`);
 
 function chainLabelPattern(stewards: readonly string[] | undefined): string {
   return `(${stewards?.flatMap(runLabels).join("|") ?? "[a-z][a-z0-9]{0,62}"})`;

@@ -54,7 +54,7 @@ async function startRuns(
   const steward = await TestSteward.make(isJoiner ? "SURF" : "VU");
   const position: MicroservicePosition = {
     steward: steward.name,
-    jobName: "chain-0123abcd",
+    jobName: "chain-0123abcd-89abcdef",
     role: isJoiner ? "computeProvider" : "all",
     dataProviderCount: options.providers ?? 1,
     sidecarPort: server.port,

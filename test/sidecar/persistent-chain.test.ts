@@ -53,7 +53,9 @@ test("a run that fails or is cancelled does not end the others, and a full chain
   const second = await persistent.request();
   await eventually(() => first.frames.length > 3 && second.frames.length > 3, { timeoutMs: 40_000 });
   const third = await persistent.request();
-  await eventually(async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd"))?.ready ?? 0) === 1);
+  await eventually(
+    async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd-89abcdef"))?.ready ?? 0) === 1,
+  );
   assert.deepEqual(kinds(third), []);
   await persistent.cancel(first);
   assert.equal(failureCode(await persistent.outcome(first)), "cancelled");
@@ -75,7 +77,7 @@ test("a chain that is told to stop ends what it has, and takes nothing new", asy
   await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 20_000 });
   const late = await persistent.request();
   assert.deepEqual(kinds(late), []);
-  assert.equal((await persistent.chain.bus.queueStatus("vu-chain-0123abcd"))?.ready, 1);
+  assert.equal((await persistent.chain.bus.queueStatus("vu-chain-0123abcd-89abcdef"))?.ready, 1);
 });
 
 test("a chain that has reached its age ends, though it is not idle", async (t) => {
@@ -103,9 +105,12 @@ test("a request whose agent has gone is not run", async (t) => {
   t.after(() => persistent.chain.stop());
   await persistent.chain.bus.deleteQueue("VU-in-0123abcd-runs");
   const run = await persistent.request();
-  await eventually(async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd"))?.ready ?? 1) === 0, {
-    timeoutMs: 20_000,
-  });
+  await eventually(
+    async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd-89abcdef"))?.ready ?? 1) === 0,
+    {
+      timeoutMs: 20_000,
+    },
+  );
   assert.deepEqual(run.frames, []);
 });
 
@@ -115,9 +120,13 @@ test("a message that is no request goes to the dead letters, and the chain serve
   const { bus } = persistent.chain;
   // A field that ends before its length says so; and no run that an answer could be for.
   const unreadable = { type: MESSAGE_TYPES.sqlDataRequest, body: Buffer.from([0x0a, 0xff]) };
-  await bus.publish("vu-chain-0123abcd", { ...unreadable, messageId: "unreadable", correlationId: "run-unreadable" });
-  await bus.publish("vu-chain-0123abcd", { ...unreadable, messageId: "nobody's" });
-  await bus.publish("vu-chain-0123abcd", {
+  await bus.publish("vu-chain-0123abcd-89abcdef", {
+    ...unreadable,
+    messageId: "unreadable",
+    correlationId: "run-unreadable",
+  });
+  await bus.publish("vu-chain-0123abcd-89abcdef", { ...unreadable, messageId: "nobody's" });
+  await bus.publish("vu-chain-0123abcd-89abcdef", {
     ...unreadable,
     type: MESSAGE_TYPES.credit,
     messageId: "credit",

@@ -13,7 +13,7 @@ import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.
 import { TestChain, type ChainProgram } from "./chain.ts";
 import { eventually } from "./eventually.ts";
 
-const WORK = "vu-chain-0123abcd";
+const WORK = "vu-chain-0123abcd-89abcdef";
 const REPLIES = "VU-in-0123abcd-runs";
 
 /** What came back of one run. */

@@ -24,10 +24,10 @@ for (const [what, load, count] of cases) {
 
 test("a slot whose chain lives is not free; one whose chain has ended gets the next generation", () => {
   const chains = [
-    { name: "vu-chain-0123abcd-0-4", phase: "failed" },
-    { name: "vu-chain-0123abcd-0-5", phase: "succeeded" },
-    { name: "vu-chain-0123abcd-1-0", phase: "running" },
-    { name: "vu-chain-0123abcd-3-0", phase: "starting" },
+    { name: "vu-chain-0123abcd-89abcdef-0-4", phase: "failed" },
+    { name: "vu-chain-0123abcd-89abcdef-0-5", phase: "succeeded" },
+    { name: "vu-chain-0123abcd-89abcdef-1-0", phase: "running" },
+    { name: "vu-chain-0123abcd-89abcdef-3-0", phase: "starting" },
   ] as const;
   assert.deepEqual(freeSlots(chains, 4), [
     { slot: 0, generation: 6 },
@@ -36,6 +36,6 @@ test("a slot whose chain lives is not free; one whose chain has ended gets the n
 });
 
 test("two instances that know the same jobs choose the same slot, so that one chain is started and not two", () => {
-  const chains = [{ name: "vu-chain-0123abcd-0-0", phase: "failed" }] as const;
+  const chains = [{ name: "vu-chain-0123abcd-89abcdef-0-0", phase: "failed" }] as const;
   assert.deepEqual(freeSlots(chains, 2), freeSlots([...chains], 2));
 });

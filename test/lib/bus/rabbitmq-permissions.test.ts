@@ -18,16 +18,17 @@ import {
   runQueue,
   runReplyQueue,
 } from "../../../lib/bus/queues.ts";
-import { makeChainName, makeJobName, makeLocalJobName, makeRunName } from "../../../lib/model/names.ts";
+import { makeChainName, makeJobName, makeLocalJobName, makeRunName, makeShapeKey } from "../../../lib/model/names.ts";
 
 /** One name is the beginning of another, one too long for a run's name, one looks like a part of one. */
 const STEWARDS = ["VU", "VUmc", "UVA", "vu0123abcd", "abcdefabcdef", "Reply", `Very${"Long".repeat(10)}Name`];
 const USERS = ["analyst@example.org", "", "x".repeat(80), "a-vu-b@example.org", "0123456789ab-1-abcde@example.org"];
 
 function runsOf(steward: string): string[] {
-  return USERS.flatMap((user) =>
+  const warm = `warm-${makeShapeKey("a shape")}`;
+  return [...USERS.map((user) => makeJobName(user, "0123abcd")), warm].flatMap((name) =>
     [1, 999].map((attempt) => {
-      const job = makeLocalJobName(makeJobName(user, "0123abcd"), steward);
+      const job = makeLocalJobName(name, steward);
       return makeRunName(job, "request", attempt, attempt === 1 ? "a1b2c" : "reply");
     }),
   );
@@ -45,8 +46,11 @@ function serviceQueuesOf(steward: string): string[] {
 
 /** The queues of persistent chains: the work queue, and each chain's own. */
 function persistentOf(steward: string): [work: string, ...chains: string[]] {
-  const chains = [makeChainName(steward, "0123abcd", 0, 0), makeChainName(steward, "fedcba98", 999, 999_999)];
-  return [chainWorkQueue(steward, "0123abcd"), ...chains.map(runQueue)];
+  const chains = [
+    makeChainName(steward, "0123abcd-89abcdef", 0, 0),
+    makeChainName(steward, "fedcba98-76543210", 999, 999_999),
+  ];
+  return [chainWorkQueue(steward, "0123abcd-89abcdef"), ...chains.map(runQueue)];
 }
 
 function queuesOf(steward: string): string[] {

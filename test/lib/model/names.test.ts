@@ -1,12 +1,18 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { chainWorkQueue } from "../../../lib/bus/queues.ts";
 import {
+  chainNamePattern,
   isRunOf,
   jobNameForLogs,
+  makeChainName,
   makeJobName,
   makeLocalJobName,
   makeRunName,
   makeRunNonce,
+  makeShapeKey,
+  readChainName,
+  workQueuePattern,
 } from "../../../lib/model/names.ts";
 
 const DNS_LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -63,4 +69,30 @@ describe("run names", () => {
     assert.equal(isRunOf(`${makeRunName(left, requests[0], 1, "aaaaa")}-reply`, "UniversityMedicalCentreNorth"), false);
     assert.equal(isRunOf("someQueue-in", "UniversityMedicalCentreNorth"), false);
   });
+});
+
+describe("names made with a shape's key", () => {
+  const key = makeShapeKey("a shape");
+  const stewards = ["VU", "S".repeat(17), "S".repeat(28), "S".repeat(29), "S".repeat(63)];
+
+  test("tell shapes apart by 64 bits at least", () => {
+    const digits = key.replaceAll("-", "");
+    assert.match(digits, /^[0-9a-f]+$/);
+    assert.ok(digits.length * 4 >= 64, `${String(digits.length * 4)} bits`);
+    const keys = new Set(Array.from({ length: 1000 }, (_, index) => makeShapeKey(String(index))));
+    for (const part of [0, 1]) assert.equal(new Set([...keys].map((each) => each.split("-")[part])).size, 1000);
+  });
+
+  for (const steward of stewards) {
+    test(`are DNS labels of at most 63 characters, and known as its own, of a steward with ${String(steward.length)} letters`, () => {
+      const warm = makeRunName(makeLocalJobName(`warm-${key}`, steward), "request", 999, makeRunNonce());
+      const chain = makeChainName(steward, key, 999, 999_999);
+      for (const name of [`chain-${key}`, warm, chain, chainWorkQueue(steward, key)]) assert.match(name, DNS_LABEL);
+      assert.ok(isRunOf(warm, steward), warm);
+      assert.match(chain, new RegExp(`^${chainNamePattern([steward])}$`));
+      assert.match(chainWorkQueue(steward, key), new RegExp(`^${workQueuePattern([steward])}$`));
+      assert.deepEqual(readChainName(chain), { slot: 999, generation: 999_999 });
+      for (const name of [warm, chain, chainWorkQueue(steward, key)]) assert.ok(name.includes(key), name);
+    });
+  }
 });
