@@ -10,6 +10,7 @@ import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { baseEnvironment, telemetryEnvironment } from "../lib/config/env.ts";
 import { AppError } from "../lib/errors.ts";
+import { listenBySettings } from "../lib/http/listen.ts";
 import { isOwnUrlLocal, ownUrl } from "../lib/http/own-url.ts";
 import {
   certificateDependency,
@@ -201,7 +202,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     certificate,
   });
   addDataRequestRoutes(server, context, requests);
-  await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  await listenBySettings(settings, (address) => server.listen(address));
   const { port } = server.server.address() as AddressInfo;
   const { DYNAMOS_INSTANCE_URL: given, DYNAMOS_HOST: host } = settings;
   online.instanceUrl = ownUrl({ given, host, port, isTls: certificate !== undefined });

@@ -8,6 +8,7 @@ import { instanceReplyQueue, POLICY_ENFORCER_QUEUE } from "../lib/bus/queues.ts"
 import { RpcClient } from "../lib/bus/rpc.ts";
 import { systemClock } from "../lib/clock.ts";
 import { AppError } from "../lib/errors.ts";
+import { listenBySettings } from "../lib/http/listen.ts";
 import { CLOSING_REST_MS, closeServer } from "../lib/http/close-server.ts";
 import { isOwnUrlLocal, ownUrl } from "../lib/http/own-url.ts";
 import {
@@ -102,7 +103,7 @@ export async function startOrchestrator(
   addChainRoutes(server, http);
   const drainMs = settings.DYNAMOS_DRAIN_MS;
   releases.push("HTTP server", () => closeServer(server, drainMs), drainMs + CLOSING_REST_MS);
-  const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  const url = await listenBySettings(settings, (address) => server.listen(address));
   const { port } = server.server.address() as AddressInfo;
   running.registration = await register(instanceUrl(settings, port, tls, logger), settings, orchestrator);
   running.updates = new PolicyUpdates(orchestrator, watching.signal).run();

@@ -18,18 +18,9 @@ import {
 } from "../credentials/credentials.ts";
 import { secretOf } from "../credentials/secret-manifest.ts";
 import { whenAvailable } from "../credentials/when-available.ts";
+import { STEWARD_USES } from "../usage.ts";
 
 type Write = (line: string) => void;
-
-const USES = [
-  "dynamos steward add NAME (--out FOLDER [--mount FOLDER] | --secret NAME) [SERVERS]",
-  "            [--role dataProvider|thirdParty|both] [--partners NAME,NAME…] [--untried]",
-  "dynamos steward add --core (--out FOLDER [--mount FOLDER] | --secret NAME | --given FOLDER) [SERVERS] [--untried]",
-  "dynamos steward remove NAME [SERVERS]",
-  "dynamos steward list [SERVERS]",
-  "SERVERS: --store URL --broker URL --broker-management URL (or DYNAMOS_ADMIN_STORE, …_BROKER, …_BROKER_MANAGEMENT)",
-  "         [--party-store-address HOST:PORT,…] [--party-broker-address HOST:PORT,…] [--enable-auth] [--wait SECONDS]",
-];
 
 const ROLES: readonly PartyRole[] = ["dataProvider", "thirdParty", "both"];
 
@@ -99,7 +90,7 @@ export async function steward(
   if (command === "list" && positionals.length === 0) {
     return withServers(values, place, (servers) => list(servers, write));
   }
-  for (const [index, use] of USES.entries()) note(index === 0 ? `Use: ${use}` : `     ${use}`);
+  for (const [index, use] of STEWARD_USES.entries()) note(index === 0 ? `Use: ${use}` : `     ${use}`);
   return 2;
 }
 

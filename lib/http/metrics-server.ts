@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { toAppError } from "../errors.ts";
 import type { ReleaseStack } from "../lifecycle.ts";
 import type { Logger } from "../telemetry/logger.ts";
+import { listenAt } from "./listen.ts";
 import type { RunningMetrics } from "../telemetry/metrics.ts";
 
 /** A scraper sends a head and no body. */
@@ -34,10 +35,12 @@ export async function serveMetrics(metrics: RunningMetrics, options: MetricsServ
       },
     );
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, resolve);
-  });
+  const listen = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(port, host, resolve);
+    });
+  await listenAt({ host, port, hostSetting: "DYNAMOS_HOST", portSetting: "DYNAMOS_METRICS_PORT" }, listen);
   releases.push("metrics server", () => {
     server.close();
     server.closeAllConnections();

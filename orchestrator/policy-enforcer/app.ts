@@ -12,6 +12,7 @@ import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
 import { reply } from "../../lib/bus/rpc.ts";
 import { systemClock, type Clock } from "../../lib/clock.ts";
 import { isUnexpected, toAppError, toFailure } from "../../lib/errors.ts";
+import { listenBySettings } from "../../lib/http/listen.ts";
 import { portDependencies, readinessOf } from "../../lib/http/readiness.ts";
 import { createHttpServer } from "../../lib/http/server.ts";
 import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
@@ -60,7 +61,7 @@ export async function startPolicyEnforcer(
     metrics,
   });
   releases.push("HTTP server", () => server.close());
-  const url = await server.listen({ host: settings.DYNAMOS_HOST, port: settings.DYNAMOS_PORT });
+  const url = await listenBySettings(settings, (address) => server.listen(address));
   logger.info({ url }, "policy enforcer is ready");
 }
 
