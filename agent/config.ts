@@ -64,7 +64,7 @@ export const AgentSettings = Type.Object({
     minimum: 100,
     description: "how long a third party waits for a data provider to accept, or to come back when it went offline",
   }),
-  DYNAMOS_CREDITS: Type.Integer({ default: 8, minimum: 2, maximum: 1024, description: "chunks in flight per stream" }),
+  DYNAMOS_CREDITS: Type.Integer({ default: 16, minimum: 2, maximum: 1024, description: "chunks in flight per stream" }),
   DYNAMOS_STALL_TIMEOUT_MS: Type.Integer({
     default: 120_000,
     minimum: 1000,

@@ -24,7 +24,7 @@ import { ResultOutput } from "../sidecar/result-output.ts";
 import { outgoing, readBody } from "../sidecar/run-messages.ts";
 
 /** As many chunks as are under way by default (`DYNAMOS_CREDITS` of an agent). */
-const USUAL_CREDITS = 8;
+const USUAL_CREDITS = 16;
 const MOST_CREDITS = 64;
 const PROVIDER = "VU";
 const STALL_MS = 60_000;

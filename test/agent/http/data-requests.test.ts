@@ -113,7 +113,7 @@ describe("a chain", () => {
     assert.deepEqual(secrets, { "sql-query": 8, "sql-anonymize": 1, "sql-algorithm": 0 });
     const containers = job === undefined ? [] : [...job.microservices, job.sidecar];
     for (const { environment } of containers) assert.equal(environment["OTEL_TRACES_SAMPLER"], "always_off");
-    assert.equal(job?.sidecar.environment["DYNAMOS_CREDITS"], "8");
+    assert.equal(job?.sidecar.environment["DYNAMOS_CREDITS"], "16");
   });
 
   test("leaves nothing of itself in the environment of its chain", async (t) => {
