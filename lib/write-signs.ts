@@ -5,6 +5,9 @@
  * The sign is the system's notice (inotify(7), kqueue(2)) that the file's write-ahead log was written, https://sqlite.org/wal.html.
  * A commit is visible a moment after that, when the log's index has it; so one looks again at growing distances. Where there are no
  * notices (no watch is left to be had, or a file system gives none) one looks at a steady pace instead.
+ *
+ * Every write is a notice to every process, several each. Who takes no part in what is going on hears one, and then looks from time to
+ * time without hearing any, until nothing new has been found for a moment.
  */
 import { watch, type FSWatcher } from "node:fs";
 
@@ -17,6 +20,9 @@ const REST_MS = 500;
 const LEAST_MS = 1;
 /** Who did something takes part for so long. */
 const TAKING_PART_MS = 100;
+
+/** Who takes no part hears notices again when nothing new was found for about so long. */
+const HEAR_AGAIN_MS = 30;
 
 /** So many writes that were found without any notice of them show that there are none. */
 const UNNOTICED = 3;
@@ -57,6 +63,8 @@ export class WriteSigns {
   #dueAt = Infinity;
   #isNoticed = false;
   #unnoticed = 0;
+  /** Without a watch by its own will. */
+  #isDeaf = false;
 
   constructor(options: WriteSignsOptions) {
     this.#options = options;
@@ -78,8 +86,8 @@ export class WriteSigns {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#dueAt = Infinity;
-    this.#watcher?.close();
-    this.#watcher = undefined;
+    this.#isDeaf = false;
+    this.#stopWatching();
   }
 
   /** Looks now, and then at growing distances: for whoever has written, and waits for what comes of it. */
@@ -92,19 +100,28 @@ export class WriteSigns {
   /** What is going on is for this process: it looks at short distances for a while. */
   takePart(): void {
     this.#takesPartUntil = performance.now() + TAKING_PART_MS;
+    if (this.#isRunning) this.#hearAgain();
   }
 
   readonly #onNotice = (): void => {
     this.#isNoticed = true;
     this.#unnoticed = 0;
     this.#restartPauses();
+    if (!this.#takesPart) {
+      this.#isDeaf = true;
+      this.#stopWatching();
+    }
     const leftMs = this.#pauseMs - (performance.now() - this.#lookedAt);
     if (leftMs <= 0) this.#look();
     else this.#lookWithin(leftMs);
   };
 
+  get #takesPart(): boolean {
+    return performance.now() < this.#takesPartUntil;
+  }
+
   #restartPauses(): void {
-    this.#pauseMs = performance.now() < this.#takesPartUntil ? LEAST_MS : this.#options.calmMs;
+    this.#pauseMs = this.#takesPart ? LEAST_MS : this.#options.calmMs;
     this.#growth = GROWTH;
   }
 
@@ -122,12 +139,15 @@ export class WriteSigns {
     this.#dueAt = Infinity;
     this.#lookedAt = performance.now();
     const isResting = this.#pauseMs >= REST_MS;
+    // Before looking: what is written from now on is heard of.
+    if (this.#pauseMs >= HEAR_AGAIN_MS) this.#hearAgain();
     const { isNew, dueMs = Infinity } = this.#options.look();
     if (isNew && isResting && !this.#isNoticed && ++this.#unnoticed >= UNNOTICED) this.#goWithoutNotices();
     this.#isNoticed = false;
-    const restMs = this.#watcher === undefined ? this.#options.paceMs : REST_MS;
+    const restMs = this.#watcher === undefined && !this.#isDeaf ? this.#options.paceMs : REST_MS;
+    if (isNew && this.#isDeaf) this.#restartPauses();
+    else if (isNew) this.#growth = GROWTH_ONCE_FOUND;
     const pauseMs = Math.min(this.#pauseMs, restMs);
-    if (isNew) this.#growth = GROWTH_ONCE_FOUND;
     this.#pauseMs = Math.min(pauseMs * this.#growth, restMs);
     this.#lookWithin(Math.min(pauseMs, Math.max(LEAST_MS, dueMs)));
   };
@@ -144,9 +164,19 @@ export class WriteSigns {
     }
   }
 
-  #goWithoutNotices(): void {
+  #hearAgain(): void {
+    if (!this.#isDeaf) return;
+    this.#isDeaf = false;
+    this.#watcher = this.#watch();
+  }
+
+  #stopWatching(): void {
     this.#watcher?.close();
     this.#watcher = undefined;
+  }
+
+  #goWithoutNotices(): void {
+    this.#stopWatching();
     this.#restartPauses();
     this.#lookWithin(LEAST_MS);
   }

@@ -39,8 +39,15 @@ export interface PersistentChainOptions extends RelayContext {
   readonly maxAgeMs: number;
 }
 
-/** A request that finds the chain full waits here so long for a place, before it is given back for another chain. */
-const HOLD_MS = 50;
+/**
+ * A request that finds the chain full waits here so long for a place, before it is given back for another chain: longer where runs
+ * are short, since then there soon is one, and leaving the queue and coming back to it would cost as much as the run.
+ */
+const LEAST_HOLD_MS = 50;
+const MOST_HOLD_MS = 500;
+const HOLD_PER_RUN = 2;
+/** Weight of the last run in what runs are taken to last. */
+const LAST_RUN_WEIGHT = 0.25;
 /** So many runs in a row that failed because a part of the chain did not answer: it is broken, and makes room for another. */
 const BROKEN_AFTER = 3;
 /** Numbers of runs, as a frame's attempt: an unsigned integer of 32 bits, from 1. */
@@ -57,6 +64,8 @@ export class PersistentChain {
   #taking = 0;
   #lastNumber = 0;
   #brokenRuns = 0;
+  /** What runs last, as far as they have shown. */
+  #runMs = 0;
   #work: Consumer | undefined;
   #isPaused = false;
   /** Pausing and going on, one after the other. */
@@ -143,7 +152,8 @@ export class PersistentChain {
     const isFull = (): boolean => this.#taking >= concurrency;
     if (isFull()) {
       const over = new AbortController();
-      await Promise.race([this.#room(), clock.sleep(HOLD_MS, over.signal).catch(() => undefined)]);
+      const holdMs = Math.min(MOST_HOLD_MS, Math.max(LEAST_HOLD_MS, this.#runMs * HOLD_PER_RUN));
+      await Promise.race([this.#room(), clock.sleep(holdMs, over.signal).catch(() => undefined)]);
       over.abort();
     }
     if (this.#ending.signal.aborted) return false;
@@ -175,7 +185,9 @@ export class PersistentChain {
   }
 
   async #serve(run: string, relay: ChainRelay): Promise<void> {
+    const beganMs = this.#options.clock.now();
     const isReported = await relay.run();
+    this.#runMs += LAST_RUN_WEIGHT * (this.#options.clock.now() - beganMs - this.#runMs);
     this.#leave(run, relay);
     const isBroken = relay.failure?.code === "job_failed" && relay.failure.party === this.#options.steward;
     this.#brokenRuns = isBroken || !isReported ? this.#brokenRuns + 1 : 0;
