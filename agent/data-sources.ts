@@ -1,12 +1,20 @@
 /** This steward's data: loaded when first asked for, and again when the files have changed (decision 11). */
+import { existsSync } from "node:fs";
 import type { Clock } from "../lib/clock.ts";
 import { holdFile, type FileHold } from "../lib/data/held-files.ts";
 import { removeOutdatedWorlds } from "../lib/data/world-files.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
 import type { DataSet } from "../lib/model/dataset.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
-import { readDataPods, type DataPod } from "./data/data-pods.ts";
-import { latestContentHash, loadDataSet, removeOutdated, type LoadedDataSet } from "./data/load.ts";
+import { readDataPods, type DataPod, type DataPods } from "./data/data-pods.ts";
+import {
+  fileIdentity,
+  latestContentHash,
+  loadDataSet,
+  removeOutdated,
+  sourcesIdentity,
+  type LoadedDataSet,
+} from "./data/load.ts";
 import { outwardFault } from "./data/outward-fault.ts";
 
 /** How data sources are opened. */
@@ -38,6 +46,22 @@ export interface HeldDataSet extends LoadedDataSet {
 
 const NO_HOLD: FileHold = { release: () => undefined };
 
+/** One hold that several runs share. */
+interface SharedHold {
+  readonly hold: FileHold;
+  runs: number;
+}
+
+/** What was loaded of files that were as this identity says. */
+interface KnownLoad {
+  readonly identity: string;
+  readonly loaded: LoadedDataSet;
+  readonly atMs: number;
+}
+
+/** Of unchanged files it is taken on trust for so long that what was made of them is in order, and nothing beside it. */
+const TRUSTED_MS = 1_000;
+
 /** A change of the data between loading and holding them; more in a row is no chance. */
 const MAX_LOADS = 5;
 
@@ -47,6 +71,12 @@ export class DataSources {
   readonly #loading = new Map<string, SharedLoad>();
   /** The content of each data set that was opened last. */
   readonly #latest = new Map<string, string>();
+  /** By declaration. */
+  readonly #known = new Map<string, KnownLoad>();
+  /** By path and content. */
+  readonly #holds = new Map<string, SharedHold>();
+  /** The data file as it was read last. */
+  #pods: { readonly identity: string; readonly pods: DataPods } | undefined;
 
   constructor(options: DataSourcesOptions) {
     this.#options = options;
@@ -67,9 +97,11 @@ export class DataSources {
   async open(dataSet: DataSet, signal: AbortSignal): Promise<HeldDataSet> {
     for (let loads = 0; loads < MAX_LOADS; loads++) {
       const loaded = await this.#share(dataSet, signal);
-      // A file of the steward's own is neither locked nor removed.
-      const hold = loaded.isMade ? holdFile(loaded.path) : NO_HOLD;
-      if (hold === undefined) continue;
+      const hold = this.#hold(loaded);
+      if (hold === undefined) {
+        this.#known.delete(keyOf(dataSet));
+        continue;
+      }
       this.#latest.set(loaded.name, loaded.contentHash);
       return { ...loaded, release: () => this.#release(loaded, hold) };
     }
@@ -78,8 +110,31 @@ export class DataSources {
     });
   }
 
-  async #release({ name, isMade, ...released }: LoadedDataSet, hold: FileHold): Promise<void> {
-    hold.release();
+  /** Undefined where it is gone. */
+  #hold(loaded: LoadedDataSet): SharedHold | undefined {
+    const { path, isMade } = loaded;
+    const key = holdKey(loaded);
+    const known = this.#holds.get(key);
+    if (known !== undefined && (!isMade || existsSync(path))) {
+      known.runs += 1;
+      return known;
+    }
+    // A file of the steward's own is neither locked nor removed.
+    const hold = isMade ? holdFile(path) : NO_HOLD;
+    if (hold === undefined) return undefined;
+    const shared = { hold, runs: 1 };
+    this.#holds.set(key, shared);
+    return shared;
+  }
+
+  /** The last run with a content looks for what is outdated: before that, nothing of it could go. */
+  async #release(loaded: LoadedDataSet, shared: SharedHold): Promise<void> {
+    shared.runs -= 1;
+    if (shared.runs > 0) return;
+    const key = holdKey(loaded);
+    if (this.#holds.get(key) === shared) this.#holds.delete(key);
+    shared.hold.release();
+    const { name, isMade, ...released } = loaded;
     const { folder, worldFolder } = this.#options;
     // Another agent of this steward may have loaded a newer one.
     const madeLast = isMade ? await latestContentHash(name, folder) : undefined;
@@ -91,7 +146,7 @@ export class DataSources {
   async #share(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
     if (signal.aborted) throw toAppError(signal.reason);
     // A declaration that changed is another load.
-    const key = JSON.stringify(dataSet);
+    const key = keyOf(dataSet);
     const load = this.#loading.get(key) ?? this.#start(key, dataSet);
     load.waiting += 1;
     try {
@@ -121,9 +176,14 @@ export class DataSources {
 
   async #load(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
     const { folder, worldFolder, clock, logger, temporaryBytes } = this.#options;
+    const key = keyOf(dataSet);
     let pod: DataPod | undefined;
     try {
       pod = await this.#findPod(dataSet.name);
+      const identity = await sourcesIdentity(dataSet, pod);
+      const known = this.#known.get(key);
+      if (known?.identity === identity && known !== undefined && clock.now() - known.atMs < TRUSTED_MS)
+        return known.loaded;
       const loaded = await loadDataSet(dataSet, pod, {
         folder,
         clock,
@@ -132,6 +192,8 @@ export class DataSources {
         onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),
       });
       await removeOutdatedWorlds(worldFolder, loaded);
+      this.#known.delete(key);
+      if (identity !== undefined) this.#known.set(key, { identity, loaded, atMs: clock.now() });
       return loaded;
     } catch (error) {
       const place = error instanceof AppError ? error.place : undefined;
@@ -140,9 +202,15 @@ export class DataSources {
     }
   }
 
+  async #readPods(dataFile: string): Promise<DataPods> {
+    const identity = await fileIdentity(dataFile);
+    if (this.#pods?.identity !== identity) this.#pods = { identity, pods: await readDataPods(dataFile) };
+    return this.#pods.pods;
+  }
+
   async #findPod(name: string): Promise<DataPod> {
     const { dataFile } = this.#options;
-    const pods = dataFile === undefined ? { dataSets: {} } : await readDataPods(dataFile);
+    const pods = dataFile === undefined ? { dataSets: {} } : await this.#readPods(dataFile);
     const pod = pods.dataSets[name];
     if (pod !== undefined) return pod;
     throw new AppError(
@@ -151,6 +219,14 @@ export class DataSources {
       { details: { known: Object.keys(pods.dataSets) } },
     );
   }
+}
+
+function keyOf(dataSet: DataSet): string {
+  return JSON.stringify(dataSet);
+}
+
+function holdKey({ path, contentHash }: LoadedDataSet): string {
+  return JSON.stringify([path, contentHash]);
 }
 
 /** The result, unless the signal comes first: then its reason, while the work goes on. */

@@ -82,6 +82,18 @@ export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadO
   return { name: dataSet.name, path, contentHash, isMade: true };
 }
 
+/**
+ * What changes when a data set's files change, or others are named; nothing is read. Undefined where it is used where it is.
+ *
+ * @throws AppError as {@link loadDataSet} for files that are not there.
+ */
+export async function sourcesIdentity(dataSet: DataSet, pod: DataPod): Promise<string | undefined> {
+  if (pod.engine === "sqlite") return undefined;
+  const sources = csvSources(dataSet, pod.files);
+  const identities = await Promise.all(sources.map(async ({ path }) => [path, await fileIdentity(path)]));
+  return JSON.stringify([pod.engine, identities]);
+}
+
 /** The content of a data set that was loaded last, by whichever agent; undefined for one that is used where it is. */
 export async function latestContentHash(name: string, folder: string): Promise<string | undefined> {
   return (await readRemembered(join(folder, `${name}.json`)))?.contentHash;
@@ -169,8 +181,8 @@ async function readRemembered(path: string): Promise<Remembered | undefined> {
   }
 }
 
-/** What changes when a file changes, without reading it: also after a change that keeps size and modification time. */
-async function fileIdentity(path: string): Promise<string> {
+/** What changes when a file changes, without reading it (`not_found` where it is not there): also after a change that keeps size and modification time. */
+export async function fileIdentity(path: string): Promise<string> {
   const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true }).catch(
     (error: NodeJS.ErrnoException) => {
       throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, {
