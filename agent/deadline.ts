@@ -1,6 +1,7 @@
 /** An absolute deadline as a signal. */
 import type { Clock } from "../lib/clock.ts";
 import { AppError } from "../lib/errors.ts";
+import { OVER } from "../lib/over.ts";
 
 /** See {@link withDeadline}. */
 export interface DeadlineSignal {
@@ -22,5 +23,5 @@ export function withDeadline(outer: AbortSignal, deadlineMs: number, clock: Cloc
     },
     () => undefined, // Cleared before.
   );
-  return { signal: AbortSignal.any([outer, passing.signal]), clear: () => clearing.abort() };
+  return { signal: AbortSignal.any([outer, passing.signal]), clear: () => clearing.abort(OVER) };
 }

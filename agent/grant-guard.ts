@@ -5,6 +5,7 @@
  */
 import { AppError, toAppError } from "../lib/errors.ts";
 import { agreementKeys } from "../lib/knowledge/keys.ts";
+import { OVER } from "../lib/over.ts";
 import type { Grant } from "../lib/model/grant.ts";
 import { evaluateGrant, type Caller, type Evaluation, type GrantPurpose } from "./authorization.ts";
 import type { AgentContext } from "./context.ts";
@@ -76,7 +77,7 @@ class GrantGuard {
 
   start(): void {
     this.#run.recheckBy(() => this.#recheck());
-    this.#run.closed.addEventListener("abort", () => this.#validity.abort(), { once: true });
+    this.#run.closed.addEventListener("abort", () => this.#validity.abort(OVER), { once: true });
     this.#awaitEnd(this.#use.validUntilMs);
   }
 
@@ -117,7 +118,7 @@ class GrantGuard {
   }
 
   #awaitEnd(validUntilMs: number | undefined): void {
-    this.#validity.abort();
+    this.#validity.abort(OVER);
     if (validUntilMs === undefined || this.#run.closed.aborted) return;
     this.#validity = new AbortController();
     const leftMs = Math.max(0, validUntilMs - this.#context.clock.now());

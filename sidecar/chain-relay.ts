@@ -17,6 +17,7 @@ import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { publishToRun } from "../lib/bus/run-address.ts";
 import type { Clock } from "../lib/clock.ts";
 import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
+import { OVER } from "../lib/over.ts";
 import type { RpcClient } from "../lib/rpc/client.ts";
 import { sendFrames } from "../lib/rpc/frame-sending.ts";
 import { fromFailureMessage, FrameWriter, toFailureMessage } from "../lib/rpc/frames.ts";
@@ -156,7 +157,7 @@ export class ChainRelay {
       logger.error({ error }, "the run has no outcome that could be reported");
       return false;
     } finally {
-      this.#over.abort();
+      this.#over.abort(OVER);
       await Promise.all([...this.#inputs.values()].map((input) => input.close()));
     }
   }

@@ -13,6 +13,7 @@ import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { runQueue } from "../lib/bus/queues.ts";
 import { sharedQueueAddress } from "../lib/bus/run-address.ts";
 import { AppError, toAppError } from "../lib/errors.ts";
+import { OVER } from "../lib/over.ts";
 import { create } from "@bufbuild/protobuf";
 import { RunRequestSchema, TakenSchema, type RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import type { StreamReceipt } from "../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
@@ -154,7 +155,7 @@ export class PersistentChain {
       const over = new AbortController();
       const holdMs = Math.min(MOST_HOLD_MS, Math.max(LEAST_HOLD_MS, this.#runMs * HOLD_PER_RUN));
       await Promise.race([this.#room(), clock.sleep(holdMs, over.signal).catch(() => undefined)]);
-      over.abort();
+      over.abort(OVER);
     }
     if (this.#ending.signal.aborted) return false;
     if (isFull()) {
@@ -162,7 +163,7 @@ export class PersistentChain {
       return false;
     }
     this.#taking += 1;
-    this.#idle.abort();
+    this.#idle.abort(OVER);
     return true;
   }
 
@@ -249,7 +250,7 @@ export class PersistentChain {
   }
 
   #waitIdle(): void {
-    this.#idle.abort();
+    this.#idle.abort(OVER);
     this.#idle = new AbortController();
     const signal = AbortSignal.any([this.#idle.signal, this.#ending.signal]);
     this.#options.clock.sleep(this.#options.idleMs, signal).then(

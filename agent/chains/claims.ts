@@ -4,6 +4,7 @@
  */
 import type { RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { toAppError } from "../../lib/errors.ts";
+import { OVER } from "../../lib/over.ts";
 import type { ChainLifetime } from "../../lib/model/chain-lifetime.ts";
 import type { JobRunner } from "../../lib/jobs/job-runner.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
@@ -105,7 +106,7 @@ async function* runCold(
   try {
     yield* runOn(dependencies, plan, chain, signal);
   } finally {
-    over.abort();
+    over.abort(OVER);
   }
 }
 

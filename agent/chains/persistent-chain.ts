@@ -10,6 +10,7 @@ import { sharedQueueAddress } from "../../lib/bus/run-address.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError, toAppError } from "../../lib/errors.ts";
 import type { JobRunner, JobStatus } from "../../lib/jobs/job-runner.ts";
+import { OVER } from "../../lib/over.ts";
 import { RunRequestSchema, type RunReport, type Taken } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { traceHeaders } from "../../lib/telemetry/trace-context.ts";
 import type { ChainBeginning, ChainReceiver, ClaimedChain } from "./claimed-chain.ts";
@@ -122,7 +123,7 @@ export class PersistentChain implements ClaimedChain {
       return "accept";
     }
     const settlement = (await this.#receiver?.take(delivery)) ?? "accept";
-    if (report?.state.case === "ended" || report?.state.case === "failed") this.#over.abort();
+    if (report?.state.case === "ended" || report?.state.case === "failed") this.#over.abort(OVER);
     return settlement;
   }
 

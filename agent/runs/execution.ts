@@ -12,6 +12,7 @@ import type { Delivery, MessageBus, Settlement } from "../../lib/bus/message-bus
 import { publishToRun } from "../../lib/bus/run-address.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
+import { OVER } from "../../lib/over.ts";
 import { CreditReturn } from "../../lib/rpc/credits.ts";
 import { fromFailureMessage, takesCredit } from "../../lib/rpc/frames.ts";
 import { CreditSchema, RunReportSchema, type RunReport, type RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
@@ -105,7 +106,7 @@ export async function* execute(
     throw await exactCause(toAppError(error), verdict, clock, signal);
   } finally {
     signal.removeEventListener("abort", onAbort);
-    ending.abort();
+    ending.abort(OVER);
     inbox.close();
     // On a cluster a pod takes seconds to end: nobody waits for it. An agent that stops ends what is left by closing the runner.
     void cleanUp(logger, () => chain.end(lastStepsMs));
@@ -164,7 +165,7 @@ async function exactCause(
   const over = new AbortController();
   const limit = clock.sleep(EXACT_CAUSE_MS, AbortSignal.any([signal, over.signal])).catch(() => undefined);
   const told = (await Promise.race([verdict, limit])) ?? undefined;
-  over.abort();
+  over.abort(OVER);
   return told === undefined || told.code === "cancelled" ? failure : told;
 }
 
@@ -241,7 +242,7 @@ async function lastWords(
   } finally {
     // Both may go on behind the one that came first; neither has anything to say any more.
     limit.catch(() => undefined);
-    over.abort();
+    over.abort(OVER);
   }
 }
 

@@ -1,5 +1,6 @@
 /** The runs that live in this process, so that a cancel or a changed agreement reaches them. Dies with the process, as they do. */
 import { toAppError, type AppError } from "../../lib/errors.ts";
+import { OVER } from "../../lib/over.ts";
 
 /** What a run belongs to. Request ids are the clients' to choose: only together with the job are they unique. */
 export interface RunOwner {
@@ -80,7 +81,7 @@ export class LiveRuns {
         if (run.isRecheckDue) recheck().catch((error: unknown) => abort.abort(toAppError(error)));
       },
       close: () => {
-        closed.abort();
+        closed.abort(OVER);
         outer.removeEventListener("abort", follow);
         this.#runs.delete(run);
         this.#tellIfIdle();

@@ -86,6 +86,8 @@ export class RpcClient {
       // Each program has its own connections, and buffering for retries would hide the reader's pace.
       "grpc.use_local_subchannel_pool": 1,
       "grpc.enable_retries": 0,
+      // Nobody asks; each call would be noted.
+      "grpc.enable_channelz": 0,
       "grpc.per_rpc_retry_buffer_size": 0,
       ...(keepaliveMs === undefined
         ? {}
@@ -277,7 +279,8 @@ class Call<Input, Output> {
   readonly answer: Promise<Output | undefined>;
   writable!: ClientWritableStream<Input>;
   readonly #peer: string;
-  readonly #over = new AbortController();
+  readonly #onOver = new Set<() => void>();
+  #isOver = false;
   #resolve!: (answer: Output | undefined) => void;
   #reject!: (error: AppError) => void;
   #abortedBy: AppError | undefined;
@@ -294,7 +297,8 @@ class Call<Input, Output> {
   settle(error: ServiceError | null, answer: Output | undefined): void {
     if (error === null) this.#resolve(answer);
     else this.#reject(this.#abortedBy ?? fromGrpcStatus(error, this.#peer));
-    this.#over.abort();
+    this.#isOver = true;
+    for (const tell of this.#onOver) tell();
   }
 
   /** Cancels the call; it fails with `error`. */
@@ -331,12 +335,20 @@ class Call<Input, Output> {
 
   /** What the work comes to, or undefined when the call is over first. */
   #unlessOver<T>(work: Promise<T>): Promise<T | undefined> {
-    const { signal } = this.#over;
-    if (signal.aborted) return Promise.resolve(undefined);
+    if (this.#isOver) return Promise.resolve(undefined);
     return new Promise((resolve, reject) => {
       const onOver = (): void => resolve(undefined);
-      signal.addEventListener("abort", onOver, { once: true });
-      work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onOver));
+      this.#onOver.add(onOver);
+      work.then(
+        (value) => {
+          this.#onOver.delete(onOver);
+          resolve(value);
+        },
+        (error: unknown) => {
+          this.#onOver.delete(onOver);
+          reject(toAppError(error));
+        },
+      );
     });
   }
 }

@@ -205,7 +205,7 @@ function watch(
   const context: CallContext = {
     signal: aborting.signal,
     deadlineMs: deadlineOf(call),
-    trace: parseTraceContext(textMetadata(call)),
+    trace: parseTraceContext({ traceparent: textOf(call, "traceparent"), tracestate: textOf(call, "tracestate") }),
   };
   return { context, answered: () => (isAnswered = true) };
 }
@@ -241,6 +241,6 @@ function deadlineOf(call: AnyCall): number | undefined {
   return Number.isFinite(ms) ? ms : undefined;
 }
 
-function textMetadata(call: AnyCall): Record<string, string> {
-  return Object.fromEntries(Object.entries(call.metadata.getMap()).map(([name, value]) => [name, value.toString()]));
+function textOf(call: AnyCall, name: string): string | undefined {
+  return call.metadata.get(name)[0]?.toString();
 }
