@@ -27,6 +27,13 @@ type Outcome = { readonly value: unknown } | { readonly error: AppError };
 /** Long enough to be worth a commit, short enough that other processes wait only some milliseconds for the lock. */
 const MAX_BATCH_BYTES = 2 * 1024 * 1024;
 const MAX_BATCH_WORKS = 256;
+/**
+ * After a transaction the next one waits until so long after it for others' work: a commit costs as much as the work of several
+ * messages, here and at everyone who looks what it was. Whoever has done nothing for a moment does not wait.
+ */
+const GATHER_MS = 2;
+/** More work than this is worth a transaction of its own. */
+const GATHER_BYTES = 64 * 1024;
 const BUSY_RETRY_MS = 1;
 const FAILURE_RETRY_MS = 100;
 
@@ -42,6 +49,7 @@ export class TransactionQueue {
   readonly #waiting: Work[] = [];
   #scheduled = false;
   #singles = 0;
+  #committedMs = -Infinity;
 
   constructor(db: Database.Database, clock: Clock, deadlineMs: number) {
     this.#db = db;
@@ -60,7 +68,7 @@ export class TransactionQueue {
         deadline: this.#clock.now() + (options.retryForMs ?? this.#deadlineMs),
         persistent: options.retryForMs !== undefined,
       });
-      this.#schedule(0);
+      this.#schedule(this.#gatherMs());
     });
   }
 
@@ -89,9 +97,16 @@ export class TransactionQueue {
       this.#singles = Math.max(0, this.#singles - batch.length);
       batch.forEach((work, index) => settle(work, outcomes[index] as Outcome));
       this.#schedule(0);
+      this.#committedMs = performance.now();
     } catch (error) {
       this.#schedule(this.#afterFailure(batch, error));
     }
+  }
+
+  #gatherMs(): number {
+    const last = this.#waiting.at(-1);
+    if (last === undefined || last.bytes >= GATHER_BYTES) return 0;
+    return Math.max(0, Math.ceil(this.#committedMs + GATHER_MS - performance.now()));
   }
 
   #nextBatch(): Work[] {
