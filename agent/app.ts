@@ -33,7 +33,7 @@ import { observeServiceQueue } from "../lib/telemetry/queue-metrics.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { openTls } from "../lib/tls/open.ts";
 import type { Trust } from "../lib/tls/trust.ts";
-import { remoteJwks } from "../lib/tokens.ts";
+import { AccessTokenVerifier, remoteJwks } from "../lib/tokens.ts";
 import { Admission, type AdmissionLimits } from "./admission.ts";
 import { AnswersFolder } from "./answers-folder.ts";
 import { PersistentChains } from "./chains/persistent-chains.ts";
@@ -139,9 +139,12 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     persistent,
     warm,
     keys,
-    tokenKeys: remoteJwks(
-      orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),
-      { clock, trust },
+    tokens: new AccessTokenVerifier(
+      remoteJwks(
+        orchestratorUrls(settings).map((url) => `${url}/.well-known/jwks.json`),
+        { clock, trust },
+      ),
+      { audience: steward, clock },
     ),
     jobs: new JobRegistry(store, steward, settings.DYNAMOS_JOB_LEASE_MS, clock),
     live,

@@ -9,7 +9,7 @@ import type { Relation } from "../lib/model/agreement.ts";
 import type { CompositionRequest } from "../lib/model/composition.ts";
 import { evaluateAgreement, findRelation, grantFor } from "../lib/policy/evaluate.ts";
 import type { Grant } from "../lib/model/grant.ts";
-import { verifyAccessToken, type VerifiedToken } from "../lib/tokens.ts";
+import type { VerifiedToken } from "../lib/tokens.ts";
 import type { AgentContext } from "./context.ts";
 import type { RegisteredJob } from "./jobs.ts";
 
@@ -25,10 +25,7 @@ export interface Caller {
  * @throws AppError `unauthenticated`, `token_expired` or `token_invalid`.
  */
 export async function authenticate(context: AgentContext, accessToken: string | undefined): Promise<Caller> {
-  const claims = await verifyAccessToken(accessToken, context.tokenKeys, {
-    audience: context.steward,
-    clock: context.clock,
-  });
+  const claims = await context.tokens.verify(accessToken);
   return { claims, accessToken: accessToken ?? "" };
 }
 

@@ -6,7 +6,7 @@ import type { JobRunner } from "../lib/jobs/job-runner.ts";
 import type { KnowledgeBase } from "../lib/knowledge/knowledge-base.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
 import type { Trust } from "../lib/tls/trust.ts";
-import type { KeyGetter } from "../lib/tokens.ts";
+import type { AccessTokenVerifier } from "../lib/tokens.ts";
 import type { Admission } from "./admission.ts";
 import type { PersistentChains } from "./chains/persistent-chains.ts";
 import type { WarmPool } from "./chains/warm-pool.ts";
@@ -41,8 +41,8 @@ export interface AgentContext {
   /** Chains that were started ahead. */
   readonly warm: WarmPool;
   readonly keys: StewardKeys;
-  /** The orchestrator's published keys. */
-  readonly tokenKeys: KeyGetter;
+  /** By the orchestrator's published keys. */
+  readonly tokens: AccessTokenVerifier;
   readonly jobs: JobRegistry;
   readonly live: LiveRuns;
   readonly siblings: Siblings;

@@ -35,7 +35,7 @@ import { ReleaseStack } from "../../lib/lifecycle.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import type { CompositionRequest } from "../../lib/model/composition.ts";
 import { createLogger } from "../../lib/telemetry/logger.ts";
-import { issueTokens, loadOrCreateSigningKey, localJwks } from "../../lib/tokens.ts";
+import { issueTokens, loadOrCreateSigningKey, AccessTokenVerifier, localJwks } from "../../lib/tokens.ts";
 import { NODE_TRUST } from "../../lib/tls/trust.ts";
 import { readPackageFile } from "./markdown.ts";
 import { NUMBERS, numbersAgreement } from "./numbers.ts";
@@ -134,7 +134,7 @@ export async function openAgentDoor(
     }),
     warm: new WarmPool({ ...shared, bus, runner, ceiling, ageMs, longestRequestMs: 60_000, credits: 8 }),
     keys: await loadStewardKeys(join(folder, "keys")),
-    tokenKeys: localJwks([signingKey]),
+    tokens: new AccessTokenVerifier(localJwks([signingKey]), { audience: party, clock: systemClock }),
     jobs: new JobRegistry(store, party, 600_000, systemClock),
     live: new LiveRuns(),
     siblings,
