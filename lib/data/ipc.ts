@@ -11,12 +11,25 @@ import { checkBatch, checkMessages, onlyMessage } from "./ipc-check.ts";
 /** What ends a stream: a continuation marker and a length of 0. */
 export const END_OF_STREAM: Uint8Array = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
 
-/** The schema's message. */
+/** The schema's message. The bytes are shared with whoever asks for the same schema's. */
 export function encodeSchema(schema: Schema): Uint8Array {
+  const known = ENCODED.get(schema);
+  if (known !== undefined) return known;
   const pieces = new PieceWriter("schema");
   pieces.reset(undefined, schema);
-  return pieces.joined();
+  const bytes = pieces.joined();
+  ENCODED.set(schema, bytes);
+  return bytes;
 }
+
+/**
+ * Schemas that were read or written before: of many small results the same few, and each of them costs as much to read as the rows
+ * behind it. Nobody changes a schema.
+ */
+const ENCODED = new WeakMap<Schema, Uint8Array>();
+const DECODED = new Map<string, Schema>();
+const MAX_DECODED = 64;
+const MAX_REMEMBERED_BYTES = 16 * 1024;
 
 /** The messages of one batch: its dictionaries, where columns have them, and the batch itself. */
 export function encodeBatch(batch: RecordBatch): Uint8Array {
@@ -82,6 +95,17 @@ class PieceWriter extends RecordBatchStreamWriter {
 }
 
 function decodeSchema(bytes: Uint8Array): Schema {
+  if (bytes.byteLength > MAX_REMEMBERED_BYTES) return readSchema(bytes);
+  const key = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+  const known = DECODED.get(key);
+  if (known !== undefined) return known;
+  const schema = readSchema(bytes);
+  if (DECODED.size >= MAX_DECODED) DECODED.clear();
+  DECODED.set(key, schema);
+  return schema;
+}
+
+function readSchema(bytes: Uint8Array): Schema {
   return orInvalid("schema", () => {
     const message = onlyMessage(bytes);
     if (!message.isSchema()) throw new Error("the message is not a schema");

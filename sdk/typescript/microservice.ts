@@ -59,7 +59,7 @@ async function serve(
     peer: position.isLast ? "The sidecar" : `The microservice after ${definition.name}`,
   });
   releases.push("connection to the next element", () => next.close());
-  const options = { definition, position, next, logger, grantKeys, loadSettings };
+  const options = { definition, position, next, logger, grantKeys, loadSettings: loadedOnce() };
   const runs = concurrency > 1 ? new ChainRuns(options, concurrency) : new ChainRun(options);
   if (isWarm) {
     next.connectAhead();
@@ -81,4 +81,13 @@ async function serve(
     void runs.finished.then(() => program.stop());
   }
   logger.debug({ port: position.port }, "serving");
+}
+
+/** Settings are read once by each schema: a process's environment does not change, and many requests ask. */
+function loadedOnce(): typeof loadSettings {
+  const known = new Map<unknown, unknown>();
+  return (schema) => {
+    if (!known.has(schema)) known.set(schema, loadSettings(schema));
+    return known.get(schema) as ReturnType<typeof loadSettings<typeof schema>>;
+  };
 }
