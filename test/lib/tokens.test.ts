@@ -15,6 +15,7 @@ import {
   publicJwks,
   remoteJwks,
   TOKEN_ISSUER,
+  AccessTokenVerifier,
   verifyAccessToken,
   verifyRefreshToken,
   type TokenClaims,
@@ -68,6 +69,28 @@ test("a token that was issued is verified at every party of its audience", async
     assert.ok(jti.length > 10);
     assert.equal(exp, clock.now() / 1000 + 600);
   }
+});
+
+test("a verifier asks for the key of a token once in a while, and refuses it when it has ended", async () => {
+  const [key, clock] = [await newKey(), new TestClock()];
+  const getKey = localJwks([key]);
+  let asked = 0;
+  const counting: typeof getKey = (header, token) => {
+    asked += 1;
+    return getKey(header, token);
+  };
+  const verifier = new AccessTokenVerifier(counting, { audience: "VU", clock });
+  const { accessToken } = await issueTokens(claims, key, clock);
+  const first = await verifier.verify(accessToken);
+  assert.deepEqual(await verifier.verify(accessToken), first);
+  assert.equal(asked, 1);
+  await assert.rejects(verifier.verify(`${accessToken.slice(0, -8)}AAAAAAAA`), { code: "token_invalid" });
+  await assert.rejects(verifier.verify(undefined), { code: "unauthenticated" });
+  clock.advance(31_000);
+  await verifier.verify(accessToken);
+  assert.equal(asked, 3);
+  clock.advance(700_000);
+  await assert.rejects(verifier.verify(accessToken), { code: "token_expired" });
 });
 
 test("tokens that are missing, expired, forged, unsigned, foreign, or of the other kind are refused with their code", async () => {
