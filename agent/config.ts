@@ -2,6 +2,7 @@
 import { Type, type Static } from "@sinclair/typebox";
 import { DEFAULT_SPILLED_BYTES } from "../lib/algorithms/spilling-values.ts";
 import { DEFAULT_LOAD_TEMPORARY_BYTES } from "../lib/data/duckdb.ts";
+import { DEFAULT_WORLDS_BYTES } from "../lib/data/world-files.ts";
 import { ChainLifetime } from "../lib/model/chain-lifetime.ts";
 import { MetricsSetting } from "../lib/telemetry/metrics.ts";
 import { TlsSettings } from "../lib/tls/settings.ts";
@@ -181,7 +182,7 @@ export const AgentSettings = Type.Object({
     description: "most disk that the values of one answer's medians may use",
   }),
   DYNAMOS_WORLDS_MAX_BYTES: Type.Integer({
-    default: 10_000_000_000,
+    default: DEFAULT_WORLDS_BYTES,
     minimum: 0,
     description: "disk for copies of what grants allow of the data; beyond it, copies unused for a minute go",
   }),

@@ -13,6 +13,10 @@ export interface Content {
   readonly contentHash: string;
 }
 
+/** Most worlds that are kept, and most bytes of them (`DYNAMOS_WORLDS_MAX_BYTES`), where nothing else is said. */
+export const DEFAULT_WORLDS = 32;
+export const DEFAULT_WORLDS_BYTES = 10_000_000_000;
+
 const WORLD = /^world-[0-9a-f]{32}((?:-[0-9a-f]{16})*)\.(?:sqlite|duckdb)$/;
 /** File names have 255 characters; a world of more data sets has no tags, and goes with the next change of any. */
 const MAX_TAGS = 10;

@@ -1,6 +1,7 @@
 /** The settings of sql-query, set by the agent. `docs/configuration.md` lists them; a test compares. */
 import { Type } from "@sinclair/typebox";
 import { DEFAULT_LOAD_TEMPORARY_BYTES } from "../../lib/data/duckdb.ts";
+import { DEFAULT_WORLDS_BYTES } from "../../lib/data/world-files.ts";
 import { ChainConcurrency } from "../../lib/jobs/chain-environment.ts";
 import { DEFAULT_QUERY_LIMITS } from "./query-protocol.ts";
 
@@ -44,7 +45,7 @@ export const SqlQuerySettings = Type.Object({
     description: "most disk that the query may use for sorting",
   }),
   DYNAMOS_WORLDS_MAX_BYTES: Type.Integer({
-    default: 10_000_000_000,
+    default: DEFAULT_WORLDS_BYTES,
     minimum: 0,
     description: "disk for copies of what grants allow of the data; beyond it, copies unused for a minute go",
   }),

@@ -47,6 +47,8 @@ export interface QueryProcessOptions {
   readonly temporaryFolder: string;
   /** How many queries the process may serve. */
   readonly queries: number;
+  /** See `ChildSettings`. */
+  readonly mostMemoryKept?: number | undefined;
 }
 
 /** The query that a process is at. */
@@ -215,9 +217,15 @@ const JAVASCRIPT_HEAP_MIB = 96;
  * Starts the process under the limits of its system. The environment is empty but for the folder: SQLite sorts in the folder that
  * the process is in, which is another for each query.
  */
-function spawnChild({ limits, queries }: QueryProcessOptions, folder: string): ChildProcess {
+function spawnChild({ limits, queries, mostMemoryKept }: QueryProcessOptions, folder: string): ChildProcess {
   const program = fileURLToPath(new URL(`./query-child${extname(fileURLToPath(import.meta.url))}`, import.meta.url));
-  const settings: ChildSettings = { folder, limits, queries, parentPid: process.pid };
+  const settings: ChildSettings = {
+    folder,
+    limits,
+    queries,
+    parentPid: process.pid,
+    ...(mostMemoryKept === undefined ? {} : { mostMemoryKept }),
+  };
   const node = [
     process.execPath,
     `--max-old-space-size=${String(JAVASCRIPT_HEAP_MIB)}`,

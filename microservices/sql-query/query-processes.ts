@@ -17,6 +17,8 @@ export interface QueryProcessesOptions {
   readonly rehearsed?: number;
   /** Queries after which a process is replaced. Default 500. */
   readonly queriesPerProcess?: number;
+  /** Resident memory (bytes) with which a process is replaced. Default: half of what there is between its own and the limit. */
+  readonly mostMemoryKept?: number;
 }
 
 const QUERIES_PER_PROCESS = 500;
@@ -32,12 +34,19 @@ export class QueryProcesses {
 
   /** Starts the first process. Throws what making its folder throws. */
   constructor(options: QueryProcessesOptions) {
-    const { limits, temporaryFolder, atOnce, rehearsed = 0, queriesPerProcess = QUERIES_PER_PROCESS } = options;
+    const {
+      limits,
+      temporaryFolder,
+      atOnce,
+      rehearsed = 0,
+      queriesPerProcess = QUERIES_PER_PROCESS,
+      mostMemoryKept,
+    } = options;
     this.limits = limits;
     this.#atOnce = atOnce;
     const queries = atOnce === 1 ? rehearsed + 1 : queriesPerProcess;
     mkdirSync(temporaryFolder, { recursive: true });
-    this.#start = () => new QueryProcess({ limits, temporaryFolder, queries });
+    this.#start = () => new QueryProcess({ limits, temporaryFolder, queries, mostMemoryKept });
     this.#free.push(this.#start());
   }
 

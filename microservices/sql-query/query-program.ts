@@ -32,7 +32,7 @@ async function serveQueries(settings: ChildSettings): Promise<void> {
   try {
     const state = startWatchdog(settings);
     warmUp();
-    const memory = memoryToServeAgain(settings.limits.memoryBytes);
+    const memory = settings.mostMemoryKept ?? memoryToServeAgain(settings.limits.memoryBytes);
     waitForWatchdog(state);
     writeFrame(FRAME.ready, new Uint8Array());
     for (let served = 1; served <= settings.queries; served++) {

@@ -37,6 +37,8 @@ export interface ChildSettings {
   readonly limits: QueryLimits;
   /** Most queries that it serves. */
   readonly queries: number;
+  /** Resident memory (bytes) with which it serves no further query; absent: half of what there is between its own and the limit. */
+  readonly mostMemoryKept?: number;
   /** Whose death ends it. */
   readonly parentPid: number;
 }

@@ -12,7 +12,13 @@ import { DEFAULT_LOAD_TEMPORARY_BYTES } from "../../lib/data/duckdb.ts";
 import { holdFile, removeUnheld, type FileHold } from "../../lib/data/held-files.ts";
 import { makeFileOnce } from "../../lib/data/make-file-once.ts";
 import { quoteName } from "../../lib/data/sqlite-tables.ts";
-import { isWorldFileName, removeOutdatedWorlds, worldFileName } from "../../lib/data/world-files.ts";
+import {
+  DEFAULT_WORLDS,
+  DEFAULT_WORLDS_BYTES,
+  isWorldFileName,
+  removeOutdatedWorlds,
+  worldFileName,
+} from "../../lib/data/world-files.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { DataSet, Table } from "../../lib/model/dataset.ts";
 import type { World } from "./query-process.ts";
@@ -33,7 +39,7 @@ export interface WorldOptions {
   readonly signal: AbortSignal;
   /** What was found out about files before; absent: nothing is remembered. */
   readonly memory?: WorldMemory;
-  /** Kept files beyond these go, the longest unused first. Defaults: 32 files, 10 GB. */
+  /** Kept files beyond these go, the longest unused first. Defaults: `DEFAULT_WORLDS`, `DEFAULT_WORLDS_BYTES`. */
   readonly maxFiles?: number;
   readonly maxBytes?: number;
   /** Most that DuckDB may put beside a file that it makes. Default: `DEFAULT_LOAD_TEMPORARY_BYTES`. */
@@ -242,7 +248,7 @@ const IN_USE_MS = 60_000;
 /** Notes the use of a world, and removes the longest unused beyond the limits. */
 async function removeUnused(
   used: string,
-  { cacheFolder, clock, maxFiles = 32, maxBytes = 10e9 }: WorldOptions,
+  { cacheFolder, clock, maxFiles = DEFAULT_WORLDS, maxBytes = DEFAULT_WORLDS_BYTES }: WorldOptions,
 ): Promise<void> {
   const now = clock.now();
   await utimes(used, now / 1000, now / 1000);

@@ -221,15 +221,20 @@ test("a process is replaced after as many queries as it may serve", async () => 
   await stopped(processes);
 });
 
-test("a process that still has much of a query's memory does not serve again", async () => {
-  const processes = processesOf({ limit: { memoryBytes: 125_000_000 } });
-  await ask(processes, "SELECT n FROM Ours");
-  const before = await running();
-  const large = "SELECT printf('%.*c', 900000, 'x') AS x FROM Theirs LIMIT 1000";
-  await ask(processes, large, theirs);
-  const now = await running();
-  assert.ok(before.some((pid) => !now.includes(pid)));
-  await stopped(processes);
+test("a process that still has more of a query's memory than it may keep does not serve again; another one does", async () => {
+  // No process has less than this, nor more than that.
+  for (const [mostMemoryKept, isKept] of [
+    [1, false],
+    [Number.MAX_SAFE_INTEGER, true],
+  ] as const) {
+    const processes = processesOf({ mostMemoryKept });
+    const [first] = await running();
+    assert.ok(first !== undefined);
+    assert.deepEqual(await ask(processes, "SELECT count(*) AS c FROM Ours"), [[3n]]);
+    await eventually(async () => (await running()).includes(first) === isKept);
+    assert.deepEqual(await ask(processes, "SELECT count(*) AS c FROM Theirs", theirs), [[20_000n]]);
+    await stopped(processes);
+  }
 });
 
 test("a process whose parent is gone ends by itself, and leaves no folder", async () => {
