@@ -4,10 +4,12 @@ import { join } from "node:path";
 import { packageRoot } from "../lib/package-root.ts";
 
 /**
- * V8 lets the space for new objects grow to three times 16 MiB the longer a process allocates; what a batch leaves behind is collected
- * just as well in half of it, and a chain's memory is the same after a million rows and after ten. The bundles are compiled under the same flag (`cli/bundle-programs.mjs`).
+ * V8 lets its heap grow the longer a process allocates: the space for new objects to three times 16 MiB, and the rest to several times what
+ * lived at the last collection, with the chunks that old objects keep outside of it. What a batch leaves behind is collected just as well
+ * early, so that a chain's memory is the same after a million rows and after ten (docs/decisions/0025). The bundles are compiled under the same
+ * flags (`cli/bundle-programs.mjs`).
  */
-const NODE_FLAGS: readonly string[] = ["--max-semi-space-size=8"];
+const NODE_FLAGS: readonly string[] = ["--max-semi-space-size=4", "--heap-growing-percent=25"];
 
 /**
  * The command of a program of this package that runs in a job: `sidecar`, or a microservice's folder name. The bundle is

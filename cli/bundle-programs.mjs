@@ -34,11 +34,16 @@ const outside = [
 /** etcd's client reads files of its own package, and must meet the same gRPC as the adapter around it. */
 const outsideServices = [...outside, "etcd3", "@grpc/grpc-js", "@kubernetes/client-node"];
 
-/** What a program is run with by others of this package; see `microservices/sql-query/query-process.ts`, `agent/programs.ts`. */
+/**
+ * What a program is run with by others of this package: see `microservices/sql-query/query-process.ts`, `agent/programs.ts`,
+ * `cli/exchange/service-process.ts` and `charts/agent`.
+ */
 const flagsOf = (file) => {
   const path = file.replaceAll("\\", "/");
   if (path.endsWith("query-child.js")) return ["--max-old-space-size=96", "--max-semi-space-size=4"];
-  return /(?:microservices\/[\w-]+|sidecar)\/main\.js$/.test(path) ? ["--max-semi-space-size=8"] : [];
+  if (path.endsWith("agent/main.js")) return ["--max-semi-space-size=8"];
+  const isInChain = /(?:microservices\/[\w-]+|sidecar)\/main\.js$/.test(path);
+  return isInChain ? ["--max-semi-space-size=4", "--heap-growing-percent=25"] : [];
 };
 
 /** Bundles all programs of `dist/` below `root`; resolves with the absolute paths of what it wrote. */

@@ -17,6 +17,7 @@ import type {
   V1VolumeMount,
 } from "@kubernetes/client-node";
 import { readDataPods } from "../../agent/data/data-pods.ts";
+import { serviceFlags } from "../../cli/exchange/service-process.ts";
 import { CHAIN_LABELS } from "../../lib/jobs/kubernetes-manifest.ts";
 import { checkKubernetesSettings } from "../../lib/jobs/kubernetes-settings.ts";
 import {
@@ -120,6 +121,11 @@ describe("the agent's chart", { skip: NO_HELM }, () => {
         [],
       );
       assert.equal(Object.keys(dataSets).length > 0, name !== "a third party");
+    });
+
+    test(`the agent of ${name} has the flags under which its program was compiled`, () => {
+      const { command } = container(agentOf(name).spec?.template.spec ?? assert.fail(), "agent");
+      assert.deepEqual(command?.slice(1, -1), serviceFlags("agent/main"));
     });
 
     test(`the agent of ${name} takes the job settings that the chart writes`, () => {

@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { promisify } from "node:util";
 import { Script } from "node:vm";
 import { packageProgram } from "../../agent/programs.ts";
+import { serviceFlags } from "../../cli/exchange/service-process.ts";
 import { packageRoot } from "../../lib/package-root.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
@@ -59,6 +60,7 @@ function flagsOf(launcher: string): readonly string[] {
   if (basename(launcher) === "query-child.js") return QUERY_FLAGS;
   const [folder = "", name = ""] = launcher.split(sep);
   const program = folder === "sidecar" ? "sidecar" : name;
+  if (folder === "agent") return serviceFlags("agent/main");
   const isInChain = (folder === "microservices" || folder === "sidecar") && basename(launcher) === "main.js";
   return isInChain ? packageProgram(program).slice(1, -1) : [];
 }
