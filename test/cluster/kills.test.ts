@@ -54,10 +54,8 @@ else {
     });
 
     test("the pods of all orchestrators", async (t) => {
-      const killAll = async (): Promise<void> => {
-        const pods = await podsOf(core, "app.kubernetes.io/name=dynamos-orchestrator");
-        await killPod(core, ...pods.map(({ name }) => name));
-      };
+      const pods = await podsOf(core, "app.kubernetes.io/name=dynamos-orchestrator");
+      const killAll = (): Promise<void> => killPod(core, ...pods.map(({ name }) => name));
       // Also where the machine is busy, the last of them is to be gone before the answer is there.
       const failures = await survives(t, killAll, 3 * STEPS);
       assert.ok(failures.length > 0, "whoever answered is gone, and nobody noticed");
