@@ -10,6 +10,7 @@ import { PersistentTestChain, type PersistentRun } from "../support/persistent-c
 
 const SOURCE = { program: "test/sdk/programs/source" };
 const PASS = { program: "test/sdk/programs/pass" };
+const WITHOUT_SDK = { program: "test/sdk/programs/without-sdk" };
 const ENDLESS = { TEST_BATCHES: "1000000", TEST_REPEAT_FIRST: "true" };
 
 function kinds({ reports }: PersistentRun): readonly unknown[] {
@@ -135,4 +136,20 @@ test("a message that is no request goes to the dead letters, and the chain serve
   assert.equal((await persistent.outcome(await persistent.request())).case, "ended", persistent.chain.log);
   const letters = await bus.deadLetters(10);
   assert.deepEqual(letters.map(({ message }) => message.messageId).sort(), ["credit", "nobody's", "unreadable"]);
+});
+
+test("an element without the SDK serves runs side by side, and goes on after one that failed", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE, WITHOUT_SDK, PASS, WITHOUT_SDK]);
+  t.after(() => persistent.chain.stop());
+  const requestId = randomUUID();
+  const runs = [await persistent.request("first", requestId), await persistent.request("second", requestId)];
+  for (const run of runs) assert.equal((await persistent.outcome(run)).case, "ended", persistent.chain.log);
+  for (const [index, { frames }] of runs.entries()) {
+    const asked = frames.find(({ body }) => body.case === "attachment")?.body;
+    assert.ok(asked?.case === "attachment");
+    assert.equal(Buffer.from(asked.value.data).toString(), ["first", "second"][index], "another run's answer");
+  }
+  const failed = await persistent.request("FAIL");
+  assert.equal(failureCode(await persistent.outcome(failed)), "query_invalid");
+  assert.equal((await persistent.outcome(await persistent.request("third"))).case, "ended");
 });

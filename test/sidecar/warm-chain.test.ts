@@ -26,3 +26,18 @@ test("a chain that was started ahead says when it is ready, and what it has take
   await chain.takeAgain();
   await eventually(() => told().includes("ended"), { timeoutMs: 20_000 });
 });
+
+test("an element without the SDK waits in a chain that was started ahead, serves its one request, and ends", async (t) => {
+  const programs = [{ program: SOURCE }, { program: "test/sdk/programs/without-sdk" }];
+  const warm = { DYNAMOS_CHAIN_WARM: "true" };
+  const chain = await TestChain.start({
+    programs: programs.map(({ program }) => ({ program, environment: warm })),
+    sidecarEnvironment: warm,
+  });
+  t.after(() => chain.stop());
+  const told = (): (string | undefined)[] => chain.reports.map(({ state }) => state.case);
+  await eventually(() => told().includes("ready"), { timeoutMs: 30_000 });
+  await chain.request();
+  await eventually(() => told().includes("ended"), { timeoutMs: 30_000 });
+  await eventually(() => chain.processes.every(({ exitCode }) => exitCode === 0), { timeoutMs: 30_000 });
+});

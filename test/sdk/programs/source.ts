@@ -11,7 +11,7 @@ import { runMicroservice } from "../../../sdk/typescript/microservice.ts";
 const Settings = Type.Object({
   TEST_BATCHES: Type.Integer({ default: 3 }),
   TEST_ROWS_PER_BATCH: Type.Integer({ default: 10 }),
-  /** Fails after so many batches. */
+  /** Fails after so many batches; for the query `FAIL` in any case. */
   TEST_FAIL_AFTER: Type.Optional(Type.Integer()),
   /** Sends the first batch again and again, instead of making each. */
   TEST_REPEAT_FIRST: Type.Boolean({ default: false }),
@@ -33,7 +33,7 @@ await runMicroservice({
     yield { schema: toArrowSchema(fields) };
     const repeated = settings.TEST_REPEAT_FIRST ? numbers(0, settings.TEST_ROWS_PER_BATCH) : undefined;
     for (let batch = 0; batch < settings.TEST_BATCHES; batch++) {
-      if (batch === settings.TEST_FAIL_AFTER) {
+      if (batch === settings.TEST_FAIL_AFTER || context.request.query === "FAIL") {
         throw new AppError("query_invalid", "It fails as the test wants it.", { details: { line: 7 } });
       }
       yield { batch: repeated ?? numbers(batch * settings.TEST_ROWS_PER_BATCH, settings.TEST_ROWS_PER_BATCH) };
