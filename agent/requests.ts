@@ -10,6 +10,12 @@ import { AppError, toAppError } from "../lib/errors.ts";
 import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { KeptAnswer } from "./runs/kept-answer.ts";
 
+/**
+ * A run whose last frame has been read has only to say that it ended, which it does in a moment. Ended sooner, it would be cancelled
+ * along its whole chain, at more expense than a small request's own.
+ */
+const LAST_WORDS_MS = 5_000;
+
 /** How answers are kept. */
 export interface RequestsOptions {
   /** An existing folder of this process alone. */
@@ -159,7 +165,8 @@ export class Requests {
       entry.readers -= 1;
       if (entry.readers === 0 && !entry.answer.hasEnded) {
         // What was passed to this reader nobody else can have.
-        const lingerMs = entry.isRepeatable && !entry.answer.isPassing ? this.#options.lingerMs : 0;
+        const readAgainMs = entry.isRepeatable && !entry.answer.isPassing ? this.#options.lingerMs : 0;
+        const lingerMs = Math.max(readAgainMs, entry.answer.hasLastFrame ? LAST_WORDS_MS : 0);
         const reason = new AppError("cancelled", `Nobody has read this answer for ${String(lingerMs)} ms.`);
         this.#setTimer(entry, lingerMs, () => entry.abort.abort(reason));
       }

@@ -37,6 +37,7 @@ export class KeptAnswer {
   /** Who gets what is passed; from the first frame that it took on, nobody else can have the rest. */
   #owner: symbol | undefined;
   #hasPassed = false;
+  #hasLastFrame = false;
   #removed = false;
   #recording: Promise<void> = Promise.resolve();
 
@@ -53,6 +54,11 @@ export class KeptAnswer {
   /** Whether the run behind it has ended, well or not. */
   get hasEnded(): boolean {
     return this.#outcome !== "open";
+  }
+
+  /** Whether its last frame is there: what the run behind it still does, it does by itself. */
+  get hasLastFrame(): boolean {
+    return this.#hasLastFrame;
   }
 
   /** Whether it failed: then a repeat may run again. */
@@ -153,6 +159,7 @@ export class KeptAnswer {
 
   async #append(frame: Frame, signal: AbortSignal): Promise<void> {
     if (this.#removed) return;
+    if (frame.body.case === "end") this.#hasLastFrame = true;
     const bytes = toBinary(FrameSchema, frame);
     const start = this.#ends.at(-1) ?? 0;
     if (this.#overflow === undefined && this.#hasRoom(start, bytes.length)) {

@@ -142,3 +142,41 @@ test("beyond the most that may be under way a request is refused, with the setti
     },
   );
 });
+
+test("a run whose last frame was read is left to end by itself; one that was left before is ended", async (t) => {
+  const { requests } = await openRequests(t);
+  const end = create(FrameSchema, { provider: "VU", sequence: 1n, body: { case: "end", value: {} } });
+  for (const last of [end, chunk(1)]) {
+    const outcome = { isAborted: false, isOver: false };
+    let finish = (): void => undefined;
+    const finishing = new Promise<void>((resolve) => (finish = resolve));
+    const frames = requests.attachOrStart(
+      {
+        user: "ada@example.org",
+        requestId: last.body.case ?? "",
+        fingerprint: "f",
+        decision: "d",
+        isRepeatable: false,
+      },
+      async function* (signal) {
+        signal.addEventListener("abort", () => {
+          outcome.isAborted = true;
+          finish();
+        });
+        yield chunk(0);
+        yield last;
+        // What a chain says behind its last frame.
+        await finishing;
+        outcome.isOver = true;
+      },
+      never,
+    );
+    for await (const { sequence } of frames) if (sequence === 1n) break;
+    // A timer of no time has passed by then, whatever it was to do.
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(outcome.isAborted, last !== end);
+    finish();
+    await eventually(() => outcome.isOver);
+  }
+});
