@@ -3,7 +3,7 @@
  * party's own agreement, as it is at this moment, says what may be used (decisions 12 and 18).
  */
 import { AppError } from "../lib/errors.ts";
-import { fingerprintOf } from "../lib/http/idempotency.ts";
+import { fingerprintOf } from "../lib/fingerprint.ts";
 import type { StewardValidation } from "../lib/messages.ts";
 import type { Relation } from "../lib/model/agreement.ts";
 import type { CompositionRequest } from "../lib/model/composition.ts";

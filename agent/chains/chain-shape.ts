@@ -5,6 +5,7 @@
  */
 import { containerName, requireContainerNames, SIDECAR_CONTAINER } from "../../lib/chain/container-name.ts";
 import { AppError } from "../../lib/errors.ts";
+import { fingerprintOf } from "../../lib/fingerprint.ts";
 import type { ContainerSpec, JobSpec } from "../../lib/jobs/job-runner.ts";
 import type { CompositionRequest } from "../../lib/model/composition.ts";
 import type { Microservice } from "../../lib/model/microservice.ts";
@@ -97,7 +98,7 @@ export function makeChainShape(input: ChainShapeInput): ChainShape {
 
 /** What two shapes share only if they are equal, whatever the order in which they were put together; see `makeShapeKey`. */
 export function shapeKey(shape: ChainShape): string {
-  return makeShapeKey(canonicalJson(shape));
+  return makeShapeKey(fingerprintOf(shape));
 }
 
 /** What stands for an approval's name where a job is made before there is one: `chain-` and the shape's key. */
@@ -146,12 +147,4 @@ function toContainer(microservice: Microservice, input: ChainShapeInput): Contai
     ...(resources?.cpuRequest === undefined ? {} : { cpuRequest: resources.cpuRequest }),
     ...(resources?.cpuLimit === undefined ? {} : { cpuLimit: resources.cpuLimit }),
   };
-}
-
-function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_key, member: unknown) =>
-    typeof member === "object" && member !== null && !Array.isArray(member)
-      ? Object.fromEntries(Object.entries(member).sort(([left], [right]) => (left < right ? -1 : 1)))
-      : member,
-  );
 }

@@ -1,4 +1,4 @@
-/** Names of data requests (decision 1): the same key is the same id, and the same fingerprint the same question, at every deployable. */
+/** Ids of data requests (decision 1): the same key is the same id, at every deployable. What they ask is compared by its fingerprint (`lib/fingerprint.ts`). */
 import { createHash, randomUUID } from "node:crypto";
 import { AppError } from "../errors.ts";
 
@@ -27,14 +27,4 @@ export function requestIdOf(idempotencyKey: string | readonly string[] | undefin
     hex.slice(20, 32),
   ];
   return { requestId: groups.join("-"), isRepeatable: true };
-}
-
-/** What JSON values are told apart by: equal ones have the same fingerprint, whatever the order of their members. */
-export function fingerprintOf(...parts: readonly unknown[]): string {
-  return createHash("sha256").update(JSON.stringify(parts, withSortedMembers)).digest("hex");
-}
-
-function withSortedMembers(_name: string, value: unknown): unknown {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).sort(([left], [right]) => (left < right ? -1 : 1)));
 }

@@ -9,7 +9,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { AppError } from "../../lib/errors.ts";
 import { chooseEncoding, encodedBody, encodingHeaders } from "../../lib/http/content-encoding.ts";
-import { fingerprintOf, requestIdOf } from "../../lib/http/idempotency.ts";
+import { fingerprintOf } from "../../lib/fingerprint.ts";
+import { requestIdOf } from "../../lib/http/idempotency.ts";
 import { parseApproval, parseDataRequest } from "../../lib/http/request-bodies.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
 import {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { test } from "node:test";
-import { fingerprintOf, requestIdOf } from "../../../lib/http/idempotency.ts";
+import { fingerprintOf } from "../../../lib/fingerprint.ts";
+import { requestIdOf } from "../../../lib/http/idempotency.ts";
 
 test("a key that is a UUID is the id; any other becomes one, always the same; a wrong one is refused", () => {
   const uuid = randomUUID();
