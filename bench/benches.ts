@@ -11,6 +11,7 @@ import { RATE } from "./rate.ts";
 import { ROWS } from "./rows.ts";
 import { soak } from "./soak.ts";
 import { START_CLUSTER } from "./start-cluster.ts";
+import { START_UP } from "./start-up.ts";
 import { START } from "./start.ts";
 import type { TableBench } from "./table.ts";
 
@@ -26,6 +27,7 @@ export const TABLE_BENCHES: readonly TableBench[] = [
   ARCHETYPES_BENCH,
   CEILINGS,
   START,
+  START_UP,
   DECISIONS,
   IDLE,
   RATE,
