@@ -4,6 +4,7 @@ import { systemClock } from "../lib/clock.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
 import { RpcClient } from "../lib/rpc/client.ts";
 import { SidecarService } from "../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
+import { REHEARSAL_LIMIT_MS } from "../lib/rpc/rehearsal-server.ts";
 import { startRpcServer } from "../lib/rpc/server.ts";
 import { implement } from "../lib/rpc/service.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
@@ -29,7 +30,7 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
   const first = new RpcClient({
     port: position.firstMicroservicePort,
     peer: "The chain's first microservice",
-    connectLimitMs: settings.chainStartMs,
+    connectLimitMs: settings.chainStartMs + (settings.isWarm ? REHEARSAL_LIMIT_MS : 0),
   });
   releases.push("connection to the first microservice", () => first.close());
   first.connectAhead();

@@ -9,7 +9,6 @@ import type { MessageBus } from "../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { AppError } from "../lib/errors.ts";
 import type { SidecarPosition } from "../lib/jobs/chain-environment.ts";
-import { RpcClient } from "../lib/rpc/client.ts";
 import { sendFrames } from "../lib/rpc/frame-sending.ts";
 import { FrameWriter } from "../lib/rpc/frames.ts";
 import {
@@ -20,12 +19,11 @@ import {
 import { CreditSchema, RunRequestSchema } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { SidecarService } from "../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
 import { FrameSchema, type Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
-import { startRpcServer } from "../lib/rpc/server.ts";
+import { REHEARSAL_LIMIT_MS, startRehearsalServer } from "../lib/rpc/rehearsal-server.ts";
 import { implement } from "../lib/rpc/service.ts";
+import { traceHeaders, unrecordedTraceContext } from "../lib/telemetry/trace-context.ts";
 import { ChainRelay, type RelayContext } from "./chain-relay.ts";
 
-/** Far beyond what it takes, also where the machine has no time. */
-const LIMIT_MS = 30_000;
 const BATCHES = 24;
 const ROWS_PER_BATCH = 1_000;
 const NAME = "rehearsal";
@@ -33,7 +31,7 @@ const PROVIDER = "Provider1";
 
 /** What it needs. */
 export type RehearsalContext = Omit<RelayContext, "bus" | "first"> & {
-  readonly position: Pick<SidecarPosition, "role">;
+  readonly position: Pick<SidecarPosition, "role" | "sidecarPort">;
 };
 
 /**
@@ -43,17 +41,18 @@ export type RehearsalContext = Omit<RelayContext, "bus" | "first"> & {
  * @throws AppError what the run failed with: the sidecar would not serve a request either.
  */
 export async function rehearse({ position, ...context }: RehearsalContext, signal: AbortSignal): Promise<void> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(LIMIT_MS)]);
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(REHEARSAL_LIMIT_MS)]);
   const started = performance.now();
   const takesProviders = position.role === "computeProvider";
-  const server = await startRpcServer({
-    port: 0,
-    implementations: [
+  const server = await startRehearsalServer(
+    [
       implement(MicroserviceService, { process: readAll }),
       implement(SidecarService, { output: (frames, call) => relay.takeOutput(frames, call) }),
     ],
-  });
-  const chain = new RpcClient({ port: server.port, peer: "The rehearsal" });
+    position,
+  );
+  const chain = server.connect();
+  const trace = unrecordedTraceContext();
   // All credits are given at once.
   const request = create(RunRequestSchema, {
     requestId: NAME,
@@ -63,8 +62,9 @@ export async function rehearse({ position, ...context }: RehearsalContext, signa
     returnAddress: NAME,
     reportAddress: `${NAME}-reports`,
     dataProviders: takesProviders ? [PROVIDER] : [],
-    deadlineMs: BigInt(context.clock.now() + LIMIT_MS),
+    deadlineMs: BigInt(context.clock.now() + REHEARSAL_LIMIT_MS),
     credits: 2 * BATCHES,
+    ...traceHeaders(trace),
   });
   const relay = new ChainRelay({
     ...context,
@@ -85,14 +85,14 @@ export async function rehearse({ position, ...context }: RehearsalContext, signa
       type: MESSAGE_TYPES.credit,
       body: toBinary(CreditSchema, create(CreditSchema, { requestId: NAME, attempt: 1, chunks: 0 })),
     });
-    await sendFrames(chain, SidecarService.method.output, stream(context.steward), { signal: limit });
+    await sendFrames(chain, SidecarService.method.output, stream(context.steward), { signal: limit, trace });
     if (!(await isReported) || relay.failure !== undefined)
       throw relay.failure ?? new AppError("internal", "The rehearsal has no outcome.");
     context.logger.debug({ ms: Math.round(performance.now() - started) }, "rehearsed");
   } finally {
     limit.removeEventListener("abort", onAbort);
     chain.close();
-    await server.close(0);
+    await server.close();
   }
 }
 

@@ -42,6 +42,8 @@ export class SingleRun {
   /** Aborted by a failure before there is a run. */
   readonly #failing = new AbortController();
   readonly #over = new AbortController();
+  /** Aborted when the request is there: nothing is rehearsed any more. */
+  readonly #rehearsing = new AbortController();
   #activate!: (relay: ChainRelay) => void;
   #request: RunRequest | undefined;
   #relay: ChainRelay | undefined;
@@ -105,6 +107,7 @@ export class SingleRun {
       return isSame ? "accept" : "reject";
     }
     this.#request = request;
+    this.#rehearsing.abort(new AppError("cancelled", "The request is there."));
     const creditAddress = runQueue(runName);
     const { attempt: attemptInside } = request;
     const relay = new ChainRelay({ ...this.#options, request, delivery, creditAddress, attemptInside });
@@ -125,12 +128,14 @@ export class SingleRun {
   async #reportReady(): Promise<void> {
     const { bus, first, runName, rehearsal } = this.#options;
     const { signal } = this.#over;
+    const unclaimed = AbortSignal.any([signal, this.#rehearsing.signal]);
     try {
-      await Promise.all([rehearsal?.(signal), first.ready({ signal })]);
+      await Promise.all([rehearsal?.(unclaimed), first.ready({ signal: unclaimed })]);
       const state = { case: "ready" as const, value: create(ReadySchema) };
       await bus.publish(runReplyQueue(runName), outgoing(MESSAGE_TYPES.runReport, RunReportSchema, { state }));
     } catch (error) {
-      if (!this.#over.signal.aborted) this.#fail(toAppError(error));
+      // A request that came meanwhile is served as by a cold chain, which says itself what it lacks.
+      if (!unclaimed.aborted) this.#fail(toAppError(error));
     }
   }
 

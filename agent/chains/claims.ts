@@ -10,7 +10,7 @@ import type { JobRunner } from "../../lib/jobs/job-runner.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
 import type { AgentMetrics } from "../metrics.ts";
 import { execute, type ExecutionDependencies, type ExecutionEvent } from "../runs/execution.ts";
-import { LIFETIME_LABEL, makeJobSpec, type ChainShape } from "./chain-shape.ts";
+import { LIFETIME_LABEL, makeJobSpec, shapeKey, type ChainShape } from "./chain-shape.ts";
 import type { ClaimedChain } from "./claimed-chain.ts";
 import { ColdChain } from "./cold-chain.ts";
 import { tellsOfDeadChain } from "./dead-chain.ts";
@@ -122,7 +122,8 @@ function runOn(
   const { requestId: dataRequest, attempt } = request;
   const services = plan.shape.microservices.map(({ name }) => name);
   metrics.chainClaims.add(1, { lifetime });
-  logger.info({ dataRequest, attempt, services, run, lifetime }, "a chain starts");
+  const shape = shapeKey(plan.shape);
+  logger.info({ dataRequest, attempt, services, run, lifetime, shape }, "a chain starts");
   const { trace, onQueueReady } = plan;
   const execution = { chain, request, trace, ...(onQueueReady === undefined ? {} : { onQueueReady }) };
   return execute(dependencies, execution, signal);

@@ -114,14 +114,15 @@ export class WarmPool {
 
   /**
    * A chain of this shape for the caller alone, which ends it; undefined where there is none. Ready ones come first, then the one
-   * that has started longest: it is ahead of any that starts now.
+   * that has started longest, if it is half-way: it is ahead of a cold one then, although it rehearses and a cold one does not.
    */
   claim(shape: ChainShape): WarmChain | undefined {
     if (!this.#isOn || this.#pooled.size === 0) return undefined;
     const key = shapeKey(shape);
     const mine = [...this.#pooled].filter((pooled) => pooled.key === key && !this.#isTooOld(pooled));
     const ready = mine.filter(({ chain }) => chain.state === "ready");
-    for (const pooled of [...ready, ...mine]) {
+    const nearly = mine.filter(({ startedMs }) => this.#options.clock.now() - startedMs >= this.#startMs / 2);
+    for (const pooled of [...ready, ...nearly]) {
       if (!pooled.chain.claim()) continue;
       this.#pooled.delete(pooled);
       this.#reconcile();

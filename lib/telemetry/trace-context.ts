@@ -16,7 +16,12 @@ const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{
 
 /** A new, sampled trace. */
 export function newTraceContext(): TraceContext {
-  return { traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01` };
+  return newTrace("01");
+}
+
+/** A new trace that nobody records, for work that nobody asked for. */
+export function unrecordedTraceContext(): TraceContext {
+  return newTrace("00");
 }
 
 /** The context in headers, or undefined when there is none or it is malformed (then, as the standard says, a new trace begins). */
@@ -41,4 +46,8 @@ export function traceIdOf(context: TraceContext): string {
 
 function first(value: string | readonly string[] | undefined): string | undefined {
   return typeof value === "string" ? value : value?.[0];
+}
+
+function newTrace(flags: string): TraceContext {
+  return { traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-${flags}` };
 }

@@ -1,6 +1,7 @@
 /** What sql-query rehearses over: the SDK's made-up data set, as a file that is there as long as that takes. */
-import { mkdirSync, mkdtempSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { formatCell } from "../../lib/data/field-types.ts";
@@ -23,19 +24,18 @@ const QUESTIONS: readonly DataRequest[] & { readonly length: typeof REHEARSED_QU
   GROUPS_QUESTION,
 ];
 
-/** @param folder where the file may be; one that stays behind after a kill goes with the abandoned folders of queries. */
-export function queryRehearsal(folder: () => string): Rehearsal {
-  return { requests: QUESTIONS, openData: () => writeData(folder()) };
-}
+/** See the file comment. */
+export const QUERY_REHEARSAL: Rehearsal = { requests: QUESTIONS, openData: writeData };
 
-function writeData(parent: string): Promise<RehearsalData> {
-  mkdirSync(parent, { recursive: true });
-  const folder = mkdtempSync(join(parent, "query-rehearsal-"));
+/** In the job's own folder for temporary files, with which it goes in any case. */
+function writeData(): Promise<RehearsalData> {
+  const folder = mkdtempSync(join(tmpdir(), "rehearsal-"));
   const path = join(folder, "rehearsal.sqlite");
   for (const table of REHEARSAL_DATA_SET.tables) {
     const database = new Database(path);
     try {
       database.pragma("journal_mode = OFF");
+      database.pragma("synchronous = OFF");
       database.exec(createTableSql(table));
       const places = REHEARSAL_FIELDS.map(() => "?").join(", ");
       const insert = database.prepare(`INSERT INTO ${quoteName(table.name)} VALUES (${places})`);

@@ -1,11 +1,10 @@
 /** The microservice itself: per request, the world of its grant, and the query in it. */
 import { systemClock } from "../../lib/clock.ts";
-import { loadSettings } from "../../lib/config/env.ts";
 import { PARTIAL_STATES } from "../../lib/data/field-metadata.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { SqlQuerySettings } from "./config.ts";
 import { runQuery } from "./query.ts";
-import { queryRehearsal } from "./rehearsal.ts";
+import { QUERY_REHEARSAL } from "./rehearsal.ts";
 import type { StartedProcesses } from "./start-processes.ts";
 import { openWorld, WorldMemory } from "./world.ts";
 
@@ -14,7 +13,7 @@ export async function serveQueries(startedProcesses: StartedProcesses): Promise<
   const memory = new WorldMemory();
   await runMicroservice({
     name: "sql-query",
-    rehearsal: queryRehearsal(() => loadSettings(SqlQuerySettings).DYNAMOS_WORLD_FOLDER),
+    rehearsal: QUERY_REHEARSAL,
     handle: async function* (_inputs, { data, grant, request, signal, settings, logger }) {
       const set = settings(SqlQuerySettings);
       const processes = startedProcesses();

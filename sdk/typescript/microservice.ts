@@ -16,6 +16,7 @@ import { loadSettings } from "../../lib/config/env.ts";
 import { runProgram, type ProgramContext } from "../../lib/lifecycle.ts";
 import { RpcClient } from "../../lib/rpc/client.ts";
 import { MicroserviceService } from "../../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
+import { REHEARSAL_LIMIT_MS } from "../../lib/rpc/rehearsal-server.ts";
 import { startRpcServer } from "../../lib/rpc/server.ts";
 import { implement } from "../../lib/rpc/service.ts";
 import { startTracing } from "../../lib/telemetry/tracing.ts";
@@ -55,7 +56,7 @@ async function serve(
   releases.push("traces", await startTracing(definition.name, settings.tracing));
   const next = new RpcClient({
     port: position.nextPort,
-    connectLimitMs: settings.chainStartMs,
+    connectLimitMs: settings.chainStartMs + (isWarm ? REHEARSAL_LIMIT_MS : 0),
     peer: position.isLast ? "The sidecar" : `The microservice after ${definition.name}`,
   });
   releases.push("connection to the next element", () => next.close());

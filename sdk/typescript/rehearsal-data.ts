@@ -22,9 +22,9 @@ const TABLE: Table = {
   ],
 };
 
-/** Its sensitive columns are anonymized by the methods that keep most of a column. */
+/** No steward's, by its name. Its sensitive columns are anonymized by the methods that keep most of a column. */
 export const REHEARSAL_DATA_SET: DataSet = {
-  name: "rehearsal",
+  name: "dynamos-rehearsal-made-up",
   type: "made up",
   tables: [TABLE],
   sensitive_columns: { [TABLE.name]: ["name", "day"] },

@@ -15,7 +15,7 @@ import { signGrant } from "../../lib/grants.ts";
 import type { MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
 import type { Grant } from "../../lib/model/grant.ts";
-import { RpcClient } from "../../lib/rpc/client.ts";
+import type { RpcClient } from "../../lib/rpc/client.ts";
 import { toRequestMessage } from "../../lib/rpc/data-request.ts";
 import { sendFrames } from "../../lib/rpc/frame-sending.ts";
 import { FrameWriter, readParts } from "../../lib/rpc/frames.ts";
@@ -27,18 +27,16 @@ import {
 import { SidecarService } from "../../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
 import type { Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { batchFrames, schemaBytes } from "../../lib/rpc/record-batches.ts";
-import { startRpcServer } from "../../lib/rpc/server.ts";
+import { REHEARSAL_LIMIT_MS, startRehearsalServer, type RehearsalServer } from "../../lib/rpc/rehearsal-server.ts";
 import { implement } from "../../lib/rpc/service.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
+import { unrecordedTraceContext } from "../../lib/telemetry/trace-context.ts";
 import { ChainRun } from "./chain-run.ts";
 import type { DataLocation, MicroserviceDefinition } from "./handler.ts";
 import { REHEARSAL_DATA_SET, rehearsalBatches } from "./rehearsal-data.ts";
 
-/** For all runs together: far beyond what they take, also where the machine has no time. */
-const REHEARSAL_LIMIT_MS = 30_000;
 /** Streams that meet in a joiner's rehearsal, however many it is for. */
 const MOST_PROVIDERS = 2;
-const PEER = "The rehearsal";
 
 /** What a rehearsal needs. */
 export interface RehearsalOptions {
@@ -94,22 +92,21 @@ class Stage {
   private constructor(
     options: RehearsalOptions,
     signer: Signer,
-    server: { readonly port: number; close(limitMs?: number): Promise<void> },
+    server: RehearsalServer,
     onRun: (run: ChainRun) => void,
   ) {
     const { position } = options;
-    const { port } = server;
     this.#options = options;
     this.#signer = signer;
     this.#onRun = onRun;
     const dataProviderCount = Math.min(MOST_PROVIDERS, position.dataProviderCount);
-    this.#position = { ...position, dataProviderCount, isLast: true, port, nextPort: port, sidecarPort: port };
-    this.#before = new RpcClient({ port, peer: PEER });
-    this.#after = new RpcClient({ port, peer: PEER });
+    this.#position = { ...position, dataProviderCount, isLast: true };
+    this.#before = server.connect();
+    this.#after = server.connect();
     this.#close = async () => {
       this.#before.close();
       this.#after.close();
-      await server.close(0);
+      await server.close();
     };
   }
 
@@ -121,7 +118,7 @@ class Stage {
     };
     const implementations = [implement(MicroserviceService, { process }), implement(SidecarService, { output })];
     const signer = await makeSigner();
-    const server = await startRpcServer({ port: 0, implementations });
+    const server = await startRehearsalServer(implementations, options.position);
     return new Stage(options, signer, server, (run) => (current = run));
   }
 
@@ -137,7 +134,8 @@ class Stage {
     try {
       const { method } = MicroserviceService;
       const streams = await this.#streams(request, data);
-      await Promise.all(streams.map((frames) => sendFrames(this.#before, method.process, frames, { signal })));
+      const call = { signal, trace: unrecordedTraceContext() };
+      await Promise.all(streams.map((frames) => sendFrames(this.#before, method.process, frames, call)));
       await run.finished;
     } finally {
       signal.removeEventListener("abort", onAbort);
@@ -187,7 +185,7 @@ async function* stream(
 /** The element after: takes the result, and throws what it failed with. */
 async function output(frames: AsyncIterable<Frame>): Promise<StreamReceipt> {
   let rows = 0n;
-  for await (const part of readParts(frames, PEER)) if (part.kind === "end") rows = part.end.rows;
+  for await (const part of readParts(frames, "the rehearsal")) if (part.kind === "end") rows = part.end.rows;
   return create(StreamReceiptSchema, { rows });
 }
 

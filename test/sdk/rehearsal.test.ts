@@ -7,7 +7,12 @@ import { AppError } from "../../lib/errors.ts";
 import type { MicroservicePosition } from "../../lib/jobs/chain-environment.ts";
 import { createLogger } from "../../lib/telemetry/logger.ts";
 import type { Handler, MicroserviceContext, Rehearsal } from "../../sdk/typescript/handler.ts";
-import { GROUPS_QUESTION, REHEARSAL_ROWS, ROWS_QUESTION } from "../../sdk/typescript/rehearsal-data.ts";
+import {
+  GROUPS_QUESTION,
+  REHEARSAL_DATA_SET,
+  REHEARSAL_ROWS,
+  ROWS_QUESTION,
+} from "../../sdk/typescript/rehearsal-data.ts";
 import { rehearse } from "../../sdk/typescript/rehearsal.ts";
 
 const IN_THE_MIDDLE: MicroservicePosition = {
@@ -69,7 +74,7 @@ test("a rehearsal has a run per question over all made-up rows, under a grant of
     [ROWS_QUESTION, GROUPS_QUESTION].map(({ query }) => [REHEARSAL_ROWS, 1, query, "VU"]),
   );
   const [granted] = runs.map(({ context }) => context.grant.dataSets.map(({ name }) => name));
-  assert.deepEqual(granted, ["rehearsal"]);
+  assert.deepEqual(granted, [REHEARSAL_DATA_SET.name]);
 });
 
 test("a joiner rehearses with two providers, whose grants it checks as ever, however many it is for", async () => {

@@ -23,6 +23,7 @@ interface LoggedLine {
   readonly msg: string;
   readonly run?: string;
   readonly lifetime?: string;
+  readonly shape?: string;
 }
 
 /** What a party's agent has logged. */
@@ -41,14 +42,17 @@ function lifetimes(party: string): (string | undefined)[] {
     .map(({ lifetime }) => lifetime);
 }
 
-/** Waits until so many warm chains of this party are ready that nobody has claimed. */
+/** Waits until so many warm chains of the shape that this party was last asked for are ready, and nobody has claimed them. */
 async function ready(party: string, chains: number): Promise<void> {
   await eventually(
     () => {
       const lines = logged(party);
+      const asked = lines.findLast(({ msg }) => msg === "a chain starts")?.shape;
       const isGone = (name: string | undefined): boolean =>
         lines.some(({ msg, run }) => run === name && (msg === "a warm chain is lost" || msg === "a chain starts"));
-      return lines.filter(({ msg, run }) => msg === "a warm chain is ready" && !isGone(run)).length >= chains;
+      const isReady = ({ msg, run, shape }: LoggedLine): boolean =>
+        msg === "a warm chain is ready" && shape === asked && !isGone(run);
+      return lines.filter(isReady).length >= chains;
     },
     { timeoutMs: 60_000, intervalMs: 100, describe: `${String(chains)} warm chains of ${party} to be ready` },
   );
@@ -93,6 +97,7 @@ describe("warm chains", () => {
 
   test("serve one request each, and are gone with it", async () => {
     const ask = await asking("VU");
+    await ask();
     for (let time = 0; time < 2; time += 1) {
       await ready("VU", 1);
       await ask();
@@ -105,7 +110,9 @@ describe("warm chains", () => {
   });
 
   test("have rehearsed before they are ready, each of their elements, and kept no file of it", async () => {
-    await asking("VU");
+    await (
+      await asking("VU")
+    )();
     await ready("VU", 1);
     const { run = "" } = logged("VU").findLast(({ msg }) => msg === "a warm chain is ready") ?? {};
     const folder = join(exchange.stateFolder, "jobs", "jobs", "VU", run);
@@ -113,15 +120,12 @@ describe("warm chains", () => {
       (file) => file.endsWith(".log") && readFileSync(join(folder, file), "utf8").includes('"rehearsed"'),
     );
     assert.deepEqual(rehearsed.sort(), ["sidecar.log", "sql-algorithm.log", "sql-query.log"]);
-    const worlds = join(exchange.stateFolder, "agent-VU", "worlds");
-    assert.deepEqual(
-      readdirSync(worlds).filter((name) => name.includes("rehearsal")),
-      [],
-    );
+    assert.deepEqual(readdirSync(join(folder, "tmp")), []);
   });
 
   test("are not waited for: ten requests at once with two of them all succeed, the others on cold chains", async () => {
     const ask = await asking("VU");
+    await ask();
     await ready("VU", 1);
     const before = lifetimes("VU").length;
     await Promise.all(Array.from({ length: 10 }, () => ask()));
@@ -132,6 +136,7 @@ describe("warm chains", () => {
 
   test("that are all killed as they are claimed cost no request, and none its retry", async () => {
     const ask = await asking("VU");
+    await ask();
     await ready("VU", 1);
     const before = logged("VU").length;
     for (const pid of await chainProcesses(exchange, "VU", "sidecar")) process.kill(pid, "SIGKILL");

@@ -253,7 +253,7 @@ describe("a pool of warm chains", () => {
   });
 
   test("replaces one that died, and one that has grown too old, and leaves nothing of them", async (t) => {
-    const { bus, pool, runner } = await open(t, { ageMs: 1_000 });
+    const { bus, pool, runner } = await open(t, { ageMs: 3_000 });
     pool.expect(shapeOf());
     await eventually(() => pool.load.ready === 1);
     const [first] = runner.warm;
