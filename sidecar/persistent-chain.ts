@@ -21,6 +21,7 @@ import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { withFirst } from "../lib/rpc/first-frame.ts";
 import type { CallContext } from "../lib/rpc/service.ts";
 import { aborted, ChainRelay, type RelayContext } from "./chain-relay.ts";
+import { holdMsFor } from "./hold-time.ts";
 import { readBody } from "./run-messages.ts";
 
 /** What it needs. */
@@ -40,13 +41,6 @@ export interface PersistentChainOptions extends RelayContext {
   readonly maxAgeMs: number;
 }
 
-/**
- * A request that finds the chain full waits here so long for a place, before it is given back for another chain: longer where runs
- * are short, since then there soon is one, and leaving the queue and coming back to it would cost as much as the run.
- */
-const LEAST_HOLD_MS = 50;
-const MOST_HOLD_MS = 500;
-const HOLD_PER_RUN = 2;
 /** Weight of the last run in what runs are taken to last. */
 const LAST_RUN_WEIGHT = 0.25;
 /** So many runs in a row that failed because a part of the chain did not answer: it is broken, and makes room for another. */
@@ -153,8 +147,7 @@ export class PersistentChain {
     const isFull = (): boolean => this.#taking >= concurrency;
     if (isFull()) {
       const over = new AbortController();
-      const holdMs = Math.min(MOST_HOLD_MS, Math.max(LEAST_HOLD_MS, this.#runMs * HOLD_PER_RUN));
-      await Promise.race([this.#room(), clock.sleep(holdMs, over.signal).catch(() => undefined)]);
+      await Promise.race([this.#room(), clock.sleep(holdMsFor(this.#runMs), over.signal).catch(() => undefined)]);
       over.abort(OVER);
     }
     if (this.#ending.signal.aborted) return false;
