@@ -10,6 +10,7 @@ export type DataLocations = Readonly<Record<string, { readonly path: string; rea
 /** Data that stay where they are until they are released. */
 export interface GrantedData {
   readonly locations: DataLocations;
+  /** Releases every data set, and only then throws the first failure. */
   release(): Promise<void>;
 }
 
@@ -28,7 +29,8 @@ export async function holdGrantedData(
 ): Promise<GrantedData> {
   const held: HeldDataSet[] = [];
   const release = async (): Promise<void> => {
-    for (const dataSet of held.splice(0)) await dataSet.release();
+    const outcomes = await Promise.allSettled(held.splice(0).map(async (dataSet) => dataSet.release()));
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   };
   try {
     for (const { name } of grant.dataSets) {
@@ -38,7 +40,8 @@ export async function holdGrantedData(
       held.push(await data.open(document.document, signal));
     }
   } catch (error) {
-    await release();
+    // Why there are no data is the first failure; what could not be tidied is looked for again when the next run ends.
+    await Promise.allSettled([release()]);
     throw error;
   }
   const locations = held.map(({ name, path, contentHash }) => [name, { path, contentHash }] as const);
