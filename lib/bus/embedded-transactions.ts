@@ -32,7 +32,7 @@ const MAX_BATCH_WORKS = 256;
  * messages, here and at everyone who looks what it was. Whoever has done nothing for a moment does not wait.
  */
 const GATHER_MS = 2;
-/** More work than this is worth a transaction of its own. */
+/** So much work, one piece or all that was gathered, is worth a transaction and waits for no more. */
 const GATHER_BYTES = 64 * 1024;
 const BUSY_RETRY_MS = 1;
 const FAILURE_RETRY_MS = 100;
@@ -48,6 +48,9 @@ export class TransactionQueue {
   readonly #deadlineMs: number;
   readonly #waiting: Work[] = [];
   #scheduled = false;
+  /** The timer of the transaction that is scheduled, while that only waits for more work. */
+  #gathering: NodeJS.Timeout | undefined;
+  #gatheredBytes = 0;
   #singles = 0;
   #committedMs = -Infinity;
 
@@ -68,7 +71,7 @@ export class TransactionQueue {
         deadline: this.#clock.now() + (options.retryForMs ?? this.#deadlineMs),
         persistent: options.retryForMs !== undefined,
       });
-      this.#schedule(this.#gatherMs());
+      this.#gather(options.bytes ?? 0);
     });
   }
 
@@ -77,15 +80,35 @@ export class TransactionQueue {
     for (const work of this.#waiting.splice(0)) work.reject(error);
   }
 
-  #schedule(delayMs: number): void {
-    if (this.#scheduled || this.#waiting.length === 0) return;
+  /** Schedules a transaction for a new piece of work: at once, if enough was gathered. What waits after a failure goes on waiting. */
+  #gather(bytes: number): void {
+    this.#gatheredBytes += bytes;
+    const delayMs =
+      this.#gatheredBytes >= GATHER_BYTES
+        ? 0
+        : Math.max(0, Math.ceil(this.#committedMs + GATHER_MS - performance.now()));
+    if (delayMs === 0 && this.#gathering !== undefined) {
+      clearTimeout(this.#gathering);
+      this.#gathering = undefined;
+      this.#scheduled = false;
+    }
+    const timer = this.#schedule(delayMs);
+    if (timer !== undefined) this.#gathering = timer;
+  }
+
+  /** The timer that was set, if there is one. */
+  #schedule(delayMs: number): NodeJS.Timeout | undefined {
+    if (this.#scheduled || this.#waiting.length === 0) return undefined;
     this.#scheduled = true;
     const flush = (): void => {
       this.#scheduled = false;
+      this.#gathering = undefined;
+      this.#gatheredBytes = 0;
       this.#flush();
     };
-    if (delayMs === 0) setImmediate(flush);
-    else setTimeout(flush, delayMs);
+    if (delayMs > 0) return setTimeout(flush, delayMs);
+    setImmediate(flush);
+    return undefined;
   }
 
   #flush(): void {
@@ -101,12 +124,6 @@ export class TransactionQueue {
     } catch (error) {
       this.#schedule(this.#afterFailure(batch, error));
     }
-  }
-
-  #gatherMs(): number {
-    const last = this.#waiting.at(-1);
-    if (last === undefined || last.bytes >= GATHER_BYTES) return 0;
-    return Math.max(0, Math.ceil(this.#committedMs + GATHER_MS - performance.now()));
   }
 
   #nextBatch(): Work[] {
