@@ -40,7 +40,7 @@ interface SharedLoad {
 
 /** A loaded data set whose file stays until it is released. */
 export interface HeldDataSet extends LoadedDataSet {
-  /** Removes what is outdated and needed by no run any more. */
+  /** Removes what is outdated and needed by no run any more. Called again, it only says how that went. */
   release(): Promise<void>;
 }
 
@@ -103,7 +103,9 @@ export class DataSources {
         continue;
       }
       this.#latest.set(loaded.name, loaded.contentHash);
-      return { ...loaded, release: () => this.#release(loaded, hold) };
+      // Once: a second time would take the reference of another run.
+      let released: Promise<void> | undefined;
+      return { ...loaded, release: () => (released ??= this.#release(loaded, hold)) };
     }
     throw new AppError("data_invalid", `The files of the data set ${dataSet.name} change again and again. Ask later.`, {
       retryable: true,

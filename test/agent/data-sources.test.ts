@@ -195,6 +195,20 @@ test("what a run of either agent still reads stays until the run is over", async
   await present.release();
 });
 
+test("a run that releases twice leaves another run's data where they are", async () => {
+  const it = await steward(pod, { "t.csv": "i\n1\n2\n" });
+  const a = await it.sources.open(dataSet, unaborted);
+  const b = await it.sources.open(dataSet, unaborted);
+  await a.release();
+  await a.release();
+  await writeFile(join(it.folder, "t.csv"), "i\n1\n");
+  const present = await it.sources.open(dataSet, unaborted);
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [b.path, present.path].map((path) => basename(path)).sort());
+  await b.release();
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(present.path)]);
+  await present.release();
+});
+
 test("a SQLite file of the steward's own is neither locked nor removed; its worlds go when it changes", async () => {
   const it = await steward({ engine: "sqlite", path: "t.sqlite" });
   const database = new Database(join(it.folder, "t.sqlite"));
