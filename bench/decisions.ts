@@ -22,7 +22,7 @@ import { ANALYST, writeConfiguration } from "../test/support/exchange.ts";
 import { ask } from "./ask.ts";
 import { addUsers, CODES, codesFile, startBenchExchange, type BenchExchange } from "./bench-exchange.ts";
 import { inTurns, quantile, ratios, secondsOf, summarize } from "./measured.ts";
-import { roundsOf, type RunOptions, type Table, type TableBench } from "./table.ts";
+import { roundsOf, type RunOptions, type Table, type TableBench, type Target } from "./table.ts";
 
 const USUAL_ROUNDS = 200;
 const LIMIT_MS = 50;
@@ -41,8 +41,11 @@ const [{ size: FEW }, { size: MANY }] = SIZES;
 
 const STEPS = ["agreements read and decided", "policy enforcer asked over the bus", "whole approval"] as const;
 type Step = (typeof STEPS)[number];
-/** What the target is about: a decision as whoever needs one gets it. */
-const DECISION: Step = STEPS[1];
+/** The issue's word is "policy decision"; both readings of it are held against the limit. */
+const TARGETS: Readonly<Partial<Record<Step, string>>> = {
+  "policy enforcer asked over the bus": "policy decision (policy enforcer over the bus)",
+  "whole approval": "whole approval, with composition",
+};
 
 /** Of one size: each step, done once; it resolves with its milliseconds. */
 interface Deciding {
@@ -177,17 +180,16 @@ function table(sizes: readonly string[], ms: Readonly<Record<string, readonly nu
         return [step, size, quantile(values, 0.5), quantile(values, 0.95), summarize(values), ofFew];
       }),
     ),
-    targets: [
-      {
-        what: `policy decision with ${MANY}: ${DECISION}, p95`,
-        unit: "ms",
-        measured: quantile(valuesOf(DECISION, MANY), 0.95),
-        atMost: LIMIT_MS,
-      },
-    ],
+    targets: STEPS.flatMap((step): Target[] => {
+      const name = TARGETS[step];
+      if (name === undefined) return [];
+      const measured = quantile(valuesOf(step, MANY), 0.95);
+      return [{ what: `${name}, with ${MANY}, p95`, unit: "ms", measured, atMost: LIMIT_MS }];
+    }),
     notes: [
       "About two stewards, one question after the other, in turns between steps and exchanges.",
-      "Read and decided: both agreements from the store, checked and evaluated, as the policy enforcer does between question and answer. Over the bus: from the question's publishing to its checked answer, as the orchestrator asks; the target is about this. Whole approval: one HTTP request at the front door, with that decision, who is online, the choice of the archetype, the composition of both agents over the bus, the job's records at each, the plan in the store, and the tokens.",
+      "Read and decided: both agreements from the store, checked and evaluated, as the policy enforcer does between question and answer. Over the bus: from the question's publishing to its checked answer, as the orchestrator asks. Whole approval: one HTTP request at the front door, with that decision, who is online, the choice of the archetype, the composition of both agents over the bus, the job's records at each, the plan in the store, and the tokens.",
+      "What was promised is that a policy decision with 1,000 agreements takes at most 50 ms (p95), which can be read as the decision alone or as the approval that a caller waits for: both are compared with it.",
     ],
   };
 }
