@@ -2,7 +2,7 @@
 import { startRabbitMq, skipRabbitMq } from "../test/support/rabbitmq.ts";
 import { openHop } from "./hop.ts";
 import { inTurns, ratios, summarize } from "./measured.ts";
-import { openPartyHop } from "./party-hop.ts";
+import { MOST_CREDITS, openPartyHop, USUAL_CREDITS } from "./party-hop.ts";
 import { roundsOf, type Cell, type RunOptions, type Table, type TableBench, type Target } from "./table.ts";
 
 const USUAL_ROUNDS = 9;
@@ -29,7 +29,7 @@ export const CEILINGS: TableBench = {
     const party = skipRabbitMq === false ? await measurePartyHop(options) : [];
     const notes = [
       "MB is 10⁶ bytes; chunks of 256 KiB between two processes. The ratio is the median of each round's, with its spread.",
-      "All send one buffer of random bytes, which no compression makes smaller, again and again; raw ones do not read it at the other end. Ours adds frames, checksums at both ends, and one message under way at a time; over the bus persistent messages with publisher confirms, credits, and acknowledgements after use, as the raw client's, too.",
+      "All send one buffer of random bytes, which no compression makes smaller, again and again; raw ones do not read it at the other end. Ours adds frames, checksums at both ends, and one message under way at a time; over the bus persistent messages with publisher confirms, credits, and acknowledgements after use, as the raw client's, too; compared with whichever raw way has the higher median.",
       ...(skipRabbitMq === false ? [] : [`Not measured: ${skipRabbitMq}.`]),
     ];
     return [table([...hop, ...party], notes)];
@@ -72,13 +72,22 @@ async function measurePartyHop(options: RunOptions): Promise<Rates[]> {
     try {
       const megabytes = (chunks * hop.chunkBytes) / 1e6;
       for (const send of [hop.raw, hop.ours]) await send(Math.ceil(chunks / 4));
-      const { raw, ours } = await inTurns(rounds, {
+      const { raw, rawMore, ours } = await inTurns(rounds, {
         raw: async () => megabytes / (await hop.raw(chunks)),
+        rawMore: async () => megabytes / (await hop.raw(chunks, MOST_CREDITS)),
         ours: async () => megabytes / (await hop.ours(chunks)),
       });
+      // Waiting for fewer confirms may be faster; what the transport can do at all is the faster of both.
+      const ceiling = summarize(rawMore).median > summarize(raw).median ? rawMore : raw;
+      const rawName = "steward to third party: raw amqplib, confirmed";
       return [
-        { name: "steward to third party: raw amqplib, confirmed", rates: raw },
-        { name: "steward to third party: ours over RabbitMQ", rates: ours, baseline: raw },
+        { name: `${rawName}, ${String(USUAL_CREDITS)} under way`, rates: raw },
+        { name: `${rawName}, ${String(MOST_CREDITS)} under way`, rates: rawMore },
+        {
+          name: `steward to third party: ours over RabbitMQ, ${String(USUAL_CREDITS)} under way`,
+          rates: ours,
+          baseline: ceiling,
+        },
       ];
     } finally {
       await hop.close();

@@ -1,6 +1,6 @@
 /**
  * From a steward's chain to a third party's over RabbitMQ, between two processes: what both sidecars do with a stream (result output,
- * credits, provider input), beside a plain amqplib client that publishes and confirms the same bytes with as many under way.
+ * credits, provider input), beside a plain amqplib client that publishes and confirms the same bytes with as many under way, or more.
  * `node dist/bench/party-hop.js receive URL` is the other process.
  */
 import { create } from "@bufbuild/protobuf";
@@ -24,8 +24,9 @@ import { ResultOutput } from "../sidecar/result-output.ts";
 import { outgoing, readBody } from "../sidecar/run-messages.ts";
 
 /** As many chunks as are under way by default (`DYNAMOS_CREDITS` of an agent). */
-const USUAL_CREDITS = 16;
-const MOST_CREDITS = 64;
+export const USUAL_CREDITS = 16;
+/** As many as can be under way here. */
+export const MOST_CREDITS = 64;
 const PROVIDER = "VU";
 const STALL_MS = 60_000;
 
