@@ -7,8 +7,10 @@ import { randomBytes } from "node:crypto";
 import { eventually } from "../test/support/eventually.ts";
 import type { CollectedSpan, TraceCollector } from "../test/support/trace-collector.ts";
 
-/** Milliseconds; their sum is the request's time. */
+/** Milliseconds. */
 export interface Split {
+  /** Of the traced request itself, which is slower than one without spans: the sum of the parts. */
+  readonly totalMs: number;
   readonly startUpMs: number;
   readonly processingMs: number;
   readonly transferMs: number;
@@ -46,7 +48,12 @@ export function split(
   const within = (ms: number): number => Math.min(answeredMs, Math.max(sentMs, ms));
   const begunMs = within(Math.min(...queries.map(({ startMs }) => startMs)));
   const doneMs = within(Math.max(...queries.map(({ endMs }) => endMs)));
-  return { startUpMs: begunMs - sentMs, processingMs: doneMs - begunMs, transferMs: answeredMs - doneMs };
+  return {
+    totalMs: answeredMs - sentMs,
+    startUpMs: begunMs - sentMs,
+    processingMs: doneMs - begunMs,
+    transferMs: answeredMs - doneMs,
+  };
 }
 
 function epochMs(): number {
