@@ -52,8 +52,9 @@ interface SharedHold {
   runs: number;
 }
 
-/** What was loaded of files that were as this identity says. */
+/** What was loaded of files that were as this identity says, declared like this. */
 interface KnownLoad {
+  readonly declaration: string;
   readonly identity: string;
   readonly loaded: LoadedDataSet;
   readonly atMs: number;
@@ -71,7 +72,7 @@ export class DataSources {
   readonly #loading = new Map<string, SharedLoad>();
   /** The content of each data set that was opened last. */
   readonly #latest = new Map<string, string>();
-  /** By declaration. */
+  /** By data set: of one that is declared anew, what was known before says nothing any more. */
   readonly #known = new Map<string, KnownLoad>();
   /** By path and content. */
   readonly #holds = new Map<string, SharedHold>();
@@ -99,7 +100,7 @@ export class DataSources {
       const loaded = await this.#share(dataSet, signal);
       const hold = this.#hold(loaded);
       if (hold === undefined) {
-        this.#known.delete(keyOf(dataSet));
+        this.#known.delete(dataSet.name);
         continue;
       }
       this.#latest.set(loaded.name, loaded.contentHash);
@@ -178,14 +179,14 @@ export class DataSources {
 
   async #load(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
     const { folder, worldFolder, clock, logger, temporaryBytes } = this.#options;
-    const key = keyOf(dataSet);
+    const declaration = keyOf(dataSet);
     let pod: DataPod | undefined;
     try {
       pod = await this.#findPod(dataSet.name);
       const identity = await sourcesIdentity(dataSet, pod);
-      const known = this.#known.get(key);
-      if (known?.identity === identity && known !== undefined && clock.now() - known.atMs < TRUSTED_MS)
-        return known.loaded;
+      const known = this.#known.get(dataSet.name);
+      const isSame = known?.declaration === declaration && known.identity === identity;
+      if (isSame && clock.now() - known.atMs < TRUSTED_MS) return known.loaded;
       const loaded = await loadDataSet(dataSet, pod, {
         folder,
         clock,
@@ -194,8 +195,8 @@ export class DataSources {
         onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),
       });
       await removeOutdatedWorlds(worldFolder, loaded);
-      this.#known.delete(key);
-      if (identity !== undefined) this.#known.set(key, { identity, loaded, atMs: clock.now() });
+      this.#known.delete(dataSet.name);
+      if (identity !== undefined) this.#known.set(dataSet.name, { declaration, identity, loaded, atMs: clock.now() });
       return loaded;
     } catch (error) {
       const place = error instanceof AppError ? error.place : undefined;

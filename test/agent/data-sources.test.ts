@@ -209,6 +209,19 @@ test("a run that releases twice leaves another run's data where they are", async
   await present.release();
 });
 
+test("a declaration that was changed and changed back is the present one again: its data stay, and the other's go", async () => {
+  const it = await steward(pod, { "t.csv": "i\n1\n" });
+  const other: DataSet = { ...dataSet, tables: [{ name: "T", columns: [{ name: "i", type: { type: "text" } }] }] };
+  const before = await it.sources.open(dataSet, unaborted);
+  const between = await it.sources.open(other, unaborted);
+  await between.release();
+  const again = await it.sources.open(dataSet, unaborted);
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(again.path)]);
+  await before.release();
+  await again.release();
+  assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(again.path)]);
+});
+
 test("a SQLite file of the steward's own is neither locked nor removed; its worlds go when it changes", async () => {
   const it = await steward({ engine: "sqlite", path: "t.sqlite" });
   const database = new Database(join(it.folder, "t.sqlite"));
