@@ -3,7 +3,7 @@
  * after another and followed by {@link END_OF_STREAM}, are a stream for any Arrow reader.
  * https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
  */
-import { RecordBatch, RecordBatchReader, RecordBatchStreamWriter, type Schema } from "apache-arrow";
+import { Field, RecordBatch, RecordBatchReader, RecordBatchStreamWriter, Schema } from "apache-arrow";
 import { AppError } from "../errors.ts";
 import { fieldsOf } from "./field-types.ts";
 import { checkBatch, checkMessages, onlyMessage } from "./ipc-check.ts";
@@ -12,7 +12,9 @@ import { checkBatch, checkMessages, onlyMessage } from "./ipc-check.ts";
 export const END_OF_STREAM: Uint8Array = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
 
 /** The schema's message. The bytes are shared with whoever asks for the same schema's. */
-export function encodeSchema(schema: Schema): Uint8Array {
+export function encodeSchema(asked: Schema): Uint8Array {
+  const original = ORIGINALS.get(asked);
+  const schema = original !== undefined && isSame(asked, original) ? original : asked;
   const known = ENCODED.get(schema);
   if (known !== undefined) return known;
   const pieces = new PieceWriter("schema");
@@ -24,10 +26,12 @@ export function encodeSchema(schema: Schema): Uint8Array {
 
 /**
  * Schemas that were read or written before: of many small results the same few, and each of them costs as much to read as the rows
- * behind it. Nobody changes a schema.
+ * behind it. A handler may change what it gets, so each decoder gives out a copy of its own, and one that is still the same is
+ * written as its original was.
  */
 const ENCODED = new WeakMap<Schema, Uint8Array>();
 const DECODED = new Map<string, Schema>();
+const ORIGINALS = new WeakMap<Schema, Schema>();
 const MAX_DECODED = 64;
 const MAX_REMEMBERED_BYTES = 16 * 1024;
 
@@ -38,7 +42,7 @@ export function encodeBatch(batch: RecordBatch): Uint8Array {
   return pieces.joined();
 }
 
-/** Reads batches that {@link encodeBatch}, or another Arrow library, wrote one by one. Nothing is kept between calls. */
+/** Reads batches that {@link encodeBatch}, or another Arrow library, wrote one by one. No row is kept between calls. */
 export class BatchDecoder {
   readonly schema: Schema;
   readonly #schemaBytes: Uint8Array;
@@ -98,11 +102,41 @@ function decodeSchema(bytes: Uint8Array): Schema {
   if (bytes.byteLength > MAX_REMEMBERED_BYTES) return readSchema(bytes);
   const key = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
   const known = DECODED.get(key);
-  if (known !== undefined) return known;
+  if (known !== undefined) return copyOf(known);
   const schema = readSchema(bytes);
   if (DECODED.size >= MAX_DECODED) DECODED.clear();
   DECODED.set(key, schema);
-  return schema;
+  return copyOf(schema);
+}
+
+function copyOf(schema: Schema): Schema {
+  const fields = schema.fields.map(
+    ({ name, type, nullable, metadata }) => new Field(name, type, nullable, new Map(metadata)),
+  );
+  const copy = new Schema(fields, new Map(schema.metadata), undefined, schema.metadataVersion);
+  ORIGINALS.set(copy, schema);
+  return copy;
+}
+
+function isSame(schema: Schema, original: Schema): boolean {
+  return (
+    schema.fields.length === original.fields.length &&
+    schema.fields.every((field, index) => isSameField(field, original.fields[index] as Field)) &&
+    isSameMap(schema.metadata, original.metadata)
+  );
+}
+
+function isSameField(field: Field, original: Field): boolean {
+  return (
+    field.name === original.name &&
+    field.type === original.type &&
+    field.nullable === original.nullable &&
+    isSameMap(field.metadata, original.metadata)
+  );
+}
+
+function isSameMap(map: ReadonlyMap<string, string>, original: ReadonlyMap<string, string>): boolean {
+  return map.size === original.size && [...original].every(([key, value]) => map.get(key) === value);
 }
 
 function readSchema(bytes: Uint8Array): Schema {

@@ -82,6 +82,39 @@ test("dictionary batches decode on their own, one after another with different w
   assert.equal(columnReader(decoder.decode(a), 0).get(1), "b");
 });
 
+test("whoever changes a schema that came changes it for nobody else, and passes it on as changed", () => {
+  const sent = new Schema(
+    [new Field("id", new Int32(), true, new Map([["unit", "none"]])), new Field("name", new Utf8(), true)],
+    new Map([["origin", "VU"]]),
+  );
+  const bytes = encodeSchema(sent);
+  const { schema } = new BatchDecoder(bytes);
+  assert.deepEqual(Buffer.from(encodeSchema(schema)), Buffer.from(bytes));
+  schema.metadata.set("origin", "UVA");
+  schema.fields[0]?.metadata.set("unit", "euro");
+  Object.assign(schema.fields[0] as Field, { name: "pay" });
+  schema.fields.pop();
+  const next = new BatchDecoder(bytes).schema;
+  assert.deepEqual(
+    next.fields.map(({ name, metadata }) => [name, ...metadata.values()]),
+    [["id", "none"], ["name"]],
+  );
+  assert.deepEqual([...next.metadata], [["origin", "VU"]]);
+  const passedOn = new BatchDecoder(encodeSchema(schema)).schema;
+  assert.deepEqual(
+    passedOn.fields.map(({ name, metadata }) => [name, ...metadata.values()]),
+    [["pay", "euro"]],
+  );
+  assert.deepEqual([...passedOn.metadata], [["origin", "UVA"]]);
+});
+
+test("a schema that came and was left as it was is written once for all runs", () => {
+  const bytes = encodeSchema(sampleBatch().schema);
+  const [one, other] = [new BatchDecoder(bytes).schema, new BatchDecoder(bytes).schema];
+  assert.notEqual(one, other);
+  assert.equal(encodeSchema(one), encodeSchema(other));
+});
+
 test("a sliced batch is read and encoded from its own first row", () => {
   const slice = sampleBatch(20).slice(5, 12);
   const decoded = new BatchDecoder(encodeSchema(slice.schema)).decode(encodeBatch(slice));
