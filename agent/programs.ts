@@ -6,7 +6,8 @@ import { packageRoot } from "../lib/package-root.ts";
 /**
  * V8 lets its heap grow the longer a process allocates: the space for new objects to three times 16 MiB, and the rest to several times what
  * lived at the last collection, with the chunks that old objects keep outside of it. What a batch leaves behind is collected just as well
- * early, so that a chain's memory is the same after a million rows and after ten (docs/decisions/0025). The bundles are compiled under the same
+ * early, so that most of a chain's programs need as much memory for ten million rows as for one, within a tenth; sql-aggregate still
+ * grows (docs/decisions/0025). The bundles are compiled under the same
  * flags (`cli/bundle-programs.mjs`).
  */
 const NODE_FLAGS: readonly string[] = ["--max-semi-space-size=4", "--heap-growing-percent=25"];
