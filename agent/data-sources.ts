@@ -16,6 +16,7 @@ import {
   type LoadedDataSet,
 } from "./data/load.ts";
 import { outwardFault } from "./data/outward-fault.ts";
+import { beforeAbort, Turns } from "./data/turns.ts";
 
 /** How data sources are opened. */
 export interface DataSourcesOptions {
@@ -70,6 +71,7 @@ const MAX_LOADS = 5;
 export class DataSources {
   readonly #options: DataSourcesOptions;
   readonly #loading = new Map<string, SharedLoad>();
+  readonly #duckdbTurns = new Turns();
   /** The content of each data set that was opened last. */
   readonly #latest = new Map<string, string>();
   /** By data set: of one that is declared anew, what was known before says nothing any more. */
@@ -192,6 +194,7 @@ export class DataSources {
         clock,
         signal,
         ...(temporaryBytes === undefined ? {} : { temporaryBytes }),
+        duckdbTurns: this.#duckdbTurns,
         onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),
       });
       await removeOutdatedWorlds(worldFolder, loaded);
@@ -230,18 +233,4 @@ function keyOf(dataSet: DataSet): string {
 
 function holdKey({ path, contentHash }: LoadedDataSet): string {
   return JSON.stringify([path, contentHash]);
-}
-
-/** The result, unless the signal comes first: then its reason, while the work goes on. */
-async function beforeAbort<Result>(work: Promise<Result>, signal: AbortSignal): Promise<Result> {
-  let onAbort = (): void => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(toAppError(signal.reason));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -6,7 +6,7 @@
  * times of the files behind a hash, so that an unchanged file is not even read.
  */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { createReadStream, existsSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -21,6 +21,7 @@ import { readCsvTable } from "./csv-table.ts";
 import { makeDuckdbFile, writeContents } from "./duckdb-pod.ts";
 import type { DataPod } from "./data-pods.ts";
 import { checkSqliteTables } from "./sqlite-pod.ts";
+import type { Turns } from "./turns.ts";
 
 /** A data set that queries can be asked of. Metadata and place; no rows. */
 export interface LoadedDataSet {
@@ -50,6 +51,8 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
   /** Most that DuckDB may put beside a file that it makes. Default: `DEFAULT_LOAD_TEMPORARY_BYTES`. */
   readonly temporaryBytes?: number;
+  /** Whose turn it is to load with DuckDB, which may take `LOAD_BYTES` of this process' memory each time. Default: nobody waits. */
+  readonly duckdbTurns?: Turns;
   /** Called now and then while loading, and at the end of each file. */
   readonly onProgress?: (progress: LoadProgress) => void;
 }
@@ -75,9 +78,16 @@ export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadO
   await mkdir(options.folder, { recursive: true });
   const contentHash = await contentHashOf(dataSet, sources, options);
   const path = join(options.folder, `${dataSet.name}-${contentHash}.${pod.engine === "csv" ? "sqlite" : "duckdb"}`);
-  const make = pod.engine === "csv" ? loadCsv : loadIntoDuckdb;
-  await makeFileOnce(path, (temporary) => make(temporary, dataSet, sources, contentHash, options), options);
-  if (pod.engine === "duckdb") await writeContents(path, dataSet.tables);
+  const makeWith = (make: typeof loadCsv): Promise<void> =>
+    makeFileOnce(path, (temporary) => make(temporary, dataSet, sources, contentHash, options), options);
+  if (pod.engine === "csv") await makeWith(loadCsv);
+  else {
+    const makeInTurn = (): Promise<void> => makeWith(loadIntoDuckdb);
+    const { duckdbTurns, signal } = options;
+    // Before the file's lock, which others wait for; and not at all for a file that is there.
+    await (duckdbTurns === undefined || existsSync(path) ? makeInTurn() : duckdbTurns.take(makeInTurn, signal));
+    await writeContents(path, dataSet.tables);
+  }
   await removeOutdated(dataSet.name, options.folder, contentHash);
   return { name: dataSet.name, path, contentHash, isMade: true };
 }

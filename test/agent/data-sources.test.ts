@@ -222,6 +222,39 @@ test("a declaration that was changed and changed back is the present one again: 
   assert.deepEqual(await sqliteFiles(it.loadedFolder), [basename(again.path)]);
 });
 
+test("data sets are loaded with DuckDB one after the other; who leaves meanwhile does so at once", async () => {
+  const files = { "big.csv": `i\n${"1\n".repeat(300_000)}`, "small.csv": "i\n1\n" };
+  const dataSets = Object.fromEntries(
+    ["big", "small", "left"].map((name) => [
+      name,
+      { engine: "duckdb", files: { T: `${name === "big" ? name : "small"}.csv` } },
+    ]),
+  );
+  const it = await steward(JSON.stringify({ dataSets }), files);
+  const done: string[] = [];
+  const open = async (name: string, signal = unaborted): Promise<void> => {
+    const held = await it.sources.open({ ...dataSet, name }, signal).finally(() => done.push(name));
+    await held.release();
+  };
+  const big = open("big");
+  await eventually(async () => (await readdir(it.loadedFolder)).some((name) => name.endsWith(".making")));
+  const small = open("small");
+  const leaving = new AbortController();
+  const reason = new AppError("cancelled", "The caller left.");
+  const left = assert.rejects(open("left", leaving.signal), reason);
+  await eventually(async () => (await readdir(it.loadedFolder)).includes("left.json"));
+  leaving.abort(reason);
+  await Promise.all([big, small, left]);
+  assert.deepEqual(done, ["left", "big", "small"]);
+  assert.deepEqual(
+    (await readdir(it.loadedFolder))
+      .filter((name) => name.endsWith(".duckdb"))
+      .map((name) => name.split("-")[0])
+      .sort(),
+    ["big", "small"],
+  );
+});
+
 test("a SQLite file of the steward's own is neither locked nor removed; its worlds go when it changes", async () => {
   const it = await steward({ engine: "sqlite", path: "t.sqlite" });
   const database = new Database(join(it.folder, "t.sqlite"));
