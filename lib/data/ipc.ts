@@ -113,7 +113,9 @@ function copyOf(schema: Schema): Schema {
   const fields = schema.fields.map(
     ({ name, type, nullable, metadata }) => new Field(name, type, nullable, new Map(metadata)),
   );
-  const copy = new Schema(fields, new Map(schema.metadata), undefined, schema.metadataVersion);
+  // With the dictionaries that were read: made anew from the fields, they would throw for nested columns without their children.
+  const { dictionaries, metadata, metadataVersion } = schema;
+  const copy = new Schema(fields, new Map(metadata), new Map(dictionaries), metadataVersion);
   ORIGINALS.set(copy, schema);
   return copy;
 }

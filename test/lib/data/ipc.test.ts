@@ -13,6 +13,7 @@ import {
   Struct,
   TimestampMillisecond,
   TimestampNanosecond,
+  Type,
   Uint16,
   Utf8,
   makeData,
@@ -224,6 +225,17 @@ test("damaged bytes are read as other values or refused, and never crash, hang o
       }),
       { numRuns: 2000 },
     );
+  }
+});
+
+test("a schema with any one byte changed to that of another column type is read or refused", () => {
+  const bytes = encodeSchema(sampleBatch().schema);
+  for (let place = 0; place < bytes.length; place++) {
+    for (const type of [Type.List, Type.Struct, Type.Map, Type.FixedSizeList, 21 /* LargeList in Schema.fbs */]) {
+      const damaged = Uint8Array.from(bytes);
+      damaged[place] = type;
+      readDamaged(damaged, encodeBatch(sampleBatch()));
+    }
   }
 });
 
