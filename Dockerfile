@@ -1,9 +1,13 @@
 # One image for every program of the system; what a container runs is its command:
 #
 #   dynamos …                                                          the command line (`dynamos --help` unless told otherwise)
-#   node /app/dist/bundle/orchestrator/main.js                         likewise orchestrator/policy-enforcer, agent
-#   node /app/dist/bundle/sidecar/main.js                              a chain's sidecar; messaging-main.js: the other programs'
-#   node /app/dist/bundle/microservices/sql-query/main.js              likewise its siblings
+#   node /app/dist/bundle/orchestrator/main.js                         likewise orchestrator/policy-enforcer
+#   node --max-semi-space-size=8 /app/dist/bundle/agent/main.js
+#   node /app/dist/bundle/sidecar/messaging-main.js                    the sidecar of those above
+#   node --max-semi-space-size=4 --heap-growing-percent=25 /app/dist/bundle/sidecar/main.js                     a chain's sidecar
+#   node --max-semi-space-size=4 --heap-growing-percent=25 /app/dist/bundle/microservices/sql-query/main.js     likewise its siblings
+#
+# With other flags V8 refuses what was compiled ahead of a program, which then starts later (docs/decisions/0025).
 #
 # It needs no rights, no user in /etc/passwd, and no file system that can be written but /tmp and what is mounted.
 #

@@ -36,7 +36,7 @@ const outsideServices = [...outside, "etcd3", "@grpc/grpc-js", "@kubernetes/clie
 
 /**
  * What a program is run with by others of this package: see `microservices/sql-query/query-process.ts`, `agent/programs.ts`,
- * `cli/exchange/service-process.ts` and `charts/agent`.
+ * `cli/exchange/service-process.ts`, `charts/agent` and `Dockerfile`.
  */
 const flagsOf = (file) => {
   const path = file.replaceAll("\\", "/");

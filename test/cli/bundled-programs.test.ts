@@ -14,6 +14,8 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 const FOLDER = join(packageRoot, "dist", "bundle");
 /** What sql-query runs it with; V8 takes code only under the flags under which it was compiled. */
 const QUERY_FLAGS = ["--max-old-space-size=96", "--max-semi-space-size=4"];
+/** As a shell's command, or as a list in YAML or JSON: flags, and the launcher below the bundles' folder. */
+const COMMAND = /\bnode"?((?:[\s,"]+--[^\s,"]+)*)[\s,"]+\S*dist\/bundle\/([\w/-]+\.js)/g;
 const run = promisify(execFile);
 
 test("V8 takes the compiled code of every bundled program under the flags that it runs with", async () => {
@@ -31,6 +33,20 @@ test("V8 takes the compiled code of every bundled program under the flags that i
       readFileSync(${JSON.stringify(bundle)}, "latin1"), { cachedData: readFileSync(${JSON.stringify(code)}) }).cachedDataRejected)`;
     assert.equal((await run(process.execPath, [...flags, "-e", check])).stdout, "false\n", launcher);
   }
+});
+
+test("wherever a bundled program's command is written down, it has the flags under which the program was compiled", async () => {
+  const texts = await Promise.all(["docs", "charts"].map((folder) => textsBelow(folder)));
+  const agents: string[] = [];
+  for (const file of ["Dockerfile", "README.md", "CONTRIBUTING.md", ...texts.flat()]) {
+    const text = await readFile(join(packageRoot, file), "utf8");
+    for (const [command, flags = "", launcher = ""] of text.matchAll(COMMAND)) {
+      const parts = launcher.split("/");
+      assert.deepEqual(flags.match(/--[^\s,"]+/g) ?? [], flagsOf(join(...parts)), `${file}: ${command}`);
+      if (parts[0] === "agent") agents.push(file);
+    }
+  }
+  assert.deepEqual(agents.sort(), ["Dockerfile", join("charts", "agent", "templates", "statefulset.yaml")].sort());
 });
 
 test("no bundled program imports by itself: scripts with compiled code cannot", async () => {
@@ -63,6 +79,12 @@ function flagsOf(launcher: string): readonly string[] {
   if (folder === "agent") return serviceFlags("agent/main");
   const isInChain = (folder === "microservices" || folder === "sidecar") && basename(launcher) === "main.js";
   return isInChain ? packageProgram(program).slice(1, -1) : [];
+}
+
+/** Documents and templates below a folder of the package, from its root. */
+async function textsBelow(folder: string): Promise<string[]> {
+  const files = await readdir(join(packageRoot, folder), { recursive: true });
+  return files.filter((file) => /\.(?:md|ya?ml|tpl|json)$/.test(file)).map((file) => join(folder, file));
 }
 
 /** A launcher's program, and the file of what this Node.js's V8 compiled of it. */
