@@ -120,13 +120,13 @@ export async function verifyAccessToken(
   return verifyToken(token, "access", getKey, options);
 }
 
-/** How long a token that was found good counts as checked, and how many such are remembered. */
+/** How long a token that was found good counts as checked (decision 0020), and how many such are remembered. */
 const CHECKED_MS = 30_000;
 const MAX_CHECKED = 1_000;
 
 /**
  * Verifies the access tokens of one audience. A caller of many requests sends the same one with each: one that was found good a
- * moment ago is not checked again but for its end.
+ * moment ago is not checked again but for its end. It is forgotten as the next one comes after its time.
  */
 export class AccessTokenVerifier {
   readonly #getKey: KeyGetter;
@@ -145,9 +145,20 @@ export class AccessTokenVerifier {
     if (known !== undefined && clock.now() < known.untilMs) return known.claims;
     const claims = await verifyAccessToken(token, this.#getKey, this.#options);
     if (token === undefined) return claims;
-    if (this.#checked.size >= MAX_CHECKED) this.#checked.clear();
-    this.#checked.set(token, { claims, untilMs: Math.min(clock.now() + CHECKED_MS, claims.exp * 1000) });
+    this.#remember(token, claims);
     return claims;
+  }
+
+  /** How many tokens are remembered. */
+  get size(): number {
+    return this.#checked.size;
+  }
+
+  #remember(token: string, claims: VerifiedToken): void {
+    const nowMs = this.#options.clock.now();
+    for (const [other, { untilMs }] of this.#checked) if (untilMs <= nowMs) this.#checked.delete(other);
+    if (this.#checked.size >= MAX_CHECKED) this.#checked.clear();
+    this.#checked.set(token, { claims, untilMs: Math.min(nowMs + CHECKED_MS, claims.exp * 1000) });
   }
 }
 

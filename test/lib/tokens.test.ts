@@ -93,6 +93,27 @@ test("a verifier asks for the key of a token once in a while, and refuses it whe
   await assert.rejects(verifier.verify(accessToken), { code: "token_expired" });
 });
 
+test("a verifier forgets tokens whose time is over, and expired ones, when another comes", async () => {
+  const [key, clock] = [await newKey(), new TestClock()];
+  const verifier = new AccessTokenVerifier(localJwks([key]), { audience: "VU", clock });
+  const verifyNew = async () => verifier.verify((await issueTokens(claims, key, clock)).accessToken);
+  for (let token = 0; token < 5; token++) await verifyNew();
+  assert.equal(verifier.size, 5);
+  clock.advance(20_000);
+  await verifyNew();
+  assert.equal(verifier.size, 6, "their time is not over");
+  clock.advance(10_000);
+  await verifyNew();
+  assert.equal(verifier.size, 2, "of the last ten seconds");
+  const { accessToken } = await issueTokens(claims, key, clock);
+  clock.advance(590_000);
+  await verifier.verify(accessToken);
+  assert.equal(verifier.size, 1);
+  clock.advance(10_000);
+  await verifyNew();
+  assert.equal(verifier.size, 1, "it expired before its half minute was over");
+});
+
 test("tokens that are missing, expired, forged, unsigned, foreign, or of the other kind are refused with their code", async () => {
   const [key, otherKey, clock] = [await newKey(), await newKey(), new TestClock()];
   const getKey = localJwks([key]);
