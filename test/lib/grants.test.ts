@@ -20,7 +20,7 @@ const GRANT: Grant = {
 
 function keyPair(): { readonly own: JWK; readonly published: JWK } {
   const { privateKey, publicKey } = generateKeyPairSync("ed25519");
-  return { own: privateKey.export({ format: "jwk" }) as JWK, published: publicKey.export({ format: "jwk" }) as JWK };
+  return { own: privateKey.export({ format: "jwk" }), published: publicKey.export({ format: "jwk" }) };
 }
 
 const encoded = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("base64url");

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { create, fromBinary } from "@bufbuild/protobuf";
-import type { MessageBus, OutgoingMessage } from "../../lib/bus/message-bus.ts";
+import type { OutgoingMessage } from "../../lib/bus/message-bus.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { AppError } from "../../lib/errors.ts";
 import { CHUNK_BYTES, FrameWriter } from "../../lib/rpc/frames.ts";
@@ -28,7 +28,7 @@ class Caught {
     this.#confirm = options.confirm;
     const bus = { publish: (queue: string, message: OutgoingMessage) => this.#publish(queue, message) };
     this.output = new ResultOutput({
-      bus: bus as unknown as MessageBus,
+      bus,
       run: create(RunRequestSchema, {
         ...IDENTITY,
         steward: "VU",
