@@ -55,16 +55,29 @@ export function planGroupings(fields: readonly FieldSpec[], request: AlgorithmRe
   if (algorithms.length === 0) throw new AppError("invalid_argument", "The request names no algorithm.");
   checkShapes(algorithms);
   const asked = Object.entries(request.algorithmColumns ?? {});
-  const groupings = (asked.length === 0 ? [["", ""] as const] : asked).map(([groups, values]) => ({
-    groupColumns: groupColumns(fields, groups),
-    valueColumns: valueColumns(fields, values, algorithms),
-  }));
+  const groupings = mergeGroupings(
+    (asked.length === 0 ? [["", ""] as const] : asked).map(([groups, values]) => ({
+      groupColumns: groupColumns(fields, groups),
+      valueColumns: valueColumns(fields, values, algorithms),
+    })),
+  );
   if (groupings.reduce((count, grouping) => count + grouping.valueColumns.length, 0) > MAXIMUM_VALUE_COLUMNS) {
     throw new AppError("invalid_argument", `algorithmColumns names more than ${MAXIMUM_VALUE_COLUMNS} value columns.`, {
       details: { limit: MAXIMUM_VALUE_COLUMNS },
     });
   }
   return { algorithms, parameters: request.algorithmParameters ?? {}, groupings };
+}
+
+/** Entries that group by the same columns ("" and "*", "a,b" and "a, b") as one: nothing in the answer would tell their rows apart. */
+function mergeGroupings(groupings: readonly Grouping[]): readonly Grouping[] {
+  const merged = new Map<string, Grouping>();
+  for (const { groupColumns, valueColumns } of groupings) {
+    const key = JSON.stringify(namesOf(groupColumns));
+    const columns = new Map([...(merged.get(key)?.valueColumns ?? []), ...valueColumns].map((one) => [one.name, one]));
+    merged.set(key, { groupColumns, valueColumns: [...columns.values()] });
+  }
+  return [...merged.values()];
 }
 
 /** The algorithms of the plan over a column; fails where one does not take its type. */
@@ -150,6 +163,6 @@ function columnNamed(fields: readonly FieldSpec[], name: string): FieldSpec {
   });
 }
 
-function namesOf(fields: readonly FieldSpec[]): readonly string[] {
+function namesOf(fields: readonly { readonly name: string }[]): readonly string[] {
   return fields.map((field) => field.name);
 }

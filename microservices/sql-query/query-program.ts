@@ -38,18 +38,38 @@ async function serveQueries(settings: ChildSettings): Promise<void> {
     for (let served = 1; served <= settings.queries; served++) {
       const payload = readRequest();
       if (payload === undefined) {
-        // Whoever would have asked is gone, and cannot tidy up.
-        rmSync(settings.folder, { recursive: true, force: true });
+        tidyUpForParent(settings);
         break;
       }
       await serve(JSON.parse(payload.toString()) as ChildRequest, { settings, state, served, memory });
     }
   } catch (error) {
-    const fault = steppingFault(error, settings.limits);
-    writeFrame(FRAME.failure, Buffer.from(JSON.stringify(childFailure(toAppError(fault)))));
+    fail(error, settings);
   }
   // The watchdog's thread would keep the process; a step that is still running cannot be left otherwise.
   process.exit(0);
+}
+
+/** Sends a failure, if there is still somebody to read it. */
+function fail(error: unknown, settings: ChildSettings): void {
+  try {
+    if (isBrokenPipe(error)) throw error;
+    const fault = steppingFault(error, settings.limits);
+    writeFrame(FRAME.failure, Buffer.from(JSON.stringify(childFailure(toAppError(fault)))));
+  } catch (fault) {
+    if (!isBrokenPipe(fault)) throw fault;
+    tidyUpForParent(settings);
+  }
+}
+
+/** Whether the reader of the frames is gone: it reads until the process has ended, or kills it. */
+function isBrokenPipe(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "EPIPE";
+}
+
+/** Whoever would have asked or read is gone, and cannot. */
+function tidyUpForParent({ folder }: ChildSettings): void {
+  rmSync(folder, { recursive: true, force: true });
 }
 
 /** Where a process is with its queries. */

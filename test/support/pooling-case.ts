@@ -176,7 +176,8 @@ function expectedRows(question: PoolingQuestion, rows: readonly OracleRow[]): Ma
           cells[column === "*" ? "count" : `${algorithm}_${column}`] = expectedValue(algorithm, type, inGroup);
         }
       }
-      if (algorithms[0] !== "histogram") expected.set(key, cells);
+      // "" and "*" group alike: asked for together, they are one.
+      if (algorithms[0] !== "histogram") expected.set(key, { ...expected.get(key), ...cells });
     }
   }
   return expected;
@@ -206,9 +207,7 @@ function binsOf(type: OracleType, values: readonly OracleValue[], question: Pool
 }
 
 function keyOfAnswer(question: PoolingQuestion, row: AnswerRow): string {
-  const groupings = Object.keys(question.algorithmColumns);
-  const grouping = groupings.length === 1 ? groupings[0] : row["grouping"];
-  const names = namesOf(String(grouping));
+  const names = namesOf(String(row["grouping"] ?? Object.keys(question.algorithmColumns)[0]));
   const key = keyOf(
     names,
     names.map((name) => readCell(COLUMNS[name] ?? { type: "text" }, row[name] ?? null)),

@@ -79,6 +79,16 @@ test("several groupings give the rows of each, told apart by their group columns
   assert.equal(result.length, 8);
 });
 
+test("entries with the same group columns are one grouping, since nothing would tell their rows apart", () => {
+  const request = { algorithm: "sum", algorithmColumns: { "": "pay", "*": "hours, pay" } };
+  assert.deepEqual(run(request).rows, [{ sum_pay: 60n, sum_hours: 4 }]);
+  const groups = { algorithm: "count", algorithmColumns: { "sex,born": "pay", "sex, born": "hours", sex: "pay" } };
+  assert.deepEqual(
+    run(groups).rows.map((row) => row["grouping"]),
+    ["sex, born", "sex, born", "sex, born", "sex, born", "sex", "sex", "sex"],
+  );
+});
+
 test("other names of algorithms and any case of columns are understood", () => {
   const { rows: result } = run({ algorithm: "AVG, stddev", algorithmColumns: { SEX: "Pay" } });
   assert.deepEqual(Object.keys(result[0] ?? {}), ["sex", "average_pay", "standardDeviation_pay"]);
