@@ -120,6 +120,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
     ageMs: settings.DYNAMOS_WARM_CHAIN_AGE_MS,
     longestRequestMs: settings.DYNAMOS_REQUEST_DEADLINE_MS,
     credits: settings.DYNAMOS_CREDITS,
+    requestsWait: () => admission.reading.load.queued + admission.computing.load.queued > 0,
   });
   releases.push("warm chains", () => warm.close());
   observeWarmChains(warm);

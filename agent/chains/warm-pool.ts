@@ -31,6 +31,8 @@ export interface WarmPoolOptions {
   readonly longestRequestMs: number;
   /** Most chunks that a run may have in flight. */
   readonly credits: number;
+  /** Whether requests wait for a place to run: then no chain is started ahead, since those that run need the processors. */
+  readonly requestsWait: () => boolean;
 }
 
 /** Demand that is older than this counts no more; then the last warm chain of a shape goes, too. */
@@ -138,7 +140,8 @@ export class WarmPool {
     return () => {
       if (isOver) return;
       isOver = true;
-      if (--this.#busy === 0) this.#reconcile();
+      this.#busy--;
+      this.#reconcile();
     };
   }
 
@@ -198,8 +201,7 @@ export class WarmPool {
       const targets = this.#targets();
       await Promise.all(this.#surplus(targets).map((pooled) => this.#giveUp(pooled)));
       const key = this.#next(targets);
-      if (key === undefined) continue;
-      if (!(await this.#quiet())) return;
+      if (key === undefined || !(await this.#quiet())) continue;
       await this.#start(key);
       this.#isDirty = true;
     }
@@ -246,14 +248,15 @@ export class WarmPool {
     return possible.sort((left, right) => left.there - right.there)[0]?.key;
   }
 
-  /** Waits until no attempt is under way, but not for long; false where the pool was closed. */
+  /** Waits until no attempt is under way, but not for long; false where no chain may be started: a later change asks again. */
   async #quiet(): Promise<boolean> {
     const { clock } = this.#options;
     const { signal } = this.#closed;
-    while (this.#busy > 0 && clock.now() - this.#busySinceMs < QUIET_LIMIT_MS && !signal.aborted) {
+    const mayStart = (): boolean => !signal.aborted && !this.#options.requestsWait();
+    while (mayStart() && this.#busy > 0 && clock.now() - this.#busySinceMs < QUIET_LIMIT_MS) {
       await clock.sleep(50, signal).catch(() => undefined);
     }
-    return !signal.aborted;
+    return mayStart();
   }
 
   async #start(key: string): Promise<void> {

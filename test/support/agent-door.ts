@@ -132,7 +132,12 @@ export async function openAgentDoor(
       ...{ bus, runner, clock: systemClock, logger, steward: party, instance: INSTANCE, settings },
       isLast: () => Promise.resolve(true),
     }),
-    warm: new WarmPool({ ...shared, bus, runner, ceiling, ageMs, longestRequestMs: 60_000, credits: 8 }),
+    warm: new WarmPool({
+      ...{ ...shared, bus, runner, ceiling, ageMs },
+      longestRequestMs: 60_000,
+      credits: 8,
+      requestsWait: () => false,
+    }),
     keys: await loadStewardKeys(join(folder, "keys")),
     tokens: new AccessTokenVerifier(localJwks([signingKey]), { audience: party, clock: systemClock }),
     jobs: new JobRegistry(store, party, 600_000, systemClock),

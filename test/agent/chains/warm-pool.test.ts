@@ -146,7 +146,15 @@ async function open(t: TestContext, options: Partial<WarmPoolOptions> = {}): Pro
       if (job.ended === undefined) throw error;
     });
   const shared = { bus, runner: runner as unknown as JobRunner, clock: systemClock, logger };
-  const own = { steward: "VU", instance: "1a2b3c4d", ceiling: 2, ageMs: 60_000, longestRequestMs: 60_000, credits: 8 };
+  const own = {
+    steward: "VU",
+    instance: "1a2b3c4d",
+    ceiling: 2,
+    ageMs: 60_000,
+    longestRequestMs: 60_000,
+    credits: 8,
+    requestsWait: () => false,
+  };
   const pool = new WarmPool({ ...shared, ...own, ...options });
   t.after(async () => {
     await pool.close();
@@ -211,6 +219,26 @@ describe("a pool of warm chains", () => {
     await Promise.all(["a", "b", "c", "d", "e"].map((id) => ask(id)));
     await eventually(() => pool.load.ready === 2);
     assert.equal(runner.warm.length, 2);
+  });
+
+  test("starts none while requests wait for a place to run, and then again", async (t) => {
+    let wait = true;
+    let asked = 0;
+    const requestsWait = (): boolean => {
+      asked += 1;
+      return wait;
+    };
+    const { ask, pool, runner } = await open(t, { requestsWait });
+    pool.expect(shapeOf());
+    await eventually(() => asked > 0);
+    assert.ok(!isWarm(await ask("r1")));
+    const askedBefore = asked;
+    pool.expect(shapeOf());
+    await eventually(() => asked > askedBefore);
+    assert.deepEqual([runner.warm.length, pool.load.starting], [0, 0]);
+    wait = false;
+    await ask("r3");
+    await eventually(() => pool.load.ready > 0);
   });
 
   test("gives no chain to a request for another shape, and none of them twice", async (t) => {
