@@ -45,6 +45,7 @@ WHERE is how the exchange runs (docs/configuration.md, "Store, bus, sidecars and
   --bus URL            message bus: amqp://USER:PASSWORD@HOST:PORT/VHOST, or embedded:FILE (default: one of its own)
   --sidecar PLACE      who reaches the bus for the parts: inProcess (default) or separate
   --replicas N         processes of each part (default: 1)
+  --set PART:NAME=V    a setting of one part, such as agent-VU:DYNAMOS_WARM_CHAINS=2; as often as needed
 `;
 
 /** All that `dynamos steward` takes. */

@@ -9,7 +9,8 @@ import { loadSettings, type Environment } from "../../lib/config/env.ts";
 import { readJsonFile } from "../../lib/config/json-file.ts";
 import { AppError } from "../../lib/errors.ts";
 import { parseKnowledgeStoreUrl } from "../../lib/knowledge/open.ts";
-import type { Replicas, SidecarPlacement } from "./parts.ts";
+import type { PartSettings } from "./part-settings.ts";
+import { partProcesses, type Replicas, type SidecarPlacement } from "./parts.ts";
 
 /** Most processes of one part; more on one machine is a slip of the pen. */
 const MAX_REPLICAS = 16;
@@ -35,6 +36,7 @@ export const ExchangeFile = Type.Object(
         { additionalProperties: false },
       ),
     ),
+    settings: Type.Optional(Type.Record(Type.String(), Type.Record(Type.String(), Type.String()))),
   },
   { additionalProperties: false },
 );
@@ -57,6 +59,8 @@ export interface ExchangeFlags {
   readonly bus?: string | undefined;
   readonly sidecar?: string | undefined;
   readonly replicas?: string | undefined;
+  /** Each `PART:NAME=VALUE`. */
+  readonly set?: readonly string[] | undefined;
 }
 
 /** The flags as `parseArgs` takes them. */
@@ -65,7 +69,8 @@ export const EXCHANGE_FLAGS = {
   bus: { type: "string" },
   sidecar: { type: "string" },
   replicas: { type: "string" },
-} as const satisfies Record<keyof ExchangeFlags, { type: "string" }>;
+  set: { type: "string", multiple: true },
+} as const satisfies Record<keyof ExchangeFlags, { type: "string"; multiple?: true }>;
 
 /** As `startExchange` takes them; what is absent has that one's default. */
 export interface ExchangeSettings {
@@ -73,6 +78,7 @@ export interface ExchangeSettings {
   readonly busUrl?: string;
   readonly sidecar?: SidecarPlacement;
   readonly replicas?: Replicas;
+  readonly environmentOf?: PartSettings;
 }
 
 /**
@@ -93,11 +99,14 @@ export async function exchangeSettings(
   const sidecar = given.sidecar ?? variables.DYNAMOS_SIDECAR ?? file.sidecar;
   const count = given.replicas ?? variables.DYNAMOS_REPLICAS;
   const replicas = count === undefined ? file.replicas : { orchestrator: count, policyEnforcer: count, agent: count };
+  const environmentOf = mergeSettings(file.settings ?? {}, (flags.set ?? []).map(partSetting));
+  if (Object.keys(environmentOf).length > 0) await requireKnown(environmentOf, folder, replicas);
   return {
     ...(storeUrl === undefined ? {} : { storeUrl: absoluteStoreUrl(storeUrl) }),
     ...(busUrl === undefined ? {} : { busUrl: absoluteBusUrl(busUrl) }),
     ...(sidecar === undefined ? {} : { sidecar: sidecar as SidecarPlacement }),
     ...(replicas === undefined ? {} : { replicas: replicas }),
+    ...(Object.keys(environmentOf).length === 0 ? {} : { environmentOf }),
   };
 }
 
@@ -118,6 +127,40 @@ function fromFlags({ store, bus, sidecar, replicas }: ExchangeFlags) {
     sidecar,
     replicas: replicas === undefined ? undefined : count,
   };
+}
+
+interface PartSetting {
+  readonly part: string;
+  readonly name: string;
+  readonly value: string;
+}
+
+function partSetting(text: string): PartSetting {
+  const [, part, name, value] = /^([^:=]+):([^:=]+)=(.*)$/s.exec(text) ?? [];
+  if (part !== undefined && name !== undefined && value !== undefined) return { part, name, value };
+  // What was meant as a value stays out of messages.
+  const shown = text.replace(/=.*$/s, "=…");
+  throw new AppError(
+    "invalid_argument",
+    `--set ${shown}: write PART:NAME=VALUE, such as agent-VU:DYNAMOS_WARM_CHAINS=2.`,
+  );
+}
+
+/** Loaded for whoever sets something: it takes all parts' settings with it. */
+async function requireKnown(settings: PartSettings, folder: string, replicas: Replicas = {}): Promise<void> {
+  const [{ requirePartSettings }, { readConfigurationFolder }] = await Promise.all([
+    import("./part-settings.ts"),
+    import("./configuration-folder.ts"),
+  ]);
+  const { parties } = await readConfigurationFolder(folder);
+  const { enforcers, orchestrators, agents } = partProcesses(parties, replicas);
+  requirePartSettings(settings, [...enforcers, ...orchestrators, ...agents]);
+}
+
+function mergeSettings(file: PartSettings, given: readonly PartSetting[]): PartSettings {
+  const merged: Record<string, Readonly<Record<string, string>>> = { ...file };
+  for (const { part, name, value } of given) merged[part] = { ...merged[part], [name]: value };
+  return merged;
 }
 
 async function readExchangeFile(folder: string): Promise<ExchangeFile> {

@@ -8,6 +8,7 @@ import { dynamos } from "../support/command.ts";
 import { ANALYST, writeConfiguration } from "../support/exchange.ts";
 import { eventually } from "../support/eventually.ts";
 import { assertNoProcessLeft, processesWith } from "../support/leaks.ts";
+import { readPackageFile } from "../support/markdown.ts";
 import { startUp } from "../support/running-command.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
@@ -45,6 +46,29 @@ test("an exchange runs from any folder of documents and data files, and ends wit
   try {
     const answer = await new ExchangeClient(running.url).ask(QUESTION);
     assert.deepEqual(answer.pooled?.rows, TOTAL);
+  } finally {
+    const { code, stderr } = await running.interrupt();
+    assert.equal(code, 0, stderr);
+  }
+  await assertNoProcessLeft(folder);
+});
+
+test("chains wait for requests, and serve many, where README's settings for single parts say so", async () => {
+  const line = /^npm start -- (--set .*)$/m.exec(await readPackageFile("README.md"))?.[1] ?? "";
+  assert.match(line, /agent-VU:\S+ .*agent-UVA:/);
+  const own = line.replace("agent-VU:", "agent-NORTH:").replace("agent-UVA:", "agent-SOUTH:").split(" ");
+  const [configuration, folder] = [await configurationOfMyOwn(), await temporaryFolder()];
+  const running = await startUp(folder, "--configuration", configuration, ...own);
+  const logOf = (part: string): Promise<string> => readFile(join(folder, ".dynamos/up/logs", `${part}.log`), "utf8");
+  try {
+    const client = new ExchangeClient(running.url);
+    await eventually(async () => {
+      assert.deepEqual((await client.ask(QUESTION)).pooled?.rows, TOTAL);
+      return /"lifetime":"warm"/.test(await logOf("agent-NORTH"));
+    });
+    const south = await logOf("agent-SOUTH");
+    assert.match(south, /"lifetime":"persistent"/);
+    assert.doesNotMatch(south, /"lifetime":"(warm|cold)"/);
   } finally {
     const { code, stderr } = await running.interrupt();
     assert.equal(code, 0, stderr);

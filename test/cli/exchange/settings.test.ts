@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { describe, test } from "node:test";
 import { exchangeSettings } from "../../../cli/exchange/settings.ts";
@@ -23,6 +23,8 @@ const FLAGS = { store: "etcd://flag:2379", bus: "amqp://flag:5672", sidecar: "se
 async function folderWith(file: unknown): Promise<string> {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "exchange.json"), typeof file === "string" ? file : JSON.stringify(file));
+  await mkdir(join(folder, "parties"));
+  await writeFile(join(folder, "parties", "VU.json"), JSON.stringify({ dataSets: {} }));
   return folder;
 }
 
@@ -57,6 +59,17 @@ describe("the settings of an exchange", () => {
     assert.deepEqual(settings, { storeUrl: "etcd://file:2379", busUrl: "amqp://flag:5672" });
   });
 
+  test("of single parts come from the file and from flags, which count first, setting by setting", async () => {
+    const folder = await folderWith({ settings: { "agent-VU": { DYNAMOS_CREDITS: "4", DYNAMOS_MAX_RUNS: "3" } } });
+    const set = ["agent-VU:DYNAMOS_CREDITS=8", "orchestrator:DYNAMOS_LOG_LEVEL=a=b:c"];
+    assert.deepEqual(await exchangeSettings({ set }, folder, {}), {
+      environmentOf: {
+        "agent-VU": { DYNAMOS_CREDITS: "8", DYNAMOS_MAX_RUNS: "3" },
+        orchestrator: { DYNAMOS_LOG_LEVEL: "a=b:c" },
+      },
+    });
+  });
+
   test("are none without file, flag and variable", async () => {
     assert.deepEqual(await exchangeSettings({}, await temporaryFolder(), {}), {});
   });
@@ -78,6 +91,16 @@ describe("a wrong setting is named with its place:", () => {
       "a word that is none",
       async () => exchangeSettings({ sidecar: "beside" }, await folderWith({}), {}),
       /^--sidecar beside: write inProcess or separate/,
+    ],
+    [
+      "a setting of no part, without its value",
+      async () => exchangeSettings({ set: ["DYNAMOS_CREDITS=secret"] }, await folderWith({}), {}),
+      /^--set DYNAMOS_CREDITS=…: write PART:NAME=VALUE/,
+    ],
+    [
+      "a setting that its part does not have",
+      async () => exchangeSettings({ set: ["agent-VU:DYNAMOS_WARM_CHAIN=2"] }, await folderWith({}), {}),
+      /^DYNAMOS_WARM_CHAIN is no setting of agent-VU\..*DYNAMOS_WARM_CHAINS/,
     ],
     [
       "a variable",
