@@ -10,6 +10,7 @@ import { ACCEPTED_ENCODINGS, decodedBody } from "../lib/http/content-encoding.ts
 import { callService, isUnreachable } from "../lib/http/outgoing.ts";
 import type { OnlineRecord } from "../lib/messages.ts";
 import type { DataRequest } from "../lib/model/data-request.ts";
+import { ANSWER_FRAMES_MEDIA_TYPE } from "../lib/rpc/answer-frames.ts";
 import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.ts";
 import { inOrderOfChoice } from "./agent-instances.ts";
 import type { OrchestratorContext } from "./context.ts";
@@ -24,10 +25,14 @@ export interface AgentQuestion {
   readonly trace: TraceContext;
   /** Ends the call. */
   readonly signal: AbortSignal;
+  /** Whether the answer may come as frames (`lib/rpc/answer-frames.ts`); an agent that does not know them sends JSON. */
+  readonly mayBeFrames: boolean;
 }
 
 /** An agent's answer, its status known to be good, its body unread. */
 export interface OpenAnswer {
+  /** What the body is. */
+  readonly format: "json" | "frames";
   /**
    * The body, to be iterated once. Fails with `stream_interrupted` when it breaks off, or when the instance is gone and nothing
    * more comes, or with the signal's reason.
@@ -92,7 +97,7 @@ class PartyCall {
   }
 
   async #askInstance(record: OnlineRecord): Promise<OpenAnswer> {
-    const { party, request, requestId, accessToken, trace, signal } = this.#question;
+    const { party, request, requestId, accessToken, trace, signal, mayBeFrames } = this.#question;
     const gone = new AbortController();
     // Ends the call as long as nothing of an answer is there; later, what comes yet is listened to.
     const waiting = new AbortController();
@@ -107,7 +112,7 @@ class PartyCall {
       const response = await callService(url, {
         method: "POST",
         headers: {
-          accept: "application/json",
+          accept: mayBeFrames ? `${ANSWER_FRAMES_MEDIA_TYPE}, application/json;q=0.5` : "application/json",
           "accept-encoding": ACCEPTED_ENCODINGS,
           authorization: `Bearer ${accessToken}`,
           "idempotency-key": requestId,
@@ -120,6 +125,7 @@ class PartyCall {
       isWaiting = false;
       if (response.statusCode !== 200) throw await problemOf(response, party);
       return {
+        format: response.headers["content-type"] === ANSWER_FRAMES_MEDIA_TYPE ? "frames" : "json",
         body: chunksOf(decodedBody(response), party, gone.signal, forget),
         destroy: () => {
           forget();

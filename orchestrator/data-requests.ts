@@ -101,9 +101,11 @@ async function open(
     user: plan.user,
     requestMetadata: { ...request.requestMetadata, jobId: plan.jobName },
   };
+  // What is pooled is parsed as a whole, and small.
+  const mayBeFrames = !isGathered(request);
   try {
     const answer = await withSpan("orchestrator.ask", trace, { "dynamos.steward": party }, (span) =>
-      askAgent({ party, request: body, requestId, accessToken, trace: span, signal }, context),
+      askAgent({ party, request: body, requestId, accessToken, trace: span, signal, mayBeFrames }, context),
     );
     return { party, answer };
   } catch (thrown) {

@@ -1,8 +1,12 @@
 /**
- * An answer whose responses are piped as they come, one after the other, under back-pressure: of each at most one chunk and
- * one row is held here. The party that answers first stands first; the others wait at their own sockets meanwhile.
+ * An answer whose responses are piped as they come, one after the other, under back-pressure: of each at most one batch, or
+ * one chunk and one row, is held here. An agent sends frames, of which the JSON is written here: what crosses the wire between are the
+ * chunks as the chain compressed them, and the answer is neither encoded there nor decoded and searched here. The party that answers first stands first; the others wait at their own sockets meanwhile.
  */
 import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
+import { readAnswerFrames } from "../lib/rpc/answer-frames.ts";
+import { jsonAnswer } from "../lib/rpc/answer-stream.ts";
+import { readParts } from "../lib/rpc/frames.ts";
 import type { Logger } from "../lib/telemetry/logger.ts";
 import type { OpenAnswer } from "./agent-calls.ts";
 import { AnswerScanner } from "./answer-scanner.ts";
@@ -11,6 +15,7 @@ import { allFailed, endingOf, failedOutcome, headingOf, type Arrival } from "./o
 
 /** A row, or a member such as a picture, that is larger than this ends its party's answer. */
 const MAX_HELD_BYTES = 32 * 1024 * 1024;
+const NOT_PASSED_ON = "an answer could not be passed on";
 
 /** The pieces of the answer; fails before the first one when no party has a result. */
 export async function* pipedAnswer(
@@ -57,15 +62,17 @@ async function* pipeAnswer(
     const answer = next;
     const scanner = new AnswerScanner();
     let isHandedOn = false;
+    const pieces =
+      answer.format === "frames" ? framesAsJson(party, answer, logger) : jsonPassedOn(party, answer, scanner);
     try {
-      for await (const piece of wholeRows(party, answer, scanner)) {
-        isHandedOn = true;
-        yield piece;
-      }
-      return scanner.member("status") === "ok";
+      const begun = await pieces.next();
+      isHandedOn = true;
+      if (begun.done === true) return begun.value;
+      yield begun.value;
+      return yield* pieces;
     } catch (thrown) {
       const error = toAppError(thrown).withParty(party);
-      if (isUnexpected(error)) logger.error({ error, party }, "an answer could not be passed on");
+      if (isUnexpected(error)) logger.error({ error, party }, NOT_PASSED_ON);
       const other = isHandedOn ? error : await askAgain(answer, error);
       if (other instanceof AppError) {
         yield closeBroken(party, scanner, other);
@@ -73,9 +80,55 @@ async function* pipeAnswer(
       }
       next = other;
     } finally {
+      await pieces.return(false);
       answer.destroy();
     }
   }
+}
+
+/** JSON of an answer's frames; returns whether it is whole. What fails once it has begun closes it here. */
+async function* framesAsJson(
+  party: string,
+  { body }: OpenAnswer,
+  logger: Logger,
+): AsyncGenerator<string, boolean, undefined> {
+  let lost: AppError | undefined;
+  const read = await readAnswerFrames(party, body);
+  const parts = readParts(
+    noting(read.frames, (thrown) => (lost = toAppError(thrown).withParty(party))),
+    party,
+  );
+  // What the agent itself says ended its answer is its failure; what ended the call may be another outcome.
+  const statusOf = (error: AppError): string => (error === lost ? failedOutcome(party, error).status : "failed");
+  try {
+    const failure = yield* jsonAnswer(parts, read.heading, statusOf);
+    if (failure !== undefined && isUnexpected(failure)) logger.error({ error: failure, party }, NOT_PASSED_ON);
+    return failure === undefined;
+  } finally {
+    await parts.return(undefined);
+  }
+}
+
+/** Gives on what a source gives, and throws what `fault` makes of what it throws. */
+async function* noting<Item>(
+  source: AsyncIterable<Item>,
+  fault: (thrown: unknown) => AppError,
+): AsyncGenerator<Item, void, undefined> {
+  try {
+    yield* source;
+  } catch (thrown) {
+    throw fault(thrown);
+  }
+}
+
+/** An agent's own JSON; returns whether it is whole. */
+async function* jsonPassedOn(
+  party: string,
+  answer: OpenAnswer,
+  scanner: AnswerScanner,
+): AsyncGenerator<Uint8Array, boolean, undefined> {
+  yield* wholeRows(party, answer, scanner);
+  return scanner.member("status") === "ok";
 }
 
 /** Another instance's answer, or why there is none. */

@@ -3,12 +3,13 @@
  * end or a failure, so that failures have a status. A later failure ends JSON with `"status":"failed"` and a problem, and
  * breaks the other formats off.
  */
-import type { RecordBatch } from "apache-arrow";
-import { csvPieces, jsonRowPieces } from "../../lib/data/batch-writers.ts";
-import { fieldsOf, type FieldSpec } from "../../lib/data/field-types.ts";
-import { BatchDecoder, END_OF_STREAM } from "../../lib/data/ipc.ts";
-import { AppError, toProblem } from "../../lib/errors.ts";
-import type { StreamPart } from "../../lib/rpc/frames.ts";
+import { csvPieces } from "../../lib/data/batch-writers.ts";
+import { END_OF_STREAM } from "../../lib/data/ipc.ts";
+import { AppError } from "../../lib/errors.ts";
+import { ANSWER_FRAMES_MEDIA_TYPE, answerFrames } from "../../lib/rpc/answer-frames.ts";
+import { AnswerStream, jsonAnswer, type AnswerHeading } from "../../lib/rpc/answer-stream.ts";
+import { readParts, type StreamPart } from "../../lib/rpc/frames.ts";
+import type { Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 
 /** A format, by what it is sent as. */
 export const ANSWER_MEDIA_TYPES = {
@@ -17,16 +18,9 @@ export const ANSWER_MEDIA_TYPES = {
   arrow: "application/vnd.apache.arrow.stream",
   svg: "image/svg+xml",
   png: "image/png",
+  frames: ANSWER_FRAMES_MEDIA_TYPE,
 } as const;
 export type AnswerFormat = keyof typeof ANSWER_MEDIA_TYPES;
-
-/** What a JSON answer says before its rows. */
-export interface AnswerHeading {
-  readonly requestId: string;
-  readonly jobName: string;
-  readonly archetype: string;
-  readonly provider: string;
-}
 
 /**
  * The format that an `Accept` header asks for; JSON where it asks for nothing in particular.
@@ -53,9 +47,14 @@ export function chooseFormat(accept: string | undefined): AnswerFormat {
  */
 export async function* answerPieces(
   format: AnswerFormat,
-  parts: AsyncGenerator<StreamPart>,
+  frames: AsyncIterable<Frame>,
   heading: AnswerHeading,
 ): AsyncGenerator<string | Uint8Array, void, undefined> {
+  if (format === "frames") {
+    yield* answerFrames(frames, heading);
+    return;
+  }
+  const parts = readParts(frames, heading.provider);
   try {
     yield* piecesIn(format, parts, heading);
   } finally {
@@ -64,10 +63,10 @@ export async function* answerPieces(
 }
 
 function piecesIn(
-  format: AnswerFormat,
+  format: Exclude<AnswerFormat, "frames">,
   parts: AsyncIterable<StreamPart>,
   heading: AnswerHeading,
-): AsyncGenerator<string | Uint8Array, void, undefined> {
+): AsyncGenerator<string | Uint8Array, unknown, undefined> {
   switch (format) {
     case "json":
       return jsonAnswer(parts, heading);
@@ -95,102 +94,13 @@ function acceptedTypes(accept: string): readonly string[] {
     .map(({ type }) => type);
 }
 
-/** A stream taken apart: the rows to iterate first, then what came beside them. */
-class OpenedStream {
-  readonly fields: readonly FieldSpec[];
-  readonly schemaBytes: Uint8Array;
-  readonly attachments = new Map<string, { readonly mediaType: string; readonly data: Uint8Array }>();
-  notes: Readonly<Record<string, unknown>> = {};
-  rowCount = 0n;
-  readonly #decoder: BatchDecoder;
-  readonly #parts: AsyncIterator<StreamPart>;
-  #ahead: StreamPart | undefined;
-
-  private constructor(schemaBytes: Uint8Array, parts: AsyncIterator<StreamPart>, ahead: StreamPart) {
-    this.schemaBytes = schemaBytes;
-    this.#decoder = new BatchDecoder(schemaBytes);
-    this.fields = fieldsOf(this.#decoder.schema);
-    this.#parts = parts;
-    this.#ahead = ahead;
-  }
-
-  /** Reads up to the part after the start. */
-  static async open(parts: AsyncIterable<StreamPart>): Promise<OpenedStream> {
-    const iterator = parts[Symbol.asyncIterator]();
-    const start = await next(iterator);
-    if (start.kind !== "start") throw new AppError("internal", "A stream did not begin with its start.");
-    return new OpenedStream(start.start.arrowSchema, iterator, await next(iterator));
-  }
-
-  async *batchBytes(): AsyncGenerator<Uint8Array, void, undefined> {
-    for (;;) {
-      const part = this.#ahead ?? (await next(this.#parts));
-      this.#ahead = undefined;
-      if (part.kind === "batch") yield part.bytes;
-      else if (part.kind === "attachment") this.attachments.set(part.name, part);
-      else if (part.kind === "end") {
-        this.notes = part.notes;
-        this.rowCount = part.end.rows;
-        return;
-      }
-    }
-  }
-
-  async *batches(): AsyncGenerator<RecordBatch, void, undefined> {
-    for await (const bytes of this.batchBytes()) yield this.#decoder.decode(bytes);
-  }
-}
-
-async function next(parts: AsyncIterator<StreamPart>): Promise<StreamPart> {
-  const result = await parts.next();
-  if (result.done === true) throw new AppError("job_failed", "The stream broke off without an end.");
-  return result.value;
-}
-
-async function* jsonAnswer(
-  parts: AsyncIterable<StreamPart>,
-  heading: AnswerHeading,
-): AsyncGenerator<string, void, undefined> {
-  const stream = await OpenedStream.open(parts);
-  const columns = stream.fields.map(({ name, type }) => ({ name, type: type.kind }));
-  yield `${JSON.stringify({ ...heading, columns }).slice(0, -1)},"rows":[`;
-  try {
-    yield* jsonRowPieces(stream.fields, stream.batches());
-  } catch (error) {
-    const known = error instanceof AppError ? error.withParty(heading.provider) : error;
-    yield `],"status":"failed","problem":${JSON.stringify(toProblem(known))}}`;
-    return;
-  }
-  yield `],"rowCount":${String(stream.rowCount)}`;
-  for (const [name, value] of Object.entries(stream.notes)) {
-    if (name !== "graph") yield `,${JSON.stringify(name)}:${JSON.stringify(value)}`;
-  }
-  yield* pictureMember(stream);
-  const summary = stream.attachments.get("summary.json");
-  if (summary !== undefined) yield `,"summary":${Buffer.from(summary.data).toString("utf8")}`;
-  yield `,"status":"ok"}`;
-}
-
-function* pictureMember(stream: OpenedStream): Generator<string> {
-  const svg = stream.attachments.get("graph.svg");
-  const png = stream.attachments.get("graph.png");
-  if (svg === undefined && png === undefined) return;
-  const described = stream.notes["graph"];
-  const graph = {
-    ...(typeof described === "object" ? described : {}),
-    ...(svg === undefined ? {} : { svg: Buffer.from(svg.data).toString("utf8") }),
-    ...(png === undefined ? {} : { png: Buffer.from(png.data).toString("base64") }),
-  };
-  yield `,"graph":${JSON.stringify(graph)}`;
-}
-
 async function* csvAnswer(parts: AsyncIterable<StreamPart>): AsyncGenerator<string | Uint8Array, void, undefined> {
-  const stream = await OpenedStream.open(parts);
+  const stream = await AnswerStream.open(parts);
   yield* csvPieces(stream.fields, stream.batches());
 }
 
 async function* arrowAnswer(parts: AsyncIterable<StreamPart>): AsyncGenerator<Uint8Array, void, undefined> {
-  const stream = await OpenedStream.open(parts);
+  const stream = await AnswerStream.open(parts);
   yield stream.schemaBytes;
   yield* stream.batchBytes();
   yield END_OF_STREAM;
@@ -200,7 +110,7 @@ async function* pictureAnswer(
   parts: AsyncIterable<StreamPart>,
   name: string,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const stream = await OpenedStream.open(parts);
+  const stream = await AnswerStream.open(parts);
   for await (const _batch of stream.batchBytes());
   const picture = stream.attachments.get(name);
   if (picture === undefined) {

@@ -12,7 +12,6 @@ import { parseDataRequest } from "../../lib/http/request-bodies.ts";
 import { bearerToken } from "../../lib/http/request-headers.ts";
 import { pieceStream } from "../../lib/http/piece-stream.ts";
 import type { DataRequest } from "../../lib/model/data-request.ts";
-import { readParts } from "../../lib/rpc/frames.ts";
 import type { TraceContext } from "../../lib/telemetry/trace-context.ts";
 import { withSpan } from "../../lib/telemetry/tracing.ts";
 import { authenticate, type Caller } from "../authorization.ts";
@@ -94,8 +93,9 @@ async function answer(
     return claim.reply;
   }
   guardGrant(context, reading, { ...allowed, caller });
-  // A PNG is compressed already.
-  const encoding = format === "png" ? "identity" : chooseEncoding(request.headers["accept-encoding"]);
+  // A PNG is compressed already, and so are chunks of frames that compress.
+  const encoding =
+    format === "png" || format === "frames" ? "identity" : chooseEncoding(request.headers["accept-encoding"]);
   return answerHere(context, requests, { name, allowed, asked, format, encoding, reading, claim }, reply);
 }
 
@@ -128,7 +128,7 @@ async function answerHere(
     claim?.settle();
   }
   const heading = { requestId, jobName, archetype, provider: context.steward };
-  const pieces = answerPieces(format, readParts(frames, context.steward), heading);
+  const pieces = answerPieces(format, frames, heading);
   const first = await pieces.next().catch((error: unknown) => {
     throw toAppError(error).withParty(context.steward);
   });
