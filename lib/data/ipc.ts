@@ -35,6 +35,17 @@ const ORIGINALS = new WeakMap<Schema, Schema>();
 const MAX_DECODED = 64;
 const MAX_REMEMBERED_BYTES = 16 * 1024;
 
+/** The bytes that batches were read from, as long as the batches are there. */
+const READ_FROM = new WeakMap<RecordBatch, Uint8Array>();
+
+/**
+ * The messages of a batch that nobody has changed since {@link BatchDecoder.decode} read it: the very bytes that it was read from. Of any
+ * other batch as {@link encodeBatch}.
+ */
+export function bytesOfUnchanged(batch: RecordBatch): Uint8Array {
+  return READ_FROM.get(batch) ?? encodeBatch(batch);
+}
+
 /** The messages of one batch: its dictionaries, where columns have them, and the batch itself. */
 export function encodeBatch(batch: RecordBatch): Uint8Array {
   const pieces = new PieceWriter("batch");
@@ -68,6 +79,7 @@ export class BatchDecoder {
       const loaded = reader.next().value as RecordBatch;
       const batch = new RecordBatch(this.schema, loaded.data);
       checkBatch(batch);
+      READ_FROM.set(batch, batchBytes);
       return batch;
     });
   }

@@ -12,10 +12,11 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { crc32 } from "node:zlib";
 import { AppError, fromFailure, toFailure } from "../errors.ts";
-import { chunkContent } from "./chunk-compression.ts";
+import { chunkContent, type ChunkContent } from "./chunk-compression.ts";
 import {
   FailureSchema,
   FrameSchema,
+  type ChunkSchema,
   type End,
   type Failure as FailureMessage,
   type Frame,
@@ -43,6 +44,9 @@ export interface AttachmentContent {
   readonly data: Uint8Array;
 }
 
+/** How the batches came that were one compressed chunk each, as long as their bytes are there: who passes one on need not compress it again. */
+const CAME_AS = new WeakMap<Uint8Array, ChunkContent>();
+
 /** Makes the frames of one stream, in order. The caller sends each before it asks for the next. */
 export class FrameWriter {
   readonly #identity: StreamIdentity;
@@ -63,11 +67,20 @@ export class FrameWriter {
   /** One batch (Arrow IPC bytes) as frames of at most {@link CHUNK_BYTES}; the data are views of `bytes`. */
   *batch(bytes: Uint8Array, rows: number): Generator<Frame> {
     for (const { data, more } of pieces(bytes)) {
-      this.#checksum = crc32(data, this.#checksum);
-      yield this.#frame({ case: "chunk", value: { data, more } });
+      yield this.#chunk({ data, more });
     }
-    this.#rows += BigInt(rows);
-    this.#batches += 1n;
+    this.#count(rows);
+  }
+
+  /** As {@link batch}, of bytes as {@link FrameReader} gave them: compressed where they came so. */
+  *unchangedBatch(bytes: Uint8Array, rows: number): Generator<Frame> {
+    const came = CAME_AS.get(bytes);
+    if (came === undefined) {
+      yield* this.batch(bytes, rows);
+      return;
+    }
+    yield this.#chunk({ ...came, more: false });
+    this.#count(rows);
   }
 
   /** One attachment as frames. */
@@ -92,6 +105,16 @@ export class FrameWriter {
   /** What was written so far. */
   get counts(): { readonly rows: bigint; readonly batches: bigint } {
     return { rows: this.#rows, batches: this.#batches };
+  }
+
+  #chunk(value: MessageInitShape<typeof ChunkSchema> & { readonly data: Uint8Array }): Frame {
+    this.#checksum = crc32(value.data, this.#checksum);
+    return this.#frame({ case: "chunk", value });
+  }
+
+  #count(rows: number): void {
+    this.#rows += BigInt(rows);
+    this.#batches += 1n;
   }
 
   #frame(body: NonNullable<MessageInitShape<typeof FrameSchema>["body"]>): Frame {
@@ -249,8 +272,10 @@ export class FrameReader {
       case "start":
         return { kind: "start", start: body.value, identity: identityOf(frame) };
       case "chunk": {
-        const { more } = body.value;
-        const bytes = this.#joined({ data: chunkContent(body.value, CHUNK_BYTES), more });
+        const { data, compression, uncompressedBytes, more } = body.value;
+        const content = chunkContent(body.value, CHUNK_BYTES);
+        const bytes = this.#joined({ data: content, more });
+        if (bytes === content && compression !== "") CAME_AS.set(bytes, { data, compression, uncompressedBytes });
         return bytes && { kind: "batch", bytes };
       }
       case "attachment": {

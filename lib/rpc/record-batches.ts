@@ -1,6 +1,6 @@
 /** Streams of Arrow record batches as frames, and back; `frames.ts` has the part below Arrow. */
 import type { RecordBatch, Schema } from "apache-arrow";
-import { BatchDecoder, encodeBatch, encodeSchema } from "../data/ipc.ts";
+import { BatchDecoder, bytesOfUnchanged, encodeBatch, encodeSchema } from "../data/ipc.ts";
 import { AppError } from "../errors.ts";
 import {
   readParts,
@@ -72,6 +72,11 @@ export async function* readRecordBatches(
 /** The frames of one batch. */
 export function batchFrames(writer: FrameWriter, batch: RecordBatch): Iterable<Frame> {
   return writer.batch(encodeBatch(batch), batch.numRows);
+}
+
+/** The frames of a batch that nobody has changed since it was read: of the bytes that it came in, compressed where they came so. */
+export function unchangedBatchFrames(writer: FrameWriter, batch: RecordBatch): Iterable<Frame> {
+  return writer.unchangedBatch(bytesOfUnchanged(batch), batch.numRows);
 }
 
 /** The bytes of a schema for `Start`. */

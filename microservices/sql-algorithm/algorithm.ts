@@ -30,7 +30,7 @@ export interface AlgorithmOptions extends GroupedSummaryOptions {
 /** What comes out; the shapes are those of the SDK's `Output`. */
 export type AlgorithmOutput =
   | { readonly schema: Schema }
-  | { readonly batch: RecordBatch }
+  | { readonly batch: RecordBatch; readonly isUnchanged?: true }
   | { readonly attachment: { readonly name: string; readonly mediaType: string; readonly data: Uint8Array } }
   | { readonly notes: Readonly<Record<string, unknown>> };
 
@@ -49,7 +49,7 @@ export async function* runAlgorithm(input: AlgorithmInput, options: AlgorithmOpt
     yield { schema: input.schema };
     for await (const batch of input.batches) {
       signal.throwIfAborted();
-      yield { batch };
+      yield { batch, isUnchanged: true };
     }
     return;
   }

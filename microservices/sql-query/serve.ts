@@ -33,7 +33,7 @@ export async function serveQueries(startedProcesses: StartedProcesses): Promise<
         const result = await runQuery({ sql: request.query, world, signal, ...pushed }, processes);
         logger.debug({ isAggregated: result.schema.metadata.has(PARTIAL_STATES) }, "the query gives its result");
         yield { schema: result.schema };
-        for await (const batch of result.batches) yield { batch };
+        for await (const batch of result.batches) yield { batch, isUnchanged: true };
       } finally {
         world.release();
       }

@@ -3,7 +3,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { AppError } from "../../lib/errors.ts";
 import type { AttachmentContent, FrameWriter } from "../../lib/rpc/frames.ts";
 import type { Frame, StartSchema } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
-import { batchFrames, schemaBytes } from "../../lib/rpc/record-batches.ts";
+import { batchFrames, schemaBytes, unchangedBatchFrames } from "../../lib/rpc/record-batches.ts";
 import type { ChainInput } from "./chain-input.ts";
 import type { Notes, Output } from "./handler.ts";
 
@@ -29,8 +29,11 @@ export async function* outputFrames(outputs: AsyncIterable<Output>, around: Outp
     if ("schema" in output) {
       yield writer.start({ ...around.start, arrowSchema: schemaBytes(output.schema) });
       isStarted = true;
-    } else if ("batch" in output) yield* batchFrames(writer, output.batch);
-    else if ("attachment" in output) yield* writer.attachment(output.attachment);
+    } else if ("batch" in output) {
+      yield* output.isUnchanged === true
+        ? unchangedBatchFrames(writer, output.batch)
+        : batchFrames(writer, output.batch);
+    } else if ("attachment" in output) yield* writer.attachment(output.attachment);
     else notes = { ...notes, ...output.notes };
     yield* passedOn(writer, attachments);
   }

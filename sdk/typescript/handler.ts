@@ -36,7 +36,14 @@ export type Notes = Readonly<Record<string, unknown>>;
  */
 export type Output =
   | { readonly schema: Schema }
-  | { readonly batch: RecordBatch }
+  | {
+      readonly batch: RecordBatch;
+      /**
+       * Says that the batch, and the schema, are an input's own, and nothing of either was changed, in place neither: its bytes then go on
+       * as they came, without being written and compressed again.
+       */
+      readonly isUnchanged?: true;
+    }
   | { readonly attachment: AttachmentContent }
   | { readonly notes: Notes };
 
