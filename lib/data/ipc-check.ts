@@ -8,10 +8,17 @@ import { AppError } from "../errors.ts";
 /** Rows that one batch may have; also bounds batches without columns. */
 const MAX_ROWS = 2 ** 31 - 1;
 
-/** Checks that the bytes are encapsulated messages: dictionaries of this schema, then one batch of it. Throws if not. */
-export function checkMessages(bytes: Uint8Array, schema: Schema): void {
+/** One encapsulated message: its header, read, and its body. */
+export interface EncapsulatedMessage {
+  readonly message: Message;
+  readonly body: Uint8Array;
+}
+
+/** The encapsulated messages in these bytes, checked: dictionaries of this schema, then one batch of it. Throws if they are not. */
+export function checkedMessages(bytes: Uint8Array, schema: Schema): readonly EncapsulatedMessage[] {
+  const all = [...messages(bytes)];
   let hasBatch = false;
-  for (const message of messages(bytes)) {
+  for (const { message } of all) {
     if (hasBatch) throw new Error("a message follows the batch");
     if (message.isRecordBatch()) {
       checkHeader(
@@ -30,13 +37,14 @@ export function checkMessages(bytes: Uint8Array, schema: Schema): void {
     }
   }
   if (!hasBatch) throw new Error("there is no batch");
+  return all;
 }
 
 /** The one message that the bytes hold. Throws when there are none, or more. */
 export function onlyMessage(bytes: Uint8Array): Message {
   const [first, ...more] = messages(bytes);
   if (first === undefined || more.length > 0) throw new Error("there is not exactly one message");
-  return first;
+  return first.message;
 }
 
 /** Checks that every value of the loaded batch lies inside its buffers. Throws if not. */
@@ -46,7 +54,7 @@ export function checkBatch(batch: RecordBatch): void {
   }
 }
 
-function* messages(bytes: Uint8Array): Generator<Message> {
+function* messages(bytes: Uint8Array): Generator<EncapsulatedMessage> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let position = 0;
   while (position < bytes.byteLength) {
@@ -58,8 +66,8 @@ function* messages(bytes: Uint8Array): Generator<Message> {
     checkVectors(metadata);
     const message = Message.decode(metadata);
     if (message.bodyLength < 0 || end + message.bodyLength > bytes.byteLength) throw new Error("a body is cut off");
-    yield message;
     position = end + message.bodyLength;
+    yield { message, body: bytes.subarray(end, position) };
   }
 }
 

@@ -3,10 +3,22 @@
  * after another and followed by {@link END_OF_STREAM}, are a stream for any Arrow reader.
  * https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
  */
-import { Field, RecordBatch, RecordBatchReader, RecordBatchStreamWriter, Schema } from "apache-arrow";
+import {
+  DataType,
+  Field,
+  makeData,
+  RecordBatch,
+  RecordBatchStreamWriter,
+  Schema,
+  Struct,
+  Vector,
+  type Data,
+} from "apache-arrow";
+import type { RecordBatch as BatchHeader } from "apache-arrow/ipc/metadata/message";
+import { VectorLoader } from "apache-arrow/visitor/vectorloader";
 import { AppError } from "../errors.ts";
 import { fieldsOf } from "./field-types.ts";
-import { checkBatch, checkMessages, onlyMessage } from "./ipc-check.ts";
+import { checkBatch, checkedMessages, onlyMessage, type EncapsulatedMessage } from "./ipc-check.ts";
 
 /** What ends a stream: a continuation marker and a length of 0. */
 export const END_OF_STREAM: Uint8Array = Uint8Array.of(255, 255, 255, 255, 0, 0, 0, 0);
@@ -17,11 +29,37 @@ export function encodeSchema(asked: Schema): Uint8Array {
   const schema = original !== undefined && isSame(asked, original) ? original : asked;
   const known = ENCODED.get(schema);
   if (known !== undefined) return known;
-  const pieces = new PieceWriter("schema");
-  pieces.reset(undefined, schema);
-  const bytes = pieces.joined();
+  const key = keyOf(schema);
+  let bytes = ENCODED_BY_KEY.get(key);
+  if (bytes === undefined) {
+    bytes = newlyEncoded(schema);
+    if (bytes.byteLength <= MAX_REMEMBERED_BYTES) remember(ENCODED_BY_KEY, key, bytes);
+  }
   ENCODED.set(schema, bytes);
   return bytes;
+}
+
+function newlyEncoded(schema: Schema): Uint8Array {
+  const pieces = new PieceWriter("schema");
+  pieces.reset(undefined, schema);
+  return pieces.joined();
+}
+
+/** All that a schema's message says: whoever makes the same columns again and again makes another schema each time. */
+function keyOf({ fields, metadata, metadataVersion }: Schema): string {
+  const columns = fields.map((field) => [
+    field.name,
+    typeKey(field.type as DataType),
+    field.nullable,
+    [...field.metadata],
+  ]);
+  return JSON.stringify([columns, [...metadata], metadataVersion]);
+}
+
+function typeKey(type: DataType): unknown {
+  if (!DataType.isDictionary(type))
+    return [type.typeId, type, type.children?.map((child) => [child.name, typeKey(child.type as DataType)])];
+  return [type.id, type.isOrdered, typeKey(type.indices), typeKey(type.dictionary as DataType)];
 }
 
 /**
@@ -30,9 +68,10 @@ export function encodeSchema(asked: Schema): Uint8Array {
  * written as its original was.
  */
 const ENCODED = new WeakMap<Schema, Uint8Array>();
+const ENCODED_BY_KEY = new Map<string, Uint8Array>();
 const DECODED = new Map<string, Schema>();
 const ORIGINALS = new WeakMap<Schema, Schema>();
-const MAX_DECODED = 64;
+const MAX_REMEMBERED = 64;
 const MAX_REMEMBERED_BYTES = 16 * 1024;
 
 /** The bytes that batches were read from, as long as the batches are there. */
@@ -56,12 +95,10 @@ export function encodeBatch(batch: RecordBatch): Uint8Array {
 /** Reads batches that {@link encodeBatch}, or another Arrow library, wrote one by one. No row is kept between calls. */
 export class BatchDecoder {
   readonly schema: Schema;
-  readonly #schemaBytes: Uint8Array;
 
   /** Fails with `data_invalid` unless the bytes are one schema message; `type_mismatch` for a column type we cannot read. */
   constructor(schemaBytes: Uint8Array) {
     this.schema = decodeSchema(schemaBytes);
-    this.#schemaBytes = schemaBytes;
     const names = fieldsOf(this.schema).map((field) => field.name);
     if (new Set(names).size < names.length) {
       throw new AppError("data_invalid", `Two columns have the same name. The columns are: ${names.join(", ")}.`);
@@ -74,15 +111,46 @@ export class BatchDecoder {
    */
   decode(batchBytes: Uint8Array): RecordBatch {
     return orInvalid("batch", () => {
-      checkMessages(batchBytes, this.schema);
-      const reader = RecordBatchReader.from([this.#schemaBytes, batchBytes]);
-      const loaded = reader.next().value as RecordBatch;
-      const batch = new RecordBatch(this.schema, loaded.data);
+      const batch = loadBatch(checkedMessages(batchBytes, this.schema), this.schema);
       checkBatch(batch);
       READ_FROM.set(batch, batchBytes);
       return batch;
     });
   }
+}
+
+/**
+ * What apache-arrow's reader does with these messages behind their schema's, without reading the schema again for each batch: of small
+ * results that was most of the work.
+ */
+function loadBatch(messages: readonly EncapsulatedMessage[], schema: Schema): RecordBatch {
+  const dictionaries = new Map<number, Vector>();
+  const load = (header: BatchHeader, body: Uint8Array, types: readonly (Field | DataType)[]): Data[] => {
+    const { metadataVersion } = schema;
+    const { nodes, buffers, variadicBufferCounts } = header;
+    const loader = new VectorLoader(aligned(body), nodes, buffers, dictionaries, metadataVersion, variadicBufferCounts);
+    return loader.visitMany([...types]) as Data[];
+  };
+  for (const { message, body } of messages) {
+    if (message.isDictionaryBatch()) {
+      const { id, isDelta, data } = message.header();
+      const vector = new Vector(load(data, body, [schema.dictionaries.get(id) as DataType]));
+      const known = dictionaries.get(id);
+      dictionaries.set(id, (isDelta && known !== undefined ? known.concat(vector) : vector).memoize());
+    } else {
+      const header = message.header() as BatchHeader;
+      const children = load(header, body, schema.fields);
+      return new RecordBatch(schema, makeData({ type: new Struct(schema.fields), length: header.length, children }));
+    }
+  }
+  throw new Error("there is no batch");
+}
+
+/** Columns are views of numbers, which must begin where the machine can read them. Not by `slice`, which copies nothing of a Buffer. */
+function aligned(body: Uint8Array): Uint8Array {
+  return body.byteOffset % 8 === 0
+    ? new Uint8Array(body.buffer, body.byteOffset, body.byteLength)
+    : new Uint8Array(body);
 }
 
 /** Collects what apache-arrow's writer writes, without its queue (which has no limit and may drop repeated buffers). */
@@ -116,9 +184,13 @@ function decodeSchema(bytes: Uint8Array): Schema {
   const known = DECODED.get(key);
   if (known !== undefined) return copyOf(known);
   const schema = readSchema(bytes);
-  if (DECODED.size >= MAX_DECODED) DECODED.clear();
-  DECODED.set(key, schema);
+  remember(DECODED, key, schema);
   return copyOf(schema);
+}
+
+function remember<Value>(known: Map<string, Value>, key: string, value: Value): void {
+  if (known.size >= MAX_REMEMBERED) known.clear();
+  known.set(key, value);
 }
 
 function copyOf(schema: Schema): Schema {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   Binary,
+  Decimal,
   Dictionary,
   Field,
   Float32,
@@ -116,6 +117,35 @@ test("a schema that came and was left as it was is written once for all runs", (
   assert.equal(encodeSchema(one), encodeSchema(other));
 });
 
+test("schemas are written anew wherever they differ, and once where each run makes the same ones", () => {
+  const dictionary = (id: number): DataType => new Dictionary(new Utf8(), new Int32(), id);
+  const one = (type: DataType, nullable = true, metadata = new Map<string, string>()): Schema =>
+    new Schema([new Field("c", type, nullable, metadata)]);
+  const noted = new Map([["note", "x"]]);
+  const different = (): Schema[] => [
+    one(new Int32()),
+    one(new Uint16()),
+    one(new Utf8()),
+    one(new LargeUtf8()),
+    one(new TimestampMillisecond()),
+    one(new TimestampNanosecond()),
+    one(new TimestampMillisecond("UTC")),
+    one(new Decimal(2, 10)),
+    one(new Decimal(10, 2)),
+    one(new Decimal(2, 10, 256)),
+    one(dictionary(7)),
+    one(dictionary(8)),
+    one(new Int32(), false),
+    one(new Int32(), true, noted),
+    new Schema([new Field("d", new Int32(), true)]),
+    new Schema([new Field("c", new Int32(), true)], noted),
+    new Schema([new Field("c", new Int32(), true), new Field("c2", new Int32(), true)]),
+  ];
+  const [first, second] = [different().map(encodeSchema), different().map(encodeSchema)];
+  assert.equal(new Set(first.map((bytes) => Buffer.from(bytes).toString("hex"))).size, first.length);
+  for (const [index, bytes] of first.entries()) assert.equal(second[index], bytes);
+});
+
 test("a sliced batch is read and encoded from its own first row", () => {
   const slice = sampleBatch(20).slice(5, 12);
   const decoded = new BatchDecoder(encodeSchema(slice.schema)).decode(encodeBatch(slice));
@@ -157,9 +187,11 @@ test("decoding works wherever in a larger buffer the bytes begin", () => {
   const bytes = encodeBatch(sampleBatch());
   const decoder = new BatchDecoder(encodeSchema(sampleBatch().schema));
   for (let shift = 0; shift < 9; shift++) {
-    const moved = new Uint8Array(bytes.length + shift);
-    moved.set(bytes, shift);
-    assert.equal(columnReader(decoder.decode(moved.subarray(shift)), 2).get(19), -(19n ** 12n));
+    // A Buffer's own `slice` copies nothing, unlike that of other arrays of bytes.
+    for (const moved of [new Uint8Array(bytes.length + shift), Buffer.from(new ArrayBuffer(bytes.length + shift))]) {
+      moved.set(bytes, shift);
+      assert.equal(columnReader(decoder.decode(moved.subarray(shift)), 2).get(19), -(19n ** 12n));
+    }
   }
 });
 
