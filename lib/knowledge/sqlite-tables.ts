@@ -9,7 +9,7 @@
  */
 import { type Database, type Statement } from "better-sqlite3";
 import { AppError } from "../errors.ts";
-import { type StoreChange, type StoredDocument } from "./knowledge-store.ts";
+import { type Listing, type StoreChange, type StoredDocument } from "./knowledge-store.ts";
 
 /** Marks the file as ours (SQLite's application id): the letters "dyks". */
 const APPLICATION_ID = 0x64796b73;
@@ -95,7 +95,7 @@ export class StoreTables {
   readonly #counters: Statement<[], Counters & { log_bytes: number }>;
   readonly #raiseRevision: Statement<[number], { revision: number }>;
   readonly #get: Statement<[string], DocumentRow>;
-  readonly #list: Statement<[KeyRange], DocumentRow>;
+  readonly #list: Statement<[KeyRange], { readonly storeRevision: number } & (DocumentRow | { readonly key: null })>;
   readonly #upsert: Statement<[string, string, number, string | null]>;
   readonly #remove: Statement<[string]>;
   readonly #log: Statement<[number, string, string | null, number, number]>;
@@ -120,7 +120,11 @@ export class StoreTables {
       "UPDATE counters SET revision = revision + 1, log_bytes = log_bytes + ? RETURNING revision",
     );
     this.#get = database.prepare("SELECT key, value, revision FROM documents WHERE key = ?");
-    this.#list = database.prepare(`SELECT key, value, revision FROM documents WHERE ${inRange} ORDER BY key`);
+    // With the counters' row even where there is no document.
+    this.#list = database.prepare(
+      `SELECT counters.revision AS storeRevision, key, value, documents.revision AS revision
+       FROM counters LEFT JOIN documents ON ${inRange} ORDER BY key`,
+    );
     this.#upsert = database.prepare(
       `INSERT INTO documents (key, value, revision, lease_id) VALUES (?, ?, ?, ?) ON CONFLICT (key)
        DO UPDATE SET value = excluded.value, revision = excluded.revision, lease_id = excluded.lease_id`,
@@ -165,13 +169,18 @@ export class StoreTables {
     return this.#readCounters();
   }
 
+  /** The document of a key, by one statement. */
   get(key: string): StoredDocument | undefined {
     const row = this.#get.get(key);
     return row && toDocument(row);
   }
 
-  list(range: KeyRange): StoredDocument[] {
-    return this.#list.all(range).map(toDocument);
+  /** The documents in a range, by key, and the store's revision: by one statement, which sees one state of the file by itself. */
+  list(range: KeyRange): Listing {
+    const rows = this.#list.all(range);
+    const [first] = rows;
+    if (first === undefined) throw countersMissing();
+    return { documents: rows.filter((row) => row.key !== null).map(toDocument), revision: first.storeRevision };
   }
 
   /** Revision of the key's last write; 0 when there is no such key. */

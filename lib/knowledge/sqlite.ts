@@ -88,14 +88,11 @@ class SqliteKnowledgeStore implements KnowledgeStore {
   }
 
   async get(key: string): Promise<StoredDocument | undefined> {
-    return this.#file.read(() => this.#tables.get(checkedKey(key)));
+    return this.#file.call(() => this.#tables.get(checkedKey(key)));
   }
 
   async list(prefix: string): Promise<Listing> {
-    return this.#file.read(() => ({
-      documents: this.#tables.list(keyRange(checkedPrefix(prefix))),
-      revision: this.#tables.counters().revision,
-    }));
+    return this.#file.call(() => this.#tables.list(keyRange(checkedPrefix(prefix))));
   }
 
   async put(key: string, value: unknown, options: PutOptions = {}): Promise<number> {
