@@ -5,6 +5,11 @@ import { readProcessTable, type ProcessIdentity } from "./local-processes.ts";
 
 /** The part of one core that looking may take: with very many processes we look less often. */
 const MAX_SHARE = 0.05;
+/**
+ * Processes that belonged to no container are read again only at every so many looks: of a machine's processes most are none of ours,
+ * and reading them is most of the work. One that began since is new; a stranger cannot become a member, but its id can.
+ */
+const LOOKS_PER_FULL_LOOK = 25;
 
 /** One container under watch. */
 export interface WatchedContainer {
@@ -25,6 +30,9 @@ export class MemoryWatch {
   readonly #clock: Clock;
   readonly #intervalMs: number;
   readonly #report: (error: AppError) => void;
+  /** Ids of those that belonged to no container. */
+  readonly #strangers = new Set<number>();
+  #looks = 0;
   #isLooking = false;
 
   constructor(clock: Clock, intervalMs: number, report: (error: AppError) => void) {
@@ -36,6 +44,8 @@ export class MemoryWatch {
   /** Begins to watch a container. */
   add(container: WatchedContainer): void {
     this.#containers.add(container);
+    // It has been there for a moment, and is no stranger.
+    this.#strangers.clear();
     if (!this.#isLooking) void this.#look();
   }
 
@@ -60,9 +70,12 @@ export class MemoryWatch {
   }
 
   async #compare(): Promise<void> {
-    const table = await readProcessTable();
+    if (this.#looks++ % LOOKS_PER_FULL_LOOK === 0) this.#strangers.clear();
+    const table = await readProcessTable(this.#strangers);
+    for (const row of table.rows) this.#strangers.add(row.pid);
     for (const container of [...this.#containers]) {
       const members = table.membersOf(container.leader);
+      for (const row of members) this.#strangers.delete(row.pid);
       const residentBytes = members.reduce((sum, row) => sum + row.residentBytes, 0);
       if (residentBytes <= container.limitBytes) continue;
       this.#containers.delete(container);

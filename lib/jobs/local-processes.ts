@@ -83,15 +83,23 @@ const onLinux = process.platform === "linux";
 const bootId = onLinux ? readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim() : "";
 const pageBytes = onLinux ? measurePageBytes() : 0;
 
-/** Reads who lives now. */
-export async function readProcessTable(): Promise<ProcessTable> {
+/**
+ * Reads who lives now.
+ *
+ * @param unwanted ids of processes that may be left out, which spares reading them where the system lets us choose.
+ */
+export async function readProcessTable(unwanted: ReadonlySet<number> = NOBODY): Promise<ProcessTable> {
   if (!onLinux) return parsePs((await run("ps", ["-axww", "-o", PS_COLUMNS], PS_OPTIONS)).stdout);
   const rows = readdirSync("/proc")
     .filter((entry) => entry.charCodeAt(0) <= 0x39)
-    .map((entry) => readLinuxProcess(Number(entry)))
+    .map(Number)
+    .filter((pid) => !unwanted.has(pid))
+    .map(readLinuxProcess)
     .filter((row) => row !== undefined);
   return new ProcessTable(rows);
 }
+
+const NOBODY: ReadonlySet<number> = new Set();
 
 /** The identity of the process that has this id now; undefined when there is none. */
 export async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
