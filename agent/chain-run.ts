@@ -212,7 +212,7 @@ async function generatedChain(
 function runRequest(
   context: AgentContext,
   allowed: AllowedRequest,
-  { signedGrant, data }: PreparedRequest,
+  { signedGrant, data, lifetime }: PreparedRequest,
   { attempt, replyQueue }: { readonly attempt: number; readonly replyQueue: string },
 ): RunRequest {
   const { composition } = allowed.job;
@@ -230,6 +230,8 @@ function runRequest(
     credits: allowed.credits,
     allowPartial: isOptionOn(allowed.request.options, "allowPartial"),
     data,
+    // One that serves this attempt alone ends with its report.
+    endIsEnough: lifetime === "persistent" && allowed.returnAddress === undefined,
     ...allowed.trace,
   });
 }

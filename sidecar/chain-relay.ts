@@ -226,7 +226,7 @@ export class ChainRelay {
       this.#output.publish(frames, span, AbortSignal.any([call.signal, this.#failing.signal])),
     );
     this.#isEndPublished = true;
-    await this.report({ case: "ended", value: end });
+    if (!request.endIsEnough) await this.report({ case: "ended", value: end });
     this.#becomeWhole();
     return end;
   }

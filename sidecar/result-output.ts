@@ -100,17 +100,24 @@ export class ResultOutput {
 
   /** Where the agent takes the frames itself, it sees when they are handed on. */
   async #handOn(): Promise<void> {
-    const { run, onHandingOn } = this.#options;
-    if (this.#isHandingOn || run.returnAddress === run.reportAddress) return;
-    await onHandingOn();
+    if (this.#isHandingOn || this.#isForOwnAgent) return;
+    await this.#options.onHandingOn();
     this.#isHandingOn = true;
+  }
+
+  get #isForOwnAgent(): boolean {
+    const { run } = this.#options;
+    return run.returnAddress === run.reportAddress;
   }
 
   #body(frame: Frame, trace: TraceContext): Frame["body"] {
     if (frame.body.case !== "start") return frame.body;
     // Where this steward's data are is nobody else's business, also where a program hands on the Start that it got.
     const { arrowSchema, grants, request } = frame.body.value;
-    const start = { arrowSchema, grants, creditQueue: this.#options.creditAddress, ...traceHeaders(trace) };
-    return { case: "start", value: create(StartSchema, { ...start, ...(request === undefined ? {} : { request }) }) };
+    const start = { arrowSchema, creditQueue: this.#options.creditAddress, ...traceHeaders(trace) };
+    // This party's own agent, which answers its caller, knows what it asked and granted.
+    if (this.#isForOwnAgent) return { case: "start", value: create(StartSchema, start) };
+    const asked = request === undefined ? {} : { request };
+    return { case: "start", value: create(StartSchema, { ...start, grants, ...asked }) };
   }
 }

@@ -61,8 +61,10 @@ export interface ClaimedChain {
   watch(signal: AbortSignal): AsyncIterable<JobStatus>;
   /**
    * The attempt is over: what still works on it is ended, after it had this long (ms) to end by itself. Nobody waits for it.
+   *
+   * @param isWhole whether the chain has said all that it had to say: a persistent one needs no telling then.
    */
-  end(lastStepsMs: number): Promise<void>;
+  end(lastStepsMs: number, isWhole: boolean): Promise<void>;
   /** Lets go of the queues of this attempt. Nothing comes to the receiver after it. May be tried again where the bus was away. */
   close(): Promise<void>;
 }

@@ -98,10 +98,10 @@ export class PersistentChain implements ClaimedChain {
     }
   }
 
-  async end(lastStepsMs: number): Promise<void> {
+  async end(lastStepsMs: number, isWhole: boolean): Promise<void> {
     const { bus, clock, pool, replies } = this.#dependencies;
     pool.forget(this.name);
-    if (this.#taken !== undefined) {
+    if (this.#taken !== undefined && !isWhole) {
       if (lastStepsMs > 0) await clock.sleep(lastStepsMs, this.#over.signal).catch(() => undefined);
       if (!this.#over.signal.aborted) {
         const address = sharedQueueAddress(this.#taken.queue, this.name);

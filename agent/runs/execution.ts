@@ -85,6 +85,7 @@ export async function* execute(
   const ending = new AbortController();
   let lastStepsMs = 0;
   let isWhole = false;
+  let hasSaidAll = false;
   let verdict: Promise<AppError | undefined> | undefined;
   const onAbort = (): void => inbox.fail(toAppError(signal.reason));
   signal.addEventListener("abort", onAbort, { once: true });
@@ -98,6 +99,7 @@ export async function* execute(
       // With its last frame a reader has what it wants, and may ask for no more.
       const isLast = event.kind === "ended" || (event.kind === "frame" && event.frame.body.case === "end");
       if (isLast) lastStepsMs = LAST_STEPS_MS;
+      hasSaidAll = isLast && (event.kind === "ended" || request.endIsEnough);
       yield event;
     }
     isWhole = true;
@@ -109,7 +111,7 @@ export async function* execute(
     ending.abort(OVER);
     inbox.close();
     // On a cluster a pod takes seconds to end: nobody waits for it. An agent that stops ends what is left by closing the runner.
-    void cleanUp(logger, () => chain.end(lastStepsMs));
+    void cleanUp(logger, () => chain.end(lastStepsMs, hasSaidAll));
     const closed = cleanUp(logger, () => chain.close());
     // An answer that is whole does not wait for its queues to go.
     if (isWhole && dependencies.afterwards !== undefined) dependencies.afterwards(closed);
@@ -134,6 +136,10 @@ async function* events(inbox: Inbox, bus: MessageBus, plan: ExecutionPlan): Asyn
         yield { kind: "frame", frame };
         item.settle();
         if (takesCredit(frame)) credits?.settle();
+        if (frameEnd !== undefined && plan.request.endIsEnough) {
+          yield { kind: "ended", end: frameEnd };
+          return;
+        }
         continue;
       }
       item.settle();

@@ -46,11 +46,23 @@ test("one chain answers one run after another, two at once and of one request id
   await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 30_000 });
 });
 
+test("an agent to which the end frame is enough gets no report of the end", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE, PASS]);
+  t.after(() => persistent.chain.stop());
+  const enough = { endIsEnough: true };
+  const run = await persistent.request("SELECT 1", undefined, enough);
+  await eventually(() => run.frames.some(({ body }) => body.case === "end"), { describe: persistent.chain.log });
+  // What its agent is told nothing of is over all the same: the next ones find their places.
+  const next = [await persistent.request(), await persistent.request()];
+  for (const other of next) assert.equal((await persistent.outcome(other)).case, "ended", persistent.chain.log);
+  assert.deepEqual(kinds(run), ["taken"]);
+});
+
 test("a run that fails or is cancelled does not end the others, and a full chain takes no more", async (t) => {
   const environment = { ...ENDLESS, DYNAMOS_CHAIN_CONCURRENCY: "2" };
   const persistent = await PersistentTestChain.start([{ ...SOURCE, environment }, PASS]);
   t.after(() => persistent.chain.stop());
-  const first = await persistent.request();
+  const first = await persistent.request("SELECT 1", undefined, { endIsEnough: true });
   const second = await persistent.request();
   await eventually(() => first.frames.length > 3 && second.frames.length > 3, { timeoutMs: 40_000 });
   const third = await persistent.request();

@@ -8,6 +8,7 @@ import {
   RunReportSchema,
   RunRequestSchema,
   type RunReport,
+  type RunRequest,
 } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { TestChain, type ChainProgram } from "./chain.ts";
@@ -56,7 +57,11 @@ export class PersistentTestChain {
   }
 
   /** Asks for a run; `requestId` may be another's. */
-  async request(query = "SELECT 1", requestId: string = randomUUID()): Promise<PersistentRun> {
+  async request(
+    query = "SELECT 1",
+    requestId: string = randomUUID(),
+    more: Partial<Pick<RunRequest, "endIsEnough">> = {},
+  ): Promise<PersistentRun> {
     const { steward, bus } = this.chain;
     const run: PersistentRun = { run: `run-${randomUUID()}`, requestId, frames: [], reports: [] };
     this.#runs.set(run.run, run);
@@ -72,6 +77,7 @@ export class PersistentTestChain {
       reportAddress: address,
       deadlineMs: BigInt(Date.now() + 60_000),
       credits: 8,
+      ...more,
     });
     const body = toBinary(RunRequestSchema, request);
     await bus.publish(WORK, { type: MESSAGE_TYPES.sqlDataRequest, body, correlationId: run.run });

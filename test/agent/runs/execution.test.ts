@@ -3,8 +3,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { ColdChain } from "../../../agent/chains/cold-chain.ts";
+import type { ClaimedChain } from "../../../agent/chains/claimed-chain.ts";
 import { execute } from "../../../agent/runs/execution.ts";
-import type { MessageBus } from "../../../lib/bus/message-bus.ts";
+import type { Delivery, MessageBus } from "../../../lib/bus/message-bus.ts";
 import { openMessageBus } from "../../../lib/bus/open.ts";
 import { runQueue, runReplyQueue } from "../../../lib/bus/queues.ts";
 import { systemClock } from "../../../lib/clock.ts";
@@ -13,7 +14,7 @@ import type { JobRunner, JobSpec, JobStatus } from "../../../lib/jobs/job-runner
 import { MESSAGE_TYPES } from "../../../lib/bus/message-types.ts";
 import { toFailureMessage } from "../../../lib/rpc/frames.ts";
 import { RunReportSchema, RunRequestSchema } from "../../../lib/rpc/gen/dynamos/v1/run_pb.ts";
-import { EndSchema } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
+import { EndSchema, FrameSchema, StartSchema } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { createLogger } from "../../../lib/telemetry/logger.ts";
 import { newTraceContext } from "../../../lib/telemetry/trace-context.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -99,6 +100,43 @@ test("an answer does not wait for its job's end; the job is ended once it has ha
   assert.ok(!calls.includes("ended"));
   finish();
   await eventually(() => calls.includes("ended"));
+});
+
+test("where the end frame is enough, nothing more is waited for, and the chain is not told to end the run", async (t) => {
+  const bus = await openMessageBus(`embedded:${join(await temporaryFolder(), "bus.db")}`);
+  t.after(() => bus.close());
+  const ids = { requestId: "a request", attempt: 1 };
+  const request = create(RunRequestSchema, { ...ids, returnAddress: "r", reportAddress: "r", endIsEnough: true });
+  const bodies = [
+    { case: "start" as const, value: create(StartSchema) },
+    { case: "end" as const, value: create(EndSchema, { rows: 0n, batches: 0n }) },
+  ];
+  const ends: boolean[] = [];
+  const chain: ClaimedChain = {
+    lifetime: "persistent",
+    name: RUN,
+    replyQueue: "r",
+    begin: async ({ receiver }) => {
+      for (const [index, body] of bodies.entries()) {
+        const frame = create(FrameSchema, { provider: "VU", ...ids, sequence: BigInt(index), body });
+        const delivery = { type: MESSAGE_TYPES.frame, messageId: String(index), body: toBinary(FrameSchema, frame) };
+        void receiver.take({ ...delivery, redelivered: false, redeliveryCount: 0, headers: {} } as Delivery);
+      }
+    },
+    watch: async function* (signal): AsyncGenerator<JobStatus> {
+      yield { name: RUN, phase: "running" };
+      await systemClock.sleep(60_000, signal);
+    },
+    end: async (_lastStepsMs, isWhole) => void ends.push(isWhole),
+    close: async () => undefined,
+  };
+  const plan = { chain, request, trace: newTraceContext() };
+  const kinds: string[] = [];
+  for await (const event of execute({ bus, clock: systemClock, logger }, plan, new AbortController().signal)) {
+    kinds.push(event.kind === "frame" ? String(event.frame.body.case) : event.kind);
+  }
+  assert.deepEqual(kinds, ["start", "end", "ended"]);
+  assert.deepEqual(ends, [true]);
 });
 
 test("where the sidecar knows only that a part is gone, the failure is what the job runner says of it", async (t) => {
