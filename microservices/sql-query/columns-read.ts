@@ -45,10 +45,14 @@ export function columnsRead(
     cursors.set(p1, (cursors.get(p1) ?? new Set()).add(p2));
   }
   const read = new Map<string, WorldColumn>();
+  // Of those only whose columns are read.
+  const columnsByTable = new Map<string, readonly string[]>();
   for (const { opcode, p1, p2 } of program) {
     if (opcode !== "Column") continue;
     for (const rootPage of cursors.get(p1) ?? []) {
-      const { name, columns } = tables.get(rootPage) ?? { name: "", columns: [] };
+      const name = tables.get(rootPage) ?? "";
+      const columns = columnsByTable.get(name) ?? columnsOf(database, name);
+      columnsByTable.set(name, columns);
       const column = columns[p2];
       if (column === undefined) return undefined;
       read.set(`${name}.${column}`, { table: name, column });
@@ -63,16 +67,14 @@ const ROOT_PAGE_IN_REGISTER = 0x10;
 /** Virtual tables; whole rows at once; and what opens a table for more than reading. */
 const UNKNOWN_READERS = /^(V[A-Z]|RowData$|RowCell$|OpenWrite$|Offset$|Program$)/;
 
-function tablesByRootPage(
-  database: Database.Database,
-): ReadonlyMap<number, { readonly name: string; readonly columns: readonly string[] }> {
+function tablesByRootPage(database: Database.Database): ReadonlyMap<number, string> {
   const tables = database
     .prepare<[], { name: string; rootpage: number }>("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")
     .all();
-  return new Map(
-    tables.map(({ name, rootpage }) => {
-      const columns = database.pragma(`table_info(${quoteName(name)})`) as { name: string }[];
-      return [rootpage, { name, columns: columns.map((column) => column.name) }];
-    }),
-  );
+  return new Map(tables.map(({ name, rootpage }) => [rootpage, name]));
+}
+
+function columnsOf(database: Database.Database, table: string): readonly string[] {
+  const columns = database.pragma(`table_info(${quoteName(table)})`) as { name: string }[];
+  return columns.map(({ name }) => name);
 }

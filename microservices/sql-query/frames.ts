@@ -24,11 +24,30 @@ const MAX_PAYLOAD_BYTES = 64 * 1024 * 1024;
 /** Takes a frame to its reader. */
 export type WriteFrame = (kind: number, payload: Uint8Array) => void;
 
-/** Writes a frame, and waits for the reader: the descriptor blocks, which is the back-pressure. */
-export const writeFrame: WriteFrame = (kind, payload) => {
-  writeAll(header(kind, payload.length));
-  if (payload.length > 0) writeAll(payload);
-};
+const NOTHING = new Uint8Array();
+/** A frame of at most so many bytes is written in one piece: each write wakes its reader. */
+const ONE_PIECE_BYTES = 64 * 1024;
+
+/**
+ * Writes frames, and waits for their reader: the descriptor blocks, which is the back-pressure. A schema waits for the frame behind
+ * it, which is ready as well (`result-stream.ts`).
+ */
+export function frameWriter(): WriteFrame {
+  let schema: Uint8Array = NOTHING;
+  return (kind, payload) => {
+    const waiting = schema;
+    schema = NOTHING;
+    if (kind === FRAME.schema) {
+      schema = frameBytes(kind, payload);
+      if (waiting.length > 0) writeAll(waiting);
+    } else if (waiting.length + payload.length <= ONE_PIECE_BYTES) {
+      writeAll(Buffer.concat([waiting, header(kind, payload.length), payload]));
+    } else {
+      writeAll(Buffer.concat([waiting, header(kind, payload.length)]));
+      writeAll(payload);
+    }
+  };
+}
 
 /** A frame in one piece, for small ones. */
 export function frameBytes(kind: number, payload: Uint8Array): Uint8Array {

@@ -3,11 +3,11 @@
  * It works synchronously (a read waits for a request, a write for its reader), and is killed when it is to stop. A query that
  * fails ends it; what one query opened is closed before the next begins.
  */
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmdirSync, rmSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import Database from "better-sqlite3";
 import { AppError, isUnexpected, stackFrames, toAppError, toFailure } from "../../lib/errors.ts";
-import { FRAME, readRequest, writeFrame, type WriteFrame } from "./frames.ts";
+import { FRAME, frameWriter, readRequest, type WriteFrame } from "./frames.ts";
 import { guardStatement } from "./guarded-statement.ts";
 import { steppingFault } from "./query-faults.ts";
 import {
@@ -22,6 +22,8 @@ import { streamResult } from "./result-stream.ts";
 import { NO_QUERY, QUERY, WATCHING, type WatchdogData } from "./watchdog-state.ts";
 
 const WATCHDOG_START_MS = 10_000;
+
+const writeFrame = frameWriter();
 
 const [argument] = process.argv.slice(2);
 // The build runs the program without settings, and keeps what V8 compiled of it.
@@ -94,11 +96,22 @@ async function serve(request: ChildRequest, { settings, state, served, memory }:
     : answerFromSqlite(request, settings.limits);
   Atomics.store(state, QUERY, NO_QUERY);
   process.chdir(settings.folder);
-  rmSync(queryFolder, { recursive: true });
+  removeFolder(queryFolder);
   const servesAgain = served < settings.queries && process.memoryUsage.rss() < memory;
   const end: ChildEnd = { rows, servesAgain };
   writeFrame(FRAME.end, Buffer.from(JSON.stringify(end)));
   if (!servesAgain) process.exit(0);
+}
+
+/** Mostly nothing was sorted, and it is empty. */
+function removeFolder(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOTEMPTY" && code !== "EEXIST") throw error;
+    rmSync(folder, { recursive: true });
+  }
 }
 
 function answerFromSqlite(request: ChildRequest, limits: QueryLimits): number {
@@ -163,8 +176,7 @@ function childFailure(error: AppError): ChildFailure {
 
 function openWorld(path: string): Database.Database {
   const database = new Database(path, { readonly: true, fileMustExist: true });
-  database.pragma("temp_store = FILE");
-  // Sorts spill to disk beyond this; the memory limit has room for several.
-  database.pragma("cache_size = -16384");
+  // Sorts spill to disk beyond the cache's size; the memory limit has room for several.
+  database.exec("PRAGMA temp_store = FILE; PRAGMA cache_size = -16384");
   return database;
 }
