@@ -143,13 +143,20 @@ export class KeptAnswer {
     this.#overflow?.taken?.();
     this.#notify();
     await this.#recording;
-    await this.#file?.close();
+    // Of an answer that went hand to hand there is no file.
+    if (this.#file === undefined) return;
+    await this.#file.close();
     await rm(this.#path, { force: true });
   }
 
   #isOwner(reader: symbol): boolean {
     if (!this.#hasPassed) this.#owner ??= this.#readers.values().next().value;
     return this.#owner === reader;
+  }
+
+  /** Nothing is kept of an answer that nobody can ask for again, and no more of one that outgrew its limit. */
+  get #mayKeep(): boolean {
+    return this.#limits.maxBytes > 0 && this.#overflow === undefined;
   }
 
   #hasRoom(start: number, bytes: number): boolean {
@@ -160,9 +167,9 @@ export class KeptAnswer {
   async #append(frame: Frame, signal: AbortSignal): Promise<void> {
     if (this.#removed) return;
     if (frame.body.case === "end") this.#hasLastFrame = true;
-    const bytes = toBinary(FrameSchema, frame);
+    const bytes = this.#mayKeep ? toBinary(FrameSchema, frame) : undefined;
     const start = this.#ends.at(-1) ?? 0;
-    if (this.#overflow === undefined && this.#hasRoom(start, bytes.length)) {
+    if (bytes !== undefined && this.#hasRoom(start, bytes.length)) {
       this.#file ??= await open(this.#path, "wx+", 0o600);
       await this.#file.write(bytes, 0, bytes.length, start);
       this.#ends.push(start + bytes.length);
