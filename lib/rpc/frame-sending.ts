@@ -30,12 +30,17 @@ export function sendFrames(
   frames: AsyncIterable<Frame>,
   { acceptanceWaitMs = ACCEPTANCE_WAIT_MS, ...options }: SendOptions = {},
 ): Promise<MessageShape<typeof StreamReceiptSchema>> {
-  const acceptance = new Acceptance(acceptanceWaitMs);
+  const acceptance = new Acceptance(acceptanceWaitMs, ACCEPTED.get(client));
   return client.stream(method, new RecodedFrames(frames, acceptance), {
     ...options,
-    onMetadata: (metadata) => acceptance.told(metadata.get(ACCEPT_COMPRESSION).map(String)),
+    onMetadata: (metadata) => {
+      ACCEPTED.set(client, acceptance.told(metadata.get(ACCEPT_COMPRESSION).map(String)));
+    },
   });
 }
+
+/** What the program behind a client said at its last call: in a chain of many runs nobody waits to hear it again. */
+const ACCEPTED = new WeakMap<RpcClient, boolean>();
 
 /** What is known of the receiver. */
 class Acceptance {
@@ -44,15 +49,20 @@ class Acceptance {
   #isAccepted = false;
   #tell = (): void => undefined;
 
-  constructor(waitMs: number) {
+  /** @param known what it said before, if it did. */
+  constructor(waitMs: number, known: boolean | undefined) {
     this.#waitMs = waitMs;
+    this.#isKnown = known !== undefined;
+    this.#isAccepted = known ?? false;
   }
 
-  told(names: readonly string[]): void {
+  /** Whether these names say that it takes compressed chunks. */
+  told(names: readonly string[]): boolean {
     const all = names.flatMap((list) => list.split(",")).map((name) => name.trim());
     this.#isKnown = true;
     this.#isAccepted = all.includes(DEFLATE_RAW);
     this.#tell();
+    return this.#isAccepted;
   }
 
   /** Whether it takes compressed chunks; waits a little, once, for it to say so. */
