@@ -1,6 +1,7 @@
 /** A look at the chains of a test exchange from outside, and the hand that kills them. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { ExchangeClient, type Approval } from "../../cli/client.ts";
 import { runQueuesAmong } from "./bus-inspection.ts";
@@ -37,6 +38,18 @@ export function chainProcess(exchange: TestExchange, party: string, element: str
     timeoutMs: 30_000,
     describe: `${element} of ${party} to run`,
   });
+}
+
+/** Resolves when a query of a party runs: its process then has a folder for it (`microservices/sql-query/query-program.ts`). */
+export async function queryRuns(exchange: TestExchange, party: string): Promise<void> {
+  const worlds = join(exchange.stateFolder, `agent-${party}`, "worlds");
+  const isRunning = async (): Promise<boolean> => {
+    const folders = (await readdir(worlds)).filter((name) => name.startsWith("query-"));
+    // One that is removed meanwhile belongs to a process that has ended.
+    const within = folders.map((name) => readdir(join(worlds, name)).catch(() => []));
+    return (await Promise.all(within)).some((names) => names.length > 0);
+  };
+  await eventually(isRunning, { timeoutMs: 30_000, describe: `a query of ${party} to run` });
 }
 
 /** How many chains a party's agents have started for a request, or for all; retries count, too. */

@@ -9,7 +9,7 @@ import type { ChainLifetime } from "../../lib/model/chain-lifetime.ts";
 import type { RequestType } from "../../lib/model/request-type.ts";
 import { eventually } from "../support/eventually.ts";
 import { ANALYST, changeDocument, rejectsWith, SALARY_QUERY, smallSample, testExchange } from "../support/exchange.ts";
-import { approve, chainProcess, chainProcesses, manyRows, slowQuery } from "../support/running-chains.ts";
+import { approve, chainProcess, chainProcesses, manyRows, queryRuns, slowQuery } from "../support/running-chains.ts";
 
 /** May see no column but one, and no group of fewer than 1,000. */
 const OTHER = { id: "other-1", userName: "other@example.org" };
@@ -147,7 +147,7 @@ describe("persistent chains", () => {
       const before = lifetimes("VU").length;
       const answer = ask({ query: slowQuery(SLOW_STEPS) });
       await eventually(() => lifetimes("VU").length === before + 1, { timeoutMs: 30_000 });
-      await chainProcess(exchange, "VU", "query-child");
+      await queryRuns(exchange, "VU");
       for (const pid of await chainProcesses(exchange, "VU", element)) process.kill(pid, "SIGKILL");
       assert.deepEqual((await answer).rows, [{ steps: SLOW_STEPS }]);
       assert.equal(lifetimes("VU").length, before + 2);
