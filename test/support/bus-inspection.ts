@@ -18,8 +18,10 @@ export interface InspectedQueue {
 export interface BusInspection {
   /** All queues. */
   queues(): Promise<readonly InspectedQueue[]>;
-  /** How many bytes of messages it holds; RabbitMQ's figure is some seconds old. */
+  /** How many bytes of messages it holds, or held {@link BusInspection.figuresAgeMs} ago. */
   heldBytes(): Promise<number>;
+  /** How old a figure may be: RabbitMQ takes it every five seconds. */
+  readonly figuresAgeMs: number;
   /** Connections of anybody but this inspection. */
   connections(): Promise<number>;
   /** From now on everything that is published is kept for {@link BusInspection.passed}. */
@@ -59,6 +61,7 @@ export function inspectEmbeddedBus(file: string): BusInspection {
       query<{ name: string; expires: number }>("SELECT name, expires_ms IS NOT NULL AS expires FROM queue").map(
         ({ name, expires }) => ({ name, expires: expires === 1 }),
       ),
+    figuresAgeMs: 0,
     heldBytes: async () => files().reduce((sum, path) => sum + statSync(path).size, 0),
     connections: async () => query<{ n: number }>("SELECT count(*) AS n FROM instance")[0]?.n ?? 0,
     listen: async () => {
@@ -94,6 +97,7 @@ export function inspectRabbitMq(server: RabbitMq, vhost: VirtualHost): BusInspec
         .filter(({ name }) => !name.startsWith("amq.gen-"))
         .map((queue) => ({ name: queue.name, expires: queue.exclusive === true || "x-expires" in queue.arguments }));
     },
+    figuresAgeMs: 6_000,
     heldBytes: async () => {
       const queues = await get<readonly { name: string; message_bytes?: number }[]>(`/queues/${vhost.name}`);
       return queues
