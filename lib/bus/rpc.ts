@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { systemClock, type Clock } from "../clock.ts";
 import { AppError, toAppError } from "../errors.ts";
+import { OVER } from "../over.ts";
 import type { Consumer, Delivery, MessageBus, MessageHeaders, OutgoingMessage } from "./message-bus.ts";
 
 /** How a call is made. */
@@ -92,7 +93,7 @@ export class RpcClient {
         rejectWhenAborted(options.signal, stop.signal, reject);
       });
     } finally {
-      stop.abort();
+      stop.abort(OVER);
       this.#pending.delete(correlationId);
     }
   }

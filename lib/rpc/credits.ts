@@ -4,6 +4,7 @@
  */
 import type { Clock } from "../clock.ts";
 import { AppError, toAppError } from "../errors.ts";
+import { OVER } from "../over.ts";
 
 /** The sender's side. */
 export class CreditGate {
@@ -50,7 +51,7 @@ export class CreditGate {
     } finally {
       this.#onReturned = undefined;
       signal.removeEventListener("abort", onAbort);
-      stopSleeping.abort();
+      stopSleeping.abort(OVER);
     }
   }
 
