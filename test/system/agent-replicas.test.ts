@@ -35,7 +35,8 @@ const exchange = await testExchange({
   configuration: await smallSample(20),
   offline: ["RUG"],
   replicas: { agent: { VU: 2 } },
-  environment: { DYNAMOS_ONLINE_LEASE_MS: "3000", DYNAMOS_KEPT_ANSWER_MS: "2000" },
+  // Long enough for a busy machine: an instance that is silent for a lease counts as gone, and its runs begin again elsewhere.
+  environment: { DYNAMOS_ONLINE_LEASE_MS: "5000", DYNAMOS_KEPT_ANSWER_MS: "4000" },
 });
 const atHome = await approve(exchange, ["VU"]);
 beforeEach(async () => {
