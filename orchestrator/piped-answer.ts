@@ -1,7 +1,8 @@
 /**
  * An answer whose responses are piped as they come, one after the other, under back-pressure: of each at most one batch, or
  * one chunk and one row, is held here. An agent sends frames, of which the JSON is written here: what crosses the wire between are the
- * chunks as the chain compressed them, and the answer is neither encoded there nor decoded and searched here. The party that answers first stands first; the others wait at their own sockets meanwhile.
+ * chunks as the chain compressed them, and the answer is neither encoded there nor decoded and searched here. The party that answers
+ * first stands first; the others wait at their own sockets meanwhile.
  */
 import { AppError, isUnexpected, toAppError } from "../lib/errors.ts";
 import { readAnswerFrames } from "../lib/rpc/answer-frames.ts";

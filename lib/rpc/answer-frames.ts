@@ -80,7 +80,15 @@ export async function readAnswerFrames(party: string, body: AsyncIterable<Uint8A
 }
 
 async function* framesOf(pieces: AsyncGenerator<Uint8Array, void, undefined>): AsyncGenerator<Frame, void, undefined> {
-  for await (const bytes of pieces) yield fromBinary(FrameSchema, bytes);
+  for await (const bytes of pieces) yield parseFrame(bytes);
+}
+
+function parseFrame(bytes: Uint8Array): Frame {
+  try {
+    return fromBinary(FrameSchema, bytes);
+  } catch (cause) {
+    throw new AppError("data_invalid", "A frame of an agent's answer cannot be read.", { cause });
+  }
 }
 
 /** Each piece has memory of its own. */

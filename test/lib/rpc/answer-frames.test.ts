@@ -112,4 +112,10 @@ test("a body that ends within a frame is interrupted, one that is no such answer
   await assert.rejects(readAnswerFrames("VU", iterate([])), { code: "stream_interrupted", party: "VU" });
   await assert.rejects(readAnswerFrames("VU", iterate([Buffer.from('{"rows":[]}')])), { code: "data_invalid" });
   await assert.rejects(readAnswerFrames("VU", iterate([Buffer.from([1, 0, 0, 0, 0x7b])])), { code: "data_invalid" });
+  // A heading, and behind it a byte that begins no field of a frame.
+  const { frames: noFrames } = await readAnswerFrames(
+    "VU",
+    iterate([Buffer.from([2, 0, 0, 0, 0x7b, 0x7d, 1, 0, 0, 0, 0xff])]),
+  );
+  await assert.rejects(noFrames.next(), { code: "data_invalid" });
 });
