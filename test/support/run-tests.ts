@@ -1,12 +1,14 @@
 /**
  * Runs the tests: `npm test` all of them, `npm test -- contract system/cancel` those whose path has one of the words. First the
- * parts, then the system tests and the documentation, of which each starts whole exchanges; two files at a time.
+ * parts, then the system tests and the documentation, of which each starts whole exchanges; as many files at a time as the machine has
+ * cores, and of the parts one more, since each waits now and then.
  *
  * The system tests run on what `STORE`, `BUS` and `SIDECAR` choose (`backends.ts`), embedded without them; real servers are
  * started once for all. `npm run test:services` chooses the real ones, and runs of the parts only those that need servers.
  *
  * The tests under `test/cluster` run on the Kubernetes cluster that `KUBECONFIG` names: one after the other on one installation that
- * the first of them makes (`cluster-installation.ts`), and beside them, one after the other, those that need none or make their own.
+ * the first of them makes (`cluster-installation.ts`), and beside them, two at a time, those that need none or make their own: most
+ * of what they wait for is no work of the machine's.
  * `npm run test:cluster` runs them alone. `DYNAMOS_TEST_CLUSTER=later` leaves them out and says so: for continuous integration, where
  * they are a step of their own.
  *
@@ -14,6 +16,7 @@
  */
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
+import { availableParallelism, cpus } from "node:os";
 import { join, relative } from "node:path";
 import { PassThrough } from "node:stream";
 import { run } from "node:test";
@@ -26,6 +29,9 @@ import { startSharedServers } from "./shared-servers.ts";
 const TEST_FOLDER = join(packageRoot, "dist", "test");
 /** No single test file may take longer. */
 const FILE_TIMEOUT_MS = 600_000;
+/** A step that had nothing to do is not told of. */
+const LEAST_SHOWN_MS = 1000;
+const CORES = availableParallelism();
 const SLOWEST_SHOWN = 12;
 const SERVICES_FLAG = "--services";
 const CLUSTER_FLAG = "--cluster";
@@ -60,10 +66,11 @@ const failed: string[] = [];
 const skipped: string[] = [];
 const passed = new Map<string, number>();
 const seconds = new Map<string, number>();
+const steps: string[] = [];
 
 const here = onCluster ? [] : files.filter((file) => !isOfCluster(file));
 const parts = here.filter((file) => !isWholeSystem(file) && (!onServices || NEEDS_SERVERS.test(file)));
-await runFiles(parts, 2);
+await timed("tests of parts", () => runFiles(parts, CORES + 1));
 const whole = here.filter(
   (file) => isWholeSystem(file) && (!onServices || !file.startsWith("docs") || NEEDS_SERVERS.test(file)),
 );
@@ -72,7 +79,7 @@ if (missing === false) {
   const servers = await startSharedServers(whole.length === 0 ? {} : choice);
   Object.assign(process.env, servers.environment);
   try {
-    await runFiles(whole, 2);
+    await timed("tests of the whole", () => runFiles(whole, CORES));
   } finally {
     await servers.stop();
   }
@@ -80,8 +87,26 @@ if (missing === false) {
   for (const file of whole) skipped.push(`${file}: all its tests (${missing})`);
 }
 const ofCluster = onServices ? [] : files.filter(isOfCluster);
-await runOnCluster();
+await timed("tests on the cluster", runOnCluster);
 report();
+
+/** Runs a step, for the report to say how long it took, and how busy it kept the machine: an idle one could run more at a time. */
+async function timed(what: string, step: () => Promise<void>): Promise<void> {
+  const [fromMs, before] = [performance.now(), processorMs()];
+  await step();
+  const tookMs = performance.now() - fromMs;
+  if (tookMs < LEAST_SHOWN_MS) return;
+  const after = processorMs();
+  const busy = 1 - (after.idle - before.idle) / (after.all - before.all);
+  steps.push(`${what}: ${(tookMs / 1000).toFixed(0)} s, the machine ${(100 * busy).toFixed(0)} % busy`);
+}
+
+/** What all processors have spent since the machine started. */
+function processorMs(): { readonly idle: number; readonly all: number } {
+  const times = cpus().map((cpu) => cpu.times);
+  const idle = times.reduce((sum, each) => sum + each.idle, 0);
+  return { idle, all: times.reduce((sum, { user, nice, sys, idle, irq }) => sum + user + nice + sys + idle + irq, 0) };
+}
 
 /** The tests of the cluster, or why they cannot run. */
 async function runOnCluster(): Promise<void> {
@@ -109,7 +134,7 @@ async function runOnCluster(): Promise<void> {
       cluster,
       others.filter((file) => !ALONE_ON_CLUSTER.test(file)),
     );
-    await Promise.all([runShared.then(runAlone), runAlone()]);
+    await Promise.all([runShared.then(runAlone), runAlone(), runAlone()]);
     await runOneByOne(cluster, last);
   } finally {
     failed.push(...(await cluster.end()));
@@ -159,6 +184,7 @@ function report(): never {
   console.log(`passed: ${String(count(parts))} tests of parts`);
   if (whole.length > 0) console.log(`passed: ${String(count(whole))} tests on ${describeBackends(choice)}`);
   if (ofCluster.length > 0) console.log(`passed: ${String(count(ofCluster))} tests on the cluster`);
+  for (const step of steps) console.log(step);
   const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST_SHOWN);
   for (const [file, took] of slowest) console.log(`  ${took.toFixed(1).padStart(6)} s  ${file}`);
   for (const name of skipped) console.log(`skipped: ${name}`);
