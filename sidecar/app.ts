@@ -3,10 +3,13 @@ import { openMessageBus } from "../lib/bus/open.ts";
 import { systemClock } from "../lib/clock.ts";
 import type { ProgramContext } from "../lib/lifecycle.ts";
 import { RpcClient } from "../lib/rpc/client.ts";
+import type { StreamReceipt } from "../lib/rpc/gen/dynamos/v1/microservice_pb.ts";
 import { SidecarService } from "../lib/rpc/gen/dynamos/v1/sidecar_pb.ts";
+import type { Frame } from "../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { REHEARSAL_LIMIT_MS } from "../lib/rpc/rehearsal-server.ts";
 import { startRpcServer } from "../lib/rpc/server.ts";
-import { implement } from "../lib/rpc/service.ts";
+import { implement, type CallContext } from "../lib/rpc/service.ts";
+import { WholeStreams } from "../lib/rpc/whole-streams.ts";
 import { startTracing } from "../lib/telemetry/tracing.ts";
 import { prefetchOf, runsWithRoom } from "./chain-relay.ts";
 import type { SidecarSettings } from "./config.ts";
@@ -50,11 +53,18 @@ export async function startSidecar(settings: SidecarSettings, program: ProgramCo
           concurrency: runs,
           prefetch: prefetch * runs,
         });
+  const takeOutput = (frames: AsyncIterable<Frame>, call: CallContext): Promise<StreamReceipt> =>
+    chain.takeOutput(frames, call);
+  const whole = new WholeStreams(takeOutput);
   const server = await startRpcServer({
     port: position.sidecarPort,
-    implementations: [implement(SidecarService, { output: (frames, call) => chain.takeOutput(frames, call) })],
+    implementations: [
+      implement(SidecarService, { output: takeOutput }),
+      ...(persistent === undefined ? [] : [whole.implementation]),
+    ],
   });
   releases.push("server", () => server.close());
+  releases.push("shared calls", () => whole.close());
   signal.addEventListener("abort", () => chain.stop(), { once: true });
   const exitCode = chain.run();
   // A persistent chain that is told to stop lets its runs end.

@@ -5,6 +5,7 @@ import { publishToRun } from "../lib/bus/run-address.ts";
 import type { Clock } from "../lib/clock.ts";
 import { PAYING_RATIO } from "../lib/rpc/chunk-compression.ts";
 import { CreditGate } from "../lib/rpc/credits.ts";
+import { FrameGroups, joined, MOST_FOLLOWING } from "../lib/rpc/frame-groups.ts";
 import { FrameRecoder } from "../lib/rpc/frame-recoding.ts";
 import { StreamCheck, takesCredit } from "../lib/rpc/frames.ts";
 import type { RunRequest } from "../lib/rpc/gen/dynamos/v1/run_pb.ts";
@@ -21,7 +22,7 @@ export interface ResultOutputOptions {
   readonly creditAddress: string;
   readonly stallTimeoutMs: number;
   readonly clock: Clock;
-  /** Called, and waited for, before the first frame after Start goes out (decision 2). */
+  /** Called before the first frame after Start goes out (decision 2), and waited for before the result counts as published. */
   readonly onHandingOn: () => Promise<void>;
 }
 
@@ -65,44 +66,66 @@ export class ResultOutput {
     const check = new StreamCheck();
     const isOver = AbortSignal.any([signal, this.#failing.signal]);
     let end: End | undefined;
-    for await (const frame of frames) {
-      if (!check.check(frame)) continue;
-      await this.#publish(this.#recoder.recode(frame, true, check.checksum), trace, isOver);
-      if (frame.body.case === "end") end = frame.body.value;
+    for await (const group of new FrameGroups(frames, () => this.#mayGather)) {
+      const outgoing: Frame[] = [];
+      for (const frame of group) {
+        if (!check.check(frame)) continue;
+        outgoing.push(await this.#readied(this.#recoder.recode(frame, true, check.checksum), trace, isOver));
+        if (frame.body.case === "end") end = frame.body.value;
+      }
+      if (outgoing.length > 0) await this.#publish(joined(outgoing), trace, isOver);
     }
     if (end === undefined) throw check.brokenOff(run.steward);
     await Promise.all(this.#underWay);
     return end;
   }
 
-  /** Resolves when the next frame may follow: several are under way at a time, in their order. */
+  /** A frame as it goes out, once it may. */
+  async #readied(frame: Frame, trace: TraceContext, signal: AbortSignal): Promise<Frame> {
+    const { steward, requestId, attempt } = this.#options.run;
+    signal.throwIfAborted();
+    if (frame.body.case !== "start") this.#handOn();
+    if (takesCredit(frame)) await this.#credits.take(signal);
+    return { ...frame, provider: steward, requestId, attempt, body: this.#body(frame, trace) };
+  }
+
+  /** Resolves when the next message may follow: several are under way at a time, in their order. */
   async #publish(frame: Frame, trace: TraceContext, signal: AbortSignal): Promise<void> {
     const { bus, run } = this.#options;
     signal.throwIfAborted();
-    if (frame.body.case !== "start") await this.#handOn();
-    if (takesCredit(frame)) await this.#credits.take(signal);
-    const stamped = { ...frame, provider: run.steward, requestId: run.requestId, attempt: run.attempt };
     let body: PooledBody | undefined;
     const target = (bytes: number): Uint8Array => (body = this.#bodies.take(bytes)).bytes;
     const published = publishToRun(bus, run.returnAddress, {
-      ...outgoingFrame({ ...stamped, body: this.#body(frame, trace) }, trace, target),
+      ...outgoingFrame(frame, trace, target),
       messageId: [run.requestId, run.steward, run.attempt, frame.sequence].join("/"),
       expiresAtMs: Number(run.deadlineMs),
     });
-    this.#underWay.push(published);
-    published.then(
-      () => body?.giveBack(),
-      // Whoever waits for it, here or at the end, hears of it. Its bytes may still be on their way: they are not used again.
-      (error: unknown) => this.#failing.abort(error),
-    );
+    // Not where it failed: its bytes may still be on their way.
+    this.#await(published.then(() => body?.giveBack()));
     if (this.#underWay.length >= this.#mostUnderWay) await this.#underWay.shift();
   }
 
-  /** Where the agent takes the frames itself, it sees when they are handed on. */
-  async #handOn(): Promise<void> {
+  /**
+   * Where the agent takes the frames itself, it sees when they are handed on. Elsewhere it is told first, and the first chunk does not
+   * wait until that is confirmed: an agent that did not hear of it, and tried again, would be refused where that chunk has gone on
+   * (`provider-input.ts`).
+   */
+  #handOn(): void {
     if (this.#isHandingOn || this.#isForOwnAgent) return;
-    await this.#options.onHandingOn();
     this.#isHandingOn = true;
+    this.#await(this.#options.onHandingOn());
+  }
+
+  /** Its failure is the result's: whoever waits for it, here or at the end, hears of it. */
+  #await(confirmed: Promise<void>): void {
+    this.#underWay.push(confirmed);
+    confirmed.catch((error: unknown) => this.#failing.abort(error));
+  }
+
+  /** Frames in one message have their credits before any of them goes out. */
+  get #mayGather(): boolean {
+    const { takesFollowing, credits } = this.#options.run;
+    return takesFollowing && this.#isForOwnAgent && credits >= MOST_FOLLOWING;
   }
 
   get #isForOwnAgent(): boolean {

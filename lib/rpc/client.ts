@@ -69,7 +69,7 @@ export class RpcClient {
   readonly #peer: string;
   readonly #connectLimitMs: number;
   readonly #clock: Clock;
-  #isClosed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: RpcClientOptions) {
     const place = "port" in options ? `port ${options.port}` : options.socketPath;
@@ -215,9 +215,14 @@ export class RpcClient {
     return this.#duplex(method, options);
   }
 
+  /** Aborted by {@link close}: for calls that last as long as the connection. */
+  get closed(): AbortSignal {
+    return this.#closing.signal;
+  }
+
   /** Ends the connection; calls under way fail. */
   close(): void {
-    this.#isClosed = true;
+    if (!this.closed.aborted) this.#closing.abort(new AppError("cancelled", "This connection was closed."));
     this.#client.close();
   }
 
@@ -252,7 +257,7 @@ export class RpcClient {
       // Not grpc-js's waitForReady: that asks a closed channel to connect again, which then lives on until the deadline.
       const check = (error?: Error): void => {
         if (isOver) return;
-        if (this.#isClosed) return end(() => reject(new AppError("cancelled", "This connection was closed.")));
+        if (this.closed.aborted) return end(() => reject(toAppError(this.closed.reason)));
         if (error !== undefined) {
           return end(() => reject(this.#unreachable(error, limit === deadlineMs, connectLimitMs)));
         }

@@ -20,6 +20,7 @@ import type {
 import type { Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
 import { ACCEPT_COMPRESSION, DEFLATE_RAW } from "./chunk-compression.ts";
+import { ACCEPT_FRAMES, separatedFrames } from "./frame-groups.ts";
 import { FrameSchema } from "./gen/dynamos/v1/stream_pb.ts";
 import { parseTraceContext } from "../telemetry/trace-context.ts";
 import {
@@ -42,12 +43,17 @@ type AnyCall =
   | ServerWritableStream<never, never>
   | ServerDuplexStream<never, never>;
 
-/** Registers one method with its handler, which is of the method's kind. */
+/**
+ * Registers one method with its handler, which is of the method's kind.
+ *
+ * @param acceptedFrames what a taker of frames says in `dynamos-accept-frames`.
+ */
 export function addMethod(
   server: Server,
   method: DescService["methods"][number],
   handler: Handler,
   clock: Clock,
+  acceptedFrames: readonly string[],
 ): void {
   const definition = methodDefinition(method);
   const register = (
@@ -70,7 +76,7 @@ export function addMethod(
       );
     case "client_streaming":
       return register(
-        clientStreaming(handler as ClientStreamingHandler<DescMessage, DescMessage>, method, clock),
+        clientStreaming(handler as ClientStreamingHandler<DescMessage, DescMessage>, method, clock, acceptedFrames),
         "clientStream",
       );
     case "bidi_streaming":
@@ -99,11 +105,14 @@ function clientStreaming(
   handler: ClientStreamingHandler<DescMessage, DescMessage>,
   { input, output }: DescService["methods"][number],
   clock: Clock,
+  acceptedFrames: readonly string[],
 ): handleClientStreamingCall<never, never> {
   return (call, callback) => {
-    if (input.typeName === FrameSchema.typeName) call.sendMetadata(acceptedCompression());
+    const takesFrames = input.typeName === FrameSchema.typeName;
+    if (takesFrames) call.sendMetadata(acceptance(acceptedFrames));
     const { context, answered } = watch(call, clock, (reason) => call.destroy(reason));
-    handler(requestsOf(call), context).then(
+    const requests = requestsOf(call);
+    handler(takesFrames ? (separatedFrames(requests) as AsyncIterable<never>) : requests, context).then(
       (answer) => {
         answered();
         callback(null, create(output, answer) as never);
@@ -181,9 +190,10 @@ function drained(call: NodeJS.EventEmitter, signal: AbortSignal): Promise<void> 
 }
 
 /** Said at once, so that it is known before the first chunk (`frame-sending.ts`). */
-function acceptedCompression(): Metadata {
+function acceptance(frames: readonly string[]): Metadata {
   const metadata = new Metadata();
   metadata.set(ACCEPT_COMPRESSION, DEFLATE_RAW);
+  metadata.set(ACCEPT_FRAMES, frames.join(", "));
   return metadata;
 }
 

@@ -6,6 +6,8 @@ import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { systemClock, type Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
 import { formatRpcAddress, type RpcAddress } from "./address.ts";
+import { FOLLOWING, WHOLE } from "./frame-groups.ts";
+import { WholeStreamsService } from "./gen/dynamos/v1/whole_streams_pb.ts";
 import { HealthService } from "./health.ts";
 import { addMethod } from "./server-calls.ts";
 import type { Implementation } from "./service.ts";
@@ -46,11 +48,13 @@ export async function startRpcServer(options: RpcServerOptions): Promise<RpcServ
   });
   const health = new HealthService(options.implementations.map(({ service }) => service.typeName));
   health.addTo(server);
+  const takesWhole = options.implementations.some(({ service }) => service.typeName === WholeStreamsService.typeName);
+  const acceptedFrames = [FOLLOWING, ...(takesWhole ? [WHOLE] : [])];
   for (const { service, handlers } of options.implementations) {
     for (const method of service.methods) {
       const handler = handlers[method.localName];
       if (handler === undefined) throw new AppError("internal", `${service.typeName}.${method.name} has no handler.`);
-      addMethod(server, method, handler, clock);
+      addMethod(server, method, handler, clock, acceptedFrames);
     }
   }
   const address = await bind(server, options);

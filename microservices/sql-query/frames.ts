@@ -21,8 +21,8 @@ const HEADER_BYTES = 5;
 /** Far above any batch; beyond it the bytes cannot be ours. */
 const MAX_PAYLOAD_BYTES = 64 * 1024 * 1024;
 
-/** Takes a frame to its reader. */
-export type WriteFrame = (kind: number, payload: Uint8Array) => void;
+/** Takes a frame to its reader; `isLastBatch`: only the end is to follow, soon. */
+export type WriteFrame = (kind: number, payload: Uint8Array, isLastBatch?: boolean) => void;
 
 const NOTHING = new Uint8Array();
 /** A frame of at most so many bytes is written in one piece: each write wakes its reader. */
@@ -30,16 +30,15 @@ const ONE_PIECE_BYTES = 64 * 1024;
 
 /**
  * Writes frames, and waits for their reader: the descriptor blocks, which is the back-pressure. A schema waits for the frame behind
- * it, which is ready as well (`result-stream.ts`).
+ * it, which is ready as well (`result-stream.ts`), and a small last batch for the end.
  */
 export function frameWriter(): WriteFrame {
-  let schema: Uint8Array = NOTHING;
-  return (kind, payload) => {
-    const waiting = schema;
-    schema = NOTHING;
-    if (kind === FRAME.schema) {
-      schema = frameBytes(kind, payload);
-      if (waiting.length > 0) writeAll(waiting);
+  let held: Uint8Array = NOTHING;
+  return (kind, payload, isLastBatch = false) => {
+    const waiting = held;
+    held = NOTHING;
+    if (kind === FRAME.schema || (isLastBatch && waiting.length + payload.length <= ONE_PIECE_BYTES)) {
+      held = Buffer.concat([waiting, header(kind, payload.length), payload]);
     } else if (waiting.length + payload.length <= ONE_PIECE_BYTES) {
       writeAll(Buffer.concat([waiting, header(kind, payload.length), payload]));
     } else {

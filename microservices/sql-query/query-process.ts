@@ -229,7 +229,9 @@ function spawnChild({ limits, queries, mostMemoryKept }: QueryProcessOptions, fo
   const node = [
     process.execPath,
     `--max-old-space-size=${String(JAVASCRIPT_HEAP_MIB)}`,
-    "--max-semi-space-size=4",
+    // So that rows in their millions need as much memory as some thousands do (docs/decisions/0025).
+    "--max-semi-space-size=2",
+    "--heap-growing-percent=10",
     program,
     JSON.stringify(settings),
   ];

@@ -82,9 +82,9 @@ function sendStates(
     expectedRows: 1,
   });
   write(FRAME.schema, encodeSchema(builder.schema));
-  for (const document of documents) {
+  for (const [index, document] of documents.entries()) {
     builder.append([document]);
-    write(FRAME.batch, encodeBatch(builder.build()));
+    write(FRAME.batch, encodeBatch(builder.build()), index === documents.length - 1);
   }
   return documents.length;
 }
@@ -184,7 +184,7 @@ class BatchWriter {
   }
 
   end(): number {
-    if (this.#builder.rowCount > 0 || !this.#isSchemaWritten) this.#flush();
+    if (this.#builder.rowCount > 0 || !this.#isSchemaWritten) this.#flush(true);
     return this.#rows;
   }
 
@@ -201,7 +201,7 @@ class BatchWriter {
     this.#checkAt = this.#isSchemaWritten ? next : Math.min(next, FIRST_BATCH_ROWS);
   }
 
-  #flush(): void {
+  #flush(isLast = false): void {
     const batch = this.#builder.build();
     if (!this.#isSchemaWritten) {
       this.#write(FRAME.schema, encodeSchema(batch.schema));
@@ -221,7 +221,7 @@ class BatchWriter {
         },
       );
     }
-    this.#write(FRAME.batch, bytes);
+    this.#write(FRAME.batch, bytes, isLast);
   }
 }
 

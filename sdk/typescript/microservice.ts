@@ -19,6 +19,7 @@ import { MicroserviceService } from "../../lib/rpc/gen/dynamos/v1/microservice_p
 import { REHEARSAL_LIMIT_MS } from "../../lib/rpc/rehearsal-server.ts";
 import { startRpcServer } from "../../lib/rpc/server.ts";
 import { implement } from "../../lib/rpc/service.ts";
+import { WholeStreams } from "../../lib/rpc/whole-streams.ts";
 import { startTracing } from "../../lib/telemetry/tracing.ts";
 import { ChainRun } from "./chain-run.ts";
 import { ChainRuns } from "./chain-runs.ts";
@@ -68,11 +69,16 @@ async function serve(
     // So whoever reaches the first element of a chain reaches one that is ready as a whole.
     await next.ready({ signal });
   }
+  const whole = runs instanceof ChainRuns ? new WholeStreams((frames, call) => runs.take(frames, call)) : undefined;
   const server = await startRpcServer({
     port: position.port,
-    implementations: [implement(MicroserviceService, { process: (frames, call) => runs.take(frames, call) })],
+    implementations: [
+      implement(MicroserviceService, { process: (frames, call) => runs.take(frames, call) }),
+      ...(whole === undefined ? [] : [whole.implementation]),
+    ],
   });
   releases.push("server", () => server.close());
+  if (whole !== undefined) releases.push("shared calls", () => whole.close());
   next.connectAhead();
   if (runs instanceof ChainRuns) {
     // The chain's sidecar was told to stop as well, and brings nothing more: what runs may end.

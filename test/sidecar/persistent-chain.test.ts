@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
+import { FrameReader } from "../../lib/rpc/frames.ts";
 import type { RunReport } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { eventually } from "../support/eventually.ts";
 import { PersistentTestChain, type PersistentRun } from "../support/persistent-chain.ts";
@@ -51,11 +52,28 @@ test("an agent to which the end frame is enough gets no report of the end", asyn
   t.after(() => persistent.chain.stop());
   const enough = { endIsEnough: true };
   const run = await persistent.request("SELECT 1", undefined, enough);
-  await eventually(() => run.frames.some(({ body }) => body.case === "end"), { describe: persistent.chain.log });
+  await eventually(() => run.frames.some(({ body }) => body.case === "end"), { timeoutMs: 40_000 });
   // What its agent is told nothing of is over all the same: the next ones find their places.
   const next = [await persistent.request(), await persistent.request()];
   for (const other of next) assert.equal((await persistent.outcome(other)).case, "ended", persistent.chain.log);
   assert.deepEqual(kinds(run), ["taken"]);
+});
+
+test("from its second run on a chain gives a small result to an agent that takes it so in one message", async (t) => {
+  const persistent = await PersistentTestChain.start([SOURCE, PASS]);
+  t.after(() => persistent.chain.stop());
+  const whole = { endIsEnough: true, takesFollowing: true };
+  for (const expected of [undefined, 1]) {
+    const run = await persistent.request("SELECT 1", undefined, whole);
+    await eventually(() => run.frames.some(({ body }) => body.case === "end"), { timeoutMs: 40_000 });
+    if (expected !== undefined) assert.equal(run.messages.length, expected);
+    const cases = run.frames.map(({ body }) => body.case);
+    assert.deepEqual([cases[0], cases.at(-1)], ["start", "end"]);
+    assert.ok(run.frames.every((frame) => frame.requestId === run.requestId && frame.attempt === 1));
+    const reader = new FrameReader();
+    for (const frame of run.frames) reader.accept(frame);
+    assert.ok(reader.isEnded, "and it is whole");
+  }
 });
 
 test("a run that fails or is cancelled does not end the others, and a full chain takes no more", async (t) => {

@@ -5,8 +5,9 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import type { OutgoingMessage } from "../../lib/bus/message-bus.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { AppError } from "../../lib/errors.ts";
+import { separated } from "../../lib/rpc/frame-groups.ts";
 import { CHUNK_BYTES, FrameWriter } from "../../lib/rpc/frames.ts";
-import { RunRequestSchema } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import { RunRequestSchema, type RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { newTraceContext } from "../../lib/telemetry/trace-context.ts";
 import { ResultOutput } from "../../sidecar/result-output.ts";
@@ -24,7 +25,12 @@ class Caught {
   confirmed = 0;
   #confirm: (() => Promise<void>) | undefined;
 
-  constructor(options: { readonly credits: number; readonly confirm?: () => Promise<void> }) {
+  constructor(options: {
+    readonly credits: number;
+    readonly confirm?: () => Promise<void>;
+    readonly onHandingOn?: () => Promise<void>;
+    readonly run?: Partial<Pick<RunRequest, "reportAddress" | "takesFollowing">>;
+  }) {
     this.#confirm = options.confirm;
     const bus = { publish: (queue: string, message: OutgoingMessage) => this.#publish(queue, message) };
     this.output = new ResultOutput({
@@ -36,11 +42,15 @@ class Caught {
         reportAddress: "vu-reply",
         credits: options.credits,
         deadlineMs: BigInt(Math.round(systemClock.now()) + 60_000),
+        ...options.run,
       }),
       creditAddress: "vu-run",
       stallTimeoutMs: 5_000,
       clock: systemClock,
-      onHandingOn: async () => void this.events.push("handing on"),
+      onHandingOn: async () => {
+        this.events.push("handing on");
+        await options.onHandingOn?.();
+      },
     });
   }
 
@@ -121,6 +131,64 @@ test("the run is said to hand on before its first chunk goes out", async () => {
   const writer = new FrameWriter(IDENTITY);
   await caught.publish([writer.start({}), ...writer.batch(Buffer.from("rows"), 1), writer.end()]);
   assert.deepEqual(caught.events, ["start", "handing on", "chunk", "end"]);
+});
+
+test("chunks do not wait until that is confirmed, but the result does", async () => {
+  let confirm = (): void => undefined;
+  const confirmed = new Promise<void>((resolve) => (confirm = resolve));
+  const caught = new Caught({ credits: 8, onHandingOn: () => confirmed });
+  const writer = new FrameWriter(IDENTITY);
+  let isPublished = false;
+  const published = caught
+    .publish([writer.start({}), ...writer.batch(Buffer.from("rows"), 1), writer.end()])
+    .then(() => (isPublished = true));
+  await eventually(() => caught.events.includes("end"), { describe: "all frames to go out" });
+  assert.deepEqual(caught.events, ["start", "handing on", "chunk", "end"]);
+  assert.ok(!isPublished, "not before the agent is known to know");
+  confirm();
+  await published;
+});
+
+test("a result that cannot be said to be handed on fails", async () => {
+  const fault = new AppError("unavailable", "not confirmed");
+  const caught = new Caught({ credits: 8, onHandingOn: () => Promise.reject(fault) });
+  const writer = new FrameWriter(IDENTITY);
+  const frames = [writer.start({}), ...writer.batch(Buffer.from("rows"), 1), writer.end()];
+  await assert.rejects(caught.publish(frames), fault);
+});
+
+test("an agent that takes it so gets its own small result in one message, whole and of its run; nobody else does", async () => {
+  const small = (): Frame[] => {
+    const writer = new FrameWriter({ ...IDENTITY, attempt: 77 });
+    return [writer.start({}), ...writer.batch(Buffer.from("rows"), 1), writer.end()];
+  };
+  const own = { reportAddress: "surf-run", takesFollowing: true };
+  const caught = new Caught({ credits: 8, run: own });
+  await caught.publish(small());
+  assert.deepEqual(caught.events, ["start"]);
+  const frames = separated(caught.frames[0] as Frame);
+  assert.deepEqual(
+    frames.map(({ body, requestId, attempt, sequence }) => [body.case, requestId, attempt, sequence]),
+    [
+      ["start", "r", 1, 0n],
+      ["chunk", "r", 1, 1n],
+      ["end", "r", 1, 2n],
+    ],
+  );
+  const others = [
+    { credits: 8, run: { ...own, takesFollowing: false } },
+    { credits: 8, run: { takesFollowing: true } },
+    // Credits for fewer frames than one message may have: none must wait for what comes back of another one beside it.
+    { credits: 1, run: own },
+  ];
+  for (const other of others) {
+    const plain = new Caught(other);
+    await plain.publish(small());
+    assert.deepEqual(
+      plain.events.filter((event) => event !== "handing on"),
+      ["start", "chunk", "end"],
+    );
+  }
 });
 
 test("a frame that is not confirmed fails the result at once, also while it waits for credits", async () => {

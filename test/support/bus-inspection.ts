@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { fromBinary } from "@bufbuild/protobuf";
 import Database from "better-sqlite3";
+import { separated } from "../../lib/rpc/frame-groups.ts";
 import { CHUNK_BYTES } from "../../lib/rpc/frames.ts";
 import { chunkContent } from "../../lib/rpc/chunk-compression.ts";
 import { FrameSchema, type Chunk } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
@@ -127,20 +128,18 @@ export function inspectRabbitMq(server: RabbitMq, vhost: VirtualHost): BusInspec
   };
 }
 
-/** A message's body, and where it is a compressed chunk, also what it was before. */
+/** A message's body, and where there are compressed chunks in it, also what they were before. */
 function asPublished(body: Buffer): Buffer[] {
-  const chunk = chunkOf(body);
-  return chunk === undefined || chunk.compression === ""
-    ? [body]
-    : [body, Buffer.from(chunkContent(chunk, CHUNK_BYTES))];
+  const compressed = chunksOf(body).filter(({ compression }) => compression !== "");
+  return [body, ...compressed.map((chunk) => Buffer.from(chunkContent(chunk, CHUNK_BYTES)))];
 }
 
-function chunkOf(body: Buffer): Chunk | undefined {
+function chunksOf(body: Buffer): Chunk[] {
   try {
-    const { body: content } = fromBinary(FrameSchema, body);
-    return content.case === "chunk" ? content.value : undefined;
+    const frames = separated(fromBinary(FrameSchema, body));
+    return frames.flatMap(({ body: content }) => (content.case === "chunk" ? [content.value] : []));
   } catch {
     // Most messages are no frames.
-    return undefined;
+    return [];
   }
 }

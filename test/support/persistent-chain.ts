@@ -3,6 +3,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { randomUUID } from "node:crypto";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import { publishToRun, sharedQueueAddress } from "../../lib/bus/run-address.ts";
+import { separated } from "../../lib/rpc/frame-groups.ts";
 import {
   CancelSchema,
   RunReportSchema,
@@ -21,7 +22,9 @@ const REPLIES = "VU-in-0123abcd-runs";
 export interface PersistentRun {
   readonly run: string;
   readonly requestId: string;
-  readonly frames: Frame[];
+  /** As they came, with what goes in one message in one. */
+  readonly messages: Frame[];
+  readonly frames: readonly Frame[];
   readonly reports: RunReport[];
 }
 
@@ -49,7 +52,7 @@ export class PersistentTestChain {
     const persistent = new PersistentTestChain(chain);
     await chain.bus.consume(REPLIES, async ({ type, body, correlationId = "" }) => {
       const run = persistent.#runs.get(correlationId);
-      if (type === MESSAGE_TYPES.frame) run?.frames.push(fromBinary(FrameSchema, body));
+      if (type === MESSAGE_TYPES.frame) run?.messages.push(fromBinary(FrameSchema, body));
       else run?.reports.push(fromBinary(RunReportSchema, body));
       return "accept";
     });
@@ -60,10 +63,19 @@ export class PersistentTestChain {
   async request(
     query = "SELECT 1",
     requestId: string = randomUUID(),
-    more: Partial<Pick<RunRequest, "endIsEnough">> = {},
+    more: Partial<Pick<RunRequest, "endIsEnough" | "takesFollowing">> = {},
   ): Promise<PersistentRun> {
     const { steward, bus } = this.chain;
-    const run: PersistentRun = { run: `run-${randomUUID()}`, requestId, frames: [], reports: [] };
+    const messages: Frame[] = [];
+    const run: PersistentRun = {
+      run: `run-${randomUUID()}`,
+      requestId,
+      messages,
+      get frames() {
+        return messages.flatMap(separated);
+      },
+      reports: [],
+    };
     this.#runs.set(run.run, run);
     const address = sharedQueueAddress(REPLIES, run.run);
     const request = create(RunRequestSchema, {
