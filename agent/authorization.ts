@@ -167,13 +167,14 @@ export async function providerKeys(
   return Object.fromEntries(known.filter(([, keys]) => keys.length > 0));
 }
 
-/**
- * What an answer under this grant follows from: two answers with the same decision may stand for one another. At a third
- * party the data providers' agreements count as they are now; each of them evaluates its own when it is asked.
- */
-export async function decisionBehind(context: AgentContext, job: RegisteredJob, grant: Grant): Promise<string> {
-  const { composition } = job;
-  const { dataSets, minimumGroupSize, rawRows, operations } = grant;
+/** What others' documents say for an answer of this job, beside the grant: read while the grant is made. */
+export interface DocumentsBehind {
+  readonly agreements: readonly unknown[];
+  readonly dataSets: readonly unknown[];
+}
+
+/** At a third party the data providers' agreements count as they are now; each of them evaluates its own when it is asked. */
+export async function documentsBehind(context: AgentContext, { composition }: RegisteredJob): Promise<DocumentsBehind> {
   const providers = composition.role === "computeProvider" ? composition.data_providers : [];
   const theirs = providers.map(async (provider) => {
     const agreement = (await context.knowledge.get("agreements", provider))?.document;
@@ -184,11 +185,18 @@ export async function decisionBehind(context: AgentContext, job: RegisteredJob, 
   });
   const asked = providers.length === 0 ? [] : composition.data_sets;
   const documents = asked.map(async (name) => (await context.knowledge.get("datasets", name))?.document);
+  const [agreements, dataSets] = await Promise.all([Promise.all(theirs), Promise.all(documents)]);
+  return { agreements, dataSets };
+}
+
+/** What an answer under this grant follows from: two answers with the same decision may stand for one another. */
+export function decisionBehind({ composition }: RegisteredJob, grant: Grant, behind: DocumentsBehind): string {
+  const { dataSets, minimumGroupSize, rawRows, operations } = grant;
   return fingerprintOf(
     [composition.archetype_id, composition.role, composition.compute_provider, composition.data_providers],
     { dataSets, minimumGroupSize, rawRows, operations },
-    await Promise.all(theirs),
-    await Promise.all(documents),
+    behind.agreements,
+    behind.dataSets,
   );
 }
 

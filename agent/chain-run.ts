@@ -232,6 +232,7 @@ function runRequest(
     data,
     // One that serves this attempt alone ends with its report.
     endIsEnough: lifetime === "persistent" && allowed.returnAddress === undefined,
+    takesFollowing: allowed.returnAddress === undefined,
     ...allowed.trace,
   });
 }

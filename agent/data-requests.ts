@@ -18,6 +18,7 @@ import { traceHeaders, type TraceContext } from "../lib/telemetry/trace-context.
 import type { AdmissionSlot } from "./admission.ts";
 import {
   decisionBehind,
+  documentsBehind,
   evaluateGrant,
   findJob,
   providerKeys,
@@ -56,6 +57,8 @@ export interface AllowedQuestion extends Evaluation {
   readonly purpose: GrantPurpose;
   /** What allowed it; see `decisionBehind`. */
   readonly decision: string;
+  /** See `providerKeys`; empty but at a third party. */
+  readonly providers: Readonly<Record<string, Record<string, unknown>[]>>;
 }
 
 /**
@@ -68,12 +71,14 @@ export async function allowRequest(context: AgentContext, asked: CallerRequest):
   const { requestId, deadlineMs } = asked;
   const algorithms = algorithmsOf(asked.request);
   const purpose = { requestId, deadlineMs, algorithms };
-  const allowed = evaluateGrant(context, asked.caller, job, purpose).then(async (evaluation) => ({
-    ...evaluation,
-    decision: await decisionBehind(context, job, evaluation.grant),
-  }));
-  const [evaluation] = await Promise.all([allowed, context.jobs.renew(job)]);
-  return { job, ...evaluation, purpose };
+  const { role, data_providers: parties } = job.composition;
+  const [evaluation, behind, providers] = await Promise.all([
+    evaluateGrant(context, asked.caller, job, purpose),
+    documentsBehind(context, job),
+    role === "computeProvider" ? providerKeys(context, parties) : {},
+    context.jobs.renew(job),
+  ]);
+  return { job, ...evaluation, purpose, providers, decision: decisionBehind(job, evaluation.grant, behind) };
 }
 
 /**
@@ -113,7 +118,7 @@ export async function* answerRequest(
   asked: CallerRequest,
   signal: AbortSignal,
 ): AsyncGenerator<Frame, void, undefined> {
-  const { job, grant } = question;
+  const { job, grant, providers } = question;
   const { caller, request, requestId, deadlineMs } = asked;
   const isThirdParty = job.composition.role === "computeProvider";
   const { job_name: jobName } = job.composition;
@@ -128,7 +133,7 @@ export async function* answerRequest(
     const { DYNAMOS_CREDITS: credits } = context.settings;
     const allowed = { job, grant, request, requestId, trace, credits, firstAttempt: 1 };
     const events = isThirdParty
-      ? runThirdParty(context, allowed, { job, asked }, run.signal)
+      ? runThirdParty(context, allowed, { job, asked, providers }, run.signal)
       : runChain(context, allowed, run.signal);
     for await (const event of events) if (event.kind === "frame") yield event.frame;
   } catch (error) {
@@ -153,6 +158,7 @@ export function keepJob({ jobs, clock, logger }: AgentContext, job: RegisteredJo
 interface ProviderQuestion {
   readonly job: RegisteredJob;
   readonly asked: CallerRequest;
+  readonly providers: AllowedQuestion["providers"];
 }
 
 /** Runs the chain, and asks the data providers for their streams, anew for each attempt; however it ends early, they are told. */
@@ -164,7 +170,7 @@ async function* runThirdParty(
 ): AsyncGenerator<ExecutionEvent, void, undefined> {
   const asking = new AbortController();
   const broken = new AbortController();
-  const providers = await providerKeys(context, question.job.composition.data_providers);
+  const { providers } = question;
   let current: string | undefined;
   const onQueueReady = async (runQueue: string, attempt: number): Promise<void> => {
     // Whoever still provides for an attempt that has failed would wait for its credits until he takes it for stalled.

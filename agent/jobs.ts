@@ -67,6 +67,7 @@ export class JobRegistry {
    */
   async register(composition: CompositionRequest): Promise<RegisteredJob | undefined> {
     const { lease_id: leaseId, plan_version: version } = composition;
+    let lease: Lease | undefined;
     const previous = await this.#change(composition.user.userName, composition.job_name, async (before) => {
       if (before !== undefined && before.composition.plan_version > version) {
         throw new AppError(
@@ -74,9 +75,10 @@ export class JobRegistry {
           `Plan ${String(before.composition.plan_version)} is registered already; this is plan ${String(version)}.`,
         );
       }
-      return { record: composition, lease: await this.#leaseFor(leaseId ?? before?.lease) };
+      lease = await this.#leaseFor(leaseId ?? before?.lease);
+      return { record: composition, lease };
     });
-    const lease = await this.#leaseFor(leaseId ?? previous?.lease);
+    lease ??= await this.#leaseFor(leaseId ?? previous?.lease);
     await this.#store.put(
       queueInfoKeys.key({ party: this.#party, localJobName: composition.local_job_name }),
       { job_name: composition.job_name, lease: lease.id },

@@ -4,7 +4,7 @@
  */
 import { MESSAGE_TYPES } from "../lib/bus/message-types.ts";
 import { decodeJson, encodeJson } from "../lib/bus/json.ts";
-import type { Delivery, Settlement } from "../lib/bus/message-bus.ts";
+import type { Delivery, QueueStatus, Settlement } from "../lib/bus/message-bus.ts";
 import { reply } from "../lib/bus/rpc.ts";
 import { isAddressOf, parseRunAddress } from "../lib/bus/run-address.ts";
 import { AppError, isUnexpected, toAppError, toFailure } from "../lib/errors.ts";
@@ -34,6 +34,8 @@ export async function handleProviderRequest(context: AgentContext, delivery: Del
   // Before anything is waited for: a cancel that comes behind the request must find it.
   const live = context.live.enter(asked, deadline.signal);
   const again = new AppError("conflict", `${asked.computeProvider} asked for this stream again.`);
+  // Beside the stream's claim; who had to wait for that is checked anew.
+  const checked = delivery.redeliveryCount === 0 ? check(context, asked) : undefined;
   const request = {
     runName: asked.returnAddress,
     dataRequest: `${asked.jobName}/${asked.requestId}`,
@@ -42,11 +44,27 @@ export async function handleProviderRequest(context: AgentContext, delivery: Del
     supersede: () => live.end(again),
   };
   try {
-    return await context.streams.provide(request, live.signal, (life) => provide(context, asked, delivery, live, life));
+    return await context.streams.provide(request, live.signal, (life) =>
+      provide(context, asked, delivery, live, life, life === 0 && checked ? checked : check(context, asked)),
+    );
   } finally {
     live.close();
     deadline.clear();
   }
+}
+
+/** What is asked beside what takes longer: whether the request is allowed, and whether anybody takes its stream. */
+interface Check {
+  readonly allowed: Promise<GuardedUse>;
+  readonly taken: Promise<QueueStatus | undefined>;
+}
+
+function check(context: AgentContext, asked: ProviderDataRequest): Check {
+  const allowed = allow(context, asked);
+  const taken = context.bus.queueStatus(parseRunAddress(asked.returnAddress).queue);
+  // Of use only to the one who provides the stream, and the second only where the first is.
+  for (const answer of [allowed, taken]) answer.catch(() => undefined);
+  return { allowed, taken };
 }
 
 async function provide(
@@ -55,14 +73,11 @@ async function provide(
   delivery: Delivery,
   live: LiveRun,
   life: number,
+  checked: Check,
 ): Promise<Settlement> {
-  // Asked beside what takes longer.
-  const taken = context.bus.queueStatus(parseRunAddress(asked.returnAddress).queue);
-  // Of use only to a request that is allowed.
-  taken.catch(() => undefined);
   let allowed: GuardedUse;
   try {
-    allowed = await allow(context, asked);
+    allowed = await checked.allowed;
   } catch (error) {
     const failure = toAppError(error).withParty(context.steward);
     if (isUnexpected(failure)) context.logger.error({ error: failure, dataRequest: asked.requestId }, UNEXPECTED);
@@ -71,18 +86,24 @@ async function provide(
     if (life > 0) await fail(context, asked, life, failure);
     return "accept";
   }
-  if ((await taken) === undefined) {
+  if ((await checked.taken) === undefined) {
     context.logger.info({ dataRequest: asked.requestId }, "a stream is not provided: nobody takes it any more");
     return "accept";
   }
-  await acknowledge(context, delivery, asked.jobName);
+  // Before the acknowledgement is confirmed the chain is on its way; where nobody can be told, it ends.
+  const unheard = new AbortController();
+  const acknowledged = acknowledge(context, delivery, asked.jobName).catch((error: unknown) => unheard.abort(error));
   guardGrant(context, live, allowed);
   keepJob(context, allowed.job, live);
   const trace = parseTraceContext(delivery.headers) ?? newTraceContext();
   const firstAttempt = firstAttemptOf(asked, life);
   try {
-    await run(context, asked, { ...allowed, trace, firstAttempt }, live.signal);
+    const signal = AbortSignal.any([live.signal, unheard.signal]);
+    await run(context, asked, { ...allowed, trace, firstAttempt }, signal);
+    await acknowledged;
   } catch (error) {
+    // As before a chain was there: it is delivered again.
+    if (unheard.signal.aborted) throw unheard.signal.reason;
     // Another instance, or this party's next life, runs it anew.
     if (context.live.isStopping) return "retry";
     const failure = toAppError(error).withParty(context.steward);

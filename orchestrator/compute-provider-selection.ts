@@ -1,5 +1,8 @@
 /** Which third party: one that all data providers accept, that does not refuse itself, and that is online. Pure. */
+import { Type } from "@sinclair/typebox";
+import { Value } from "@sinclair/typebox/value";
 import type { StewardValidation } from "../lib/messages.ts";
+import { Relation } from "../lib/model/agreement.ts";
 
 /** What is known of possible third parties. */
 export interface ThirdParties {
@@ -24,6 +27,20 @@ export function acceptedComputeProviders(providers: readonly StewardValidation[]
     .filter((name) => !stewards.has(name))
     .filter((name) => others.every(({ allowedComputeProviders }) => allowedComputeProviders.includes(name)))
     .sort();
+}
+
+/** As much of an agreement as tells whom it may name: one with many users is not checked whole for it. */
+const NamingAgreement = Type.Object({
+  computeProviders: Relation.properties.allowedComputeProviders,
+  relations: Type.Record(Type.String(), Type.Unknown()),
+});
+
+/** The third parties that a stored agreement names for a user, whatever else it says; none where it is malformed. */
+export function namedComputeProviders(agreement: unknown, userName: string): readonly string[] {
+  if (!Value.Check(NamingAgreement, agreement) || !Object.hasOwn(agreement.relations, userName)) return [];
+  const relation = agreement.relations[userName];
+  if (!Value.Check(Relation, relation)) return [];
+  return agreement.computeProviders.filter((name) => relation.allowedComputeProviders.includes(name));
 }
 
 /** The first by name that may compute for this archetype and is online. */

@@ -1,5 +1,6 @@
 /** Makes a plan: gathers what the pure choices need (agreements' answers, who is online, documents), and asks them. */
 import { AppError } from "../lib/errors.ts";
+import { agreementKeys } from "../lib/knowledge/keys.ts";
 import type { StewardValidation } from "../lib/messages.ts";
 import { checkOptions, type RequestOptions } from "../lib/model/data-request.ts";
 import type { User } from "../lib/model/names.ts";
@@ -8,7 +9,7 @@ import type { TraceContext } from "../lib/telemetry/trace-context.ts";
 import { agreementRevisions, revisionsByName } from "./agreement-revisions.ts";
 import { selectPlan, type Selection } from "./archetype-selection.ts";
 import { divideProviders, type ProviderOutcomes } from "./authorized-providers.ts";
-import { acceptedComputeProviders } from "./compute-provider-selection.ts";
+import { acceptedComputeProviders, namedComputeProviders } from "./compute-provider-selection.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { askPolicyEnforcer } from "./policy-client.ts";
 
@@ -44,24 +45,29 @@ export interface PlanDecision {
 export async function decidePlan(question: PlanQuestion, context: OrchestratorContext): Promise<PlanDecision> {
   const requestType = await requireRequestType(question.requestType, context);
   // Read first: what changes while it is being asked shows as changed afterwards, never as known.
-  const [agreements, { microservices, archetypes }] = await Promise.all([
-    agreementRevisions(question.candidates, context),
+  const [{ agreements, expected }, { microservices, archetypes }] = await Promise.all([
+    candidateAgreements(question, context),
     chainDocuments(context),
   ]);
-  const [validations, online] = await Promise.all([
+  const [validations, expectedValidations, online] = await Promise.all([
     askAbout(question.candidates, question.dataSets, question, context),
+    // Whether they matter is not known yet: where they cannot be asked about, they are again if they do.
+    askAboutThirdParties(expected, question, context).catch(() => undefined),
     onlineNames(context),
   ]);
   const outcomes = divideProviders(validations, online);
   const { authorized } = outcomes;
   const dataSets = question.dataSets ?? commonDataSets(authorized);
   const accepted = acceptedComputeProviders(authorized);
-  const thirdPartyAgreements = await agreementRevisions(accepted, context);
+  // What the policy enforcer found may be newer than what was expected of it.
+  const others = accepted.filter((name) => expectedValidations === undefined || !expected.includes(name));
+  const otherAgreements = await agreementRevisions(others, context);
+  const otherValidations = await askAboutThirdParties(others, question, context);
   return {
     outcomes,
     dataSets,
     acceptedComputeProviders: accepted,
-    agreements: { ...agreements, ...thirdPartyAgreements },
+    agreements: pick({ ...agreements, ...otherAgreements }, [...question.candidates, ...accepted]),
     archetypes: revisionsByName(archetypes),
     selection:
       noProviders(outcomes) ??
@@ -72,8 +78,7 @@ export async function decidePlan(question: PlanQuestion, context: OrchestratorCo
         archetypes: archetypes.map(({ document }) => document),
         options: question.options,
         providers: authorized,
-        // A third party's own agreement, if it has one, speaks of archetypes and users, not of data sets.
-        thirdParties: { online, validations: await askAbout(accepted, [], question, context) },
+        thirdParties: { online, validations: [...(expectedValidations ?? []), ...otherValidations] },
       }),
   };
 }
@@ -96,6 +101,28 @@ async function requireRequestType(name: string, { knowledge }: OrchestratorConte
   });
 }
 
+/**
+ * The revisions of the candidates' agreements and of the third parties' that these name for the user: they can be asked about beside the
+ * candidates. What counts is what the policy enforcer says afterwards.
+ */
+async function candidateAgreements(
+  { candidates, user }: PlanQuestion,
+  context: OrchestratorContext,
+): Promise<{ readonly agreements: Readonly<Record<string, number>>; readonly expected: readonly string[] }> {
+  const stored = await Promise.all(
+    candidates.map((steward) => context.knowledge.store.get(agreementKeys.key({ steward }))),
+  );
+  const expected = [...new Set(stored.flatMap((agreement) => namedComputeProviders(agreement?.value, user.userName)))]
+    .filter((name) => !candidates.includes(name))
+    .sort();
+  const own = candidates.map((steward, index) => [steward, stored[index]?.revision ?? 0] as const);
+  return { agreements: { ...Object.fromEntries(own), ...(await agreementRevisions(expected, context)) }, expected };
+}
+
+function pick(revisions: Readonly<Record<string, number>>, stewards: readonly string[]): Record<string, number> {
+  return Object.fromEntries(stewards.map((steward) => [steward, revisions[steward] ?? 0]));
+}
+
 async function askAbout(
   parties: readonly string[],
   dataSets: readonly string[] | undefined,
@@ -116,6 +143,15 @@ async function askAbout(
     question.trace,
     question.signal,
   );
+}
+
+/** A third party's own agreement, if it has one, speaks of archetypes and users, not of data sets. */
+function askAboutThirdParties(
+  parties: readonly string[],
+  question: PlanQuestion,
+  context: OrchestratorContext,
+): Promise<readonly StewardValidation[]> {
+  return askAbout(parties, [], question, context);
 }
 
 async function onlineNames({ knowledge }: OrchestratorContext): Promise<ReadonlySet<string>> {

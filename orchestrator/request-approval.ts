@@ -11,10 +11,11 @@ import { randomBytes } from "node:crypto";
 import type { Lease } from "../lib/knowledge/knowledge-store.ts";
 import { jobNameForLogs, makeJobName } from "../lib/model/names.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
+import type { Selection } from "./archetype-selection.ts";
 import { composeParties } from "./composition.ts";
 import type { OrchestratorContext } from "./context.ts";
 import { settledPlan } from "./current-plan.ts";
-import { checkQuestion, decidePlan, type PlanQuestion } from "./planning.ts";
+import { checkQuestion, decidePlan, type PlanDecision, type PlanQuestion } from "./planning.ts";
 import type { Plan } from "./plans.ts";
 
 const NEVER = new AbortController().signal;
@@ -29,6 +30,36 @@ export interface JobSeed {
 export async function seedJob(userName: string, { knowledge, limits }: OrchestratorContext): Promise<JobSeed> {
   const jobName = makeJobName(userName, randomBytes(4).toString("hex"));
   return { jobName, lease: await knowledge.store.grantLease({ ttlMs: limits.jobLeaseMs, renewal: "manual" }) };
+}
+
+/**
+ * Decides, and has the job's name and lease meanwhile; where nothing is approved, the lease is released again, unless it was given. Fails
+ * with the refusal.
+ */
+async function decideAndSeed(
+  question: PlanQuestion,
+  context: OrchestratorContext,
+  given: JobSeed | undefined,
+): Promise<
+  Omit<PlanDecision, "selection"> & JobSeed & { readonly selection: Extract<Selection, { readonly kind: "plan" }> }
+> {
+  const [decided, seeded] = await Promise.allSettled([
+    decidePlan(question, context),
+    given ?? seedJob(question.user.userName, context),
+  ]);
+  try {
+    const { selection, ...decision } = fulfilled(decided);
+    if (selection.kind === "refused") throw selection.error;
+    return { ...decision, selection, ...fulfilled(seeded) };
+  } catch (thrown) {
+    if (given === undefined && seeded.status === "fulfilled") await seeded.value.lease.release();
+    throw thrown;
+  }
+}
+
+function fulfilled<Value>(result: PromiseSettledResult<Value>): Value {
+  if (result.status === "rejected") throw result.reason;
+  return result.value;
 }
 
 /**
@@ -47,9 +78,7 @@ export async function approveRequest(
     async (trace) => {
       const traced = { ...question, trace };
       await checkQuestion(question, context);
-      const { selection, ...decision } = await decidePlan(traced, context);
-      if (selection.kind === "refused") throw selection.error;
-      const { jobName, lease } = seed ?? (await seedJob(question.user.userName, context));
+      const { selection, jobName, lease, ...decision } = await decideAndSeed(traced, context, seed);
       const plan: Plan = {
         jobName,
         user: question.user,

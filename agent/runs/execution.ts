@@ -14,6 +14,7 @@ import type { Clock } from "../../lib/clock.ts";
 import { AppError, fromFailure, toAppError, type Failure } from "../../lib/errors.ts";
 import { OVER } from "../../lib/over.ts";
 import { CreditReturn } from "../../lib/rpc/credits.ts";
+import { separated } from "../../lib/rpc/frame-groups.ts";
 import { fromFailureMessage, takesCredit } from "../../lib/rpc/frames.ts";
 import { CreditSchema, RunReportSchema, type RunReport, type RunRequest } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { FrameSchema, type End, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
@@ -273,6 +274,8 @@ type InboxItem =
   | { readonly kind: "frame"; readonly frame: Frame; readonly settle: () => void }
   | { readonly kind: "report"; readonly report: RunReport; readonly settle: () => void };
 
+function nothing(): void {}
+
 /** What arrived and is not settled yet: at most the consumer's prefetch. A failure comes after what arrived before it. */
 class Inbox implements ChainReceiver {
   readonly #run: Pick<RunRequest, "requestId" | "attempt">;
@@ -295,9 +298,10 @@ class Inbox implements ChainReceiver {
     if (this.#failure !== undefined) return "accept";
     const { promise, settle } = this.#settlement();
     if (delivery.type === MESSAGE_TYPES.frame) {
-      const frame = fromBinary(FrameSchema, delivery.body);
-      if (this.#isOurs(frame)) this.#push({ kind: "frame", frame, settle });
-      else settle();
+      const frames = separated(fromBinary(FrameSchema, delivery.body)).filter((frame) => this.#isOurs(frame));
+      const last = frames.length - 1;
+      frames.forEach((frame, index) => this.#push({ kind: "frame", frame, settle: index === last ? settle : nothing }));
+      if (frames.length === 0) settle();
     } else if (delivery.type === MESSAGE_TYPES.runReport) {
       const report = fromBinary(RunReportSchema, delivery.body);
       if (this.#isOurs(report)) this.#push({ kind: "report", report, settle });

@@ -58,11 +58,13 @@ async function requestApproval(
   const plan = id.isRepeatable
     ? await approvedOnce({ userName: user.userName, requestId: id.requestId, fingerprint }, approve, request, context)
     : await approve();
-  const { accessToken, refreshToken } = await context.tokens.issue(plan);
   const options = { ...approval.options, ...asked.options };
   return answer(
     { plan, request: { ...asked, options }, fingerprint, ...id },
-    { auth: { accessToken, refreshToken } },
+    async () => {
+      const { accessToken, refreshToken } = await context.tokens.issue(plan);
+      return { auth: { accessToken, refreshToken } };
+    },
     request,
     reply,
     context,
@@ -101,7 +103,7 @@ async function dataRequest(
   if (id.isRepeatable) {
     await noteRequest({ userName: caller.sub, requestId: id.requestId, fingerprint }, plan, context.orchestrator);
   }
-  return answer({ plan, request: asked, fingerprint, ...id }, {}, request, reply, context);
+  return answer({ plan, request: asked, fingerprint, ...id }, () => Promise.resolve({}), request, reply, context);
 }
 
 /** What the body says of job and user must not contradict the token, which decides; agents demand the same. */
@@ -121,7 +123,7 @@ async function answer(
     fingerprint,
     ...asked
   }: Pick<DataRequestOrder, "plan" | "request" | "requestId" | "isRepeatable"> & { readonly fingerprint: string },
-  members: Readonly<Record<string, unknown>>,
+  membersOfAccepted: () => Promise<Readonly<Record<string, unknown>>>,
   request: FastifyRequest,
   reply: FastifyReply,
   context: HttpContext,
@@ -139,7 +141,7 @@ async function answer(
       answerDataRequest({ ...order, signal }, context.orchestrator);
     if (!(await startAnswer(name, order.plan.jobName, produce, { request, reply }, context))) return reply;
     request.log.info(log, "data request accepted");
-    return accepted(order, members, reply);
+    return accepted(order, await membersOfAccepted(), reply);
   }
   request.log.info(log, "data request");
   const pieces = answerDataRequest({ ...order, signal: request.callerGone }, context.orchestrator);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import Database from "better-sqlite3";
 import { decodeJson, encodeJson } from "../../lib/bus/json.ts";
 import { POLICY_ENFORCER_QUEUE } from "../../lib/bus/queues.ts";
 import { reply } from "../../lib/bus/rpc.ts";
@@ -151,6 +152,54 @@ test("any program behind the queue may be the policy enforcer, and what it refus
   const { body } = await approve(door);
   assert.deepEqual(Object.keys(body.authorizedProviders), ["VU"]);
   assert.deepEqual(body.refused, [{ provider: "UVA", code: "on_sundays", detail: "Not today." }]);
+});
+
+test("third parties that the agreements name are asked about beside the stewards, others once they count", async (t) => {
+  const door = await startFrontDoor(t, { withoutPolicyEnforcer: true });
+  await Promise.all(["VU", "SURF", "TNO"].map((name) => door.agent(name)));
+  await door.bus.declareQueue(POLICY_ENFORCER_QUEUE, { kind: "service" });
+  const asked: string[][] = [];
+  let accepted = ["SURF"];
+  const consumer = await door.bus.consume(POLICY_ENFORCER_QUEUE, async (question) => {
+    const { dataProviders } = decodeJson(question) as { dataProviders: string[] };
+    asked.push(dataProviders);
+    // Where one question waited for the other's answer, neither would be answered.
+    await eventually(() => asked.length >= 2, { describe: "the stewards and their third party to be asked about" });
+    const stewards = dataProviders.map((steward) => ({
+      steward,
+      allowedArchetypes: ["computeToData", "dataThroughTtp"],
+      allowedComputeProviders: accepted,
+      dataSets: ["wageGap"],
+      agreementRevision: 1,
+      ...(steward === "SURF" ? { refusal: { code: "no_agreement", detail: "SURF has no agreement." } } : {}),
+    }));
+    await reply(door.bus, question, {
+      type: "validationResponse",
+      body: encodeJson({ type: "validationResponse", stewards }),
+    });
+    return "accept";
+  });
+  t.after(() => consumer.close());
+  const question = { dataProviders: ["VU"], options: { aggregate: true } };
+  assert.deepEqual(Object.keys((await approve(door, question)).body.authorizedProviders), ["SURF"]);
+  assert.deepEqual(asked.sort(), [["SURF"], ["VU"]]);
+  asked.length = 0;
+  accepted = ["TNO"];
+  assert.deepEqual(Object.keys((await approve(door, question)).body.authorizedProviders), ["TNO"]);
+  assert.deepEqual(asked.sort(), [["SURF"], ["TNO"], ["VU"]]);
+});
+
+test("what refuses an approval leaves no lease behind", async (t) => {
+  const door = await startFrontDoor(t);
+  await door.agent("VU");
+  const database = new Database(door.storeUrl.replace(/^sqlite:/, ""), { readonly: true });
+  t.after(() => database.close());
+  const leases = (): unknown[] => database.prepare("SELECT id FROM leases").all();
+  const before = leases();
+  assert.equal((await approve(door, { dataProviders: ["RUG"] })).status, 403);
+  assert.deepEqual(leases(), before);
+  assert.equal((await approve(door, { dataProviders: ["VU"] })).status, 200);
+  assert.equal(leases().length, before.length + 1, "an approval has its own");
 });
 
 test("a policy enforcer that is not there is unavailable, and nothing is allowed", async (t) => {

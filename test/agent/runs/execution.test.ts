@@ -12,7 +12,8 @@ import { systemClock } from "../../../lib/clock.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { JobRunner, JobSpec, JobStatus } from "../../../lib/jobs/job-runner.ts";
 import { MESSAGE_TYPES } from "../../../lib/bus/message-types.ts";
-import { toFailureMessage } from "../../../lib/rpc/frames.ts";
+import { joined } from "../../../lib/rpc/frame-groups.ts";
+import { FrameWriter, toFailureMessage } from "../../../lib/rpc/frames.ts";
 import { RunReportSchema, RunRequestSchema } from "../../../lib/rpc/gen/dynamos/v1/run_pb.ts";
 import { EndSchema, FrameSchema, StartSchema } from "../../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { createLogger } from "../../../lib/telemetry/logger.ts";
@@ -137,6 +138,41 @@ test("where the end frame is enough, nothing more is waited for, and the chain i
   }
   assert.deepEqual(kinds, ["start", "end", "ended"]);
   assert.deepEqual(ends, [true]);
+});
+
+test("frames in one message come one by one, and the message is settled with the last of them", async (t) => {
+  const bus = await openMessageBus(`embedded:${join(await temporaryFolder(), "bus.db")}`);
+  t.after(() => bus.close());
+  const ids = { requestId: "a request", attempt: 1 };
+  const request = create(RunRequestSchema, { ...ids, returnAddress: "r", reportAddress: "r", endIsEnough: true });
+  const writer = new FrameWriter({ provider: "VU", ...ids });
+  const frames = [writer.start({}), ...writer.batch(Buffer.from("rows"), 1), writer.end()];
+  const body = toBinary(FrameSchema, joined(frames));
+  let settled: Promise<unknown> = Promise.resolve();
+  let isSettled = false;
+  const chain: ClaimedChain = {
+    lifetime: "persistent",
+    name: RUN,
+    replyQueue: "r",
+    begin: async ({ receiver }) => {
+      const delivery = { type: MESSAGE_TYPES.frame, messageId: "1", body, redeliveryCount: 0, headers: {} };
+      settled = receiver.take(delivery as Delivery).then(() => (isSettled = true));
+    },
+    watch: async function* (signal): AsyncGenerator<JobStatus> {
+      yield { name: RUN, phase: "running" };
+      await systemClock.sleep(60_000, signal);
+    },
+    end: async () => undefined,
+    close: async () => undefined,
+  };
+  const plan = { chain, request, trace: newTraceContext() };
+  const seen: unknown[] = [];
+  for await (const event of execute({ bus, clock: systemClock, logger }, plan, new AbortController().signal)) {
+    if (event.kind === "frame") seen.push([event.frame.body.case, event.frame.requestId, isSettled]);
+  }
+  const each = (kind: string): unknown => [kind, ids.requestId, false];
+  assert.deepEqual(seen, [each("start"), each("chunk"), each("end")]);
+  await settled;
 });
 
 test("where the sidecar knows only that a part is gone, the failure is what the job runner says of it", async (t) => {
