@@ -6,12 +6,15 @@
  * A commit is visible a moment after that, when the log's index has it; so one looks again at growing distances. Where there are no
  * notices (no watch is left to be had, or a file system gives none) one looks at a steady pace instead.
  *
- * Every write is a notice to every process, several each. Who takes no part in what is going on hears one, and then looks from time to
+ * Every write is a notice to every process, several each. Who takes no part in what is going on hears some, and then looks from time to
  * time without hearing any, until nothing new has been found for a moment.
  */
 import { watch, type FSWatcher } from "node:fs";
 
-/** From one look to the next: so many times as long; once the write was found, it was only to be sure that there is no other. */
+/**
+ * From one look to the next: so many times as long; once the write was found and notices are heard (again), it is only to be sure that
+ * there was no other, whose notice came unheard.
+ */
 const GROWTH = 1.5;
 const GROWTH_ONCE_FOUND = 4;
 /** The pace of rest where signs come. */
@@ -21,8 +24,13 @@ const LEAST_MS = 1;
 /** Who did something takes part for so long. */
 const TAKING_PART_MS = 100;
 
+/** Who takes no part hears so many notices, those of a write or two. */
+const NOTICES_HEARD = 4;
 /** Who takes no part hears notices again when nothing new was found for about so long. */
 const HEAR_AGAIN_MS = 30;
+
+/** A notice that comes so soon after a write of this process, or one that was found, is of that one: hardly a look will find more. */
+const SAME_WRITE_MS = 20;
 
 /** So many writes that were found without any notice of them show that there are none. */
 const UNNOTICED = 3;
@@ -41,6 +49,8 @@ export interface WriteSignsOptions {
   readonly path: string;
   /** Must not throw. */
   readonly look: () => Look;
+  /** When this process wrote last, by `performance.now()`; -Infinity where it has not. */
+  readonly wroteAtMs: () => number;
   /** The pace of rest where no signs come. */
   readonly paceMs: number;
   /**
@@ -65,6 +75,11 @@ export class WriteSigns {
   #unnoticed = 0;
   /** Without a watch by its own will. */
   #isDeaf = false;
+  #foundAt = -Infinity;
+  /** Notices since it was last calm. */
+  #heard = 0;
+  /** What is looked for was found, or is this process's own. */
+  #hasFound = false;
 
   constructor(options: WriteSignsOptions) {
     this.#options = options;
@@ -107,9 +122,14 @@ export class WriteSigns {
     this.#isNoticed = true;
     this.#unnoticed = 0;
     this.#restartPauses();
-    if (!this.#takesPart) {
-      this.#isDeaf = true;
-      this.#stopWatching();
+    if (this.#takesPart) this.#heard = 0;
+    else {
+      this.#hasFound = performance.now() - Math.max(this.#options.wroteAtMs(), this.#foundAt) < SAME_WRITE_MS;
+      this.#heard += 1;
+      if (this.#heard >= NOTICES_HEARD) {
+        this.#isDeaf = true;
+        this.#stopWatching();
+      }
     }
     const leftMs = this.#pauseMs - (performance.now() - this.#lookedAt);
     if (leftMs <= 0) this.#look();
@@ -123,6 +143,7 @@ export class WriteSigns {
   #restartPauses(): void {
     this.#pauseMs = this.#takesPart ? LEAST_MS : this.#options.calmMs;
     this.#growth = GROWTH;
+    this.#hasFound = false;
   }
 
   #lookWithin(ms: number): void {
@@ -146,7 +167,9 @@ export class WriteSigns {
     this.#isNoticed = false;
     const restMs = this.#watcher === undefined && !this.#isDeaf ? this.#options.paceMs : REST_MS;
     if (isNew && this.#isDeaf) this.#restartPauses();
-    else if (isNew) this.#growth = GROWTH_ONCE_FOUND;
+    else if (isNew || this.#hasFound) this.#growth = GROWTH_ONCE_FOUND;
+    this.#hasFound ||= isNew;
+    if (isNew) this.#foundAt = this.#lookedAt;
     const pauseMs = Math.min(this.#pauseMs, restMs);
     this.#pauseMs = Math.min(pauseMs * this.#growth, restMs);
     this.#lookWithin(Math.min(pauseMs, Math.max(LEAST_MS, dueMs)));
@@ -165,6 +188,7 @@ export class WriteSigns {
   }
 
   #hearAgain(): void {
+    this.#heard = 0;
     if (!this.#isDeaf) return;
     this.#isDeaf = false;
     this.#watcher = this.#watch();

@@ -7,7 +7,7 @@ import type { InstanceRow } from "./embedded-tables.ts";
  * Sweeps (one a second) without a heartbeat after which an instance counts as dead. A process that is seen to live gets
  * long: it may be stopped or hard at work, and taking its deliveries would double them.
  */
-const QUIET_SWEEPS: Record<Liveness, number> = { gone: 0, unknown: 6, alive: 30 };
+const QUIET_SWEEPS: Record<Liveness, number> = { gone: 0, unknown: 9, alive: 30 };
 
 /**
  * Watches the others' heartbeats. Silence is counted in this observer's own sweeps instead of read from timestamps: so

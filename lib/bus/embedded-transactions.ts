@@ -60,6 +60,11 @@ export class TransactionQueue {
     this.#deadlineMs = deadlineMs;
   }
 
+  /** When it committed last, by `performance.now()`; -Infinity where it has not. */
+  get committedAtMs(): number {
+    return this.#committedMs;
+  }
+
   /** Resolves with the work's value once it is committed; `unavailable` when that fails before the deadline. */
   run<T>(run: () => T, options: WorkOptions = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {

@@ -52,7 +52,7 @@ const DEFAULT_DEADLINE_MS = 10_000;
 const GIVE_UP_AFTER_MS = 30_000;
 const SWEEP_MS = 1000;
 /** Heartbeats are writes, which every other process then looks at: this many sweeps from one to the next. */
-const SWEEPS_PER_BEAT = 2;
+const SWEEPS_PER_BEAT = 3;
 /** What grows slowly is looked at this seldom, in sweeps. */
 const SWEEPS_PER_TIDYING = 10;
 /** Between two looks for other processes' messages where the system gives no sign of them. */
@@ -103,7 +103,13 @@ class EmbeddedBus implements MessageBus, ConsumerHost {
     this.#deadlineMs = deadlineMs;
     this.#tables = new QueueTables(db);
     this.#transactions = new TransactionQueue(db, clock, deadlineMs);
-    this.#signs = new WriteSigns({ path, look: () => this.#look(), paceMs: PACE_MS, calmMs: CALM_MS });
+    this.#signs = new WriteSigns({
+      path,
+      look: () => this.#look(),
+      wroteAtMs: () => this.#transactions.committedAtMs,
+      paceMs: PACE_MS,
+      calmMs: CALM_MS,
+    });
     this.#sweepTimer = setInterval(() => this.#sweep(), SWEEP_MS).unref();
     // What a crash left behind is in order before the first call.
     this.#sweep();

@@ -30,6 +30,8 @@ export interface SqliteFileOptions {
 export class SqliteFile {
   readonly #options: SqliteFileOptions;
   readonly #database: Database.Database;
+  #dataVersion: Database.Statement<[], number> | undefined;
+  #wroteAtMs = -Infinity;
 
   constructor(options: SqliteFileOptions) {
     this.#options = options;
@@ -48,6 +50,11 @@ export class SqliteFile {
 
   get path(): string {
     return this.#options.path;
+  }
+
+  /** When this process wrote last, by `performance.now()`; -Infinity where it has not. */
+  get wroteAtMs(): number {
+    return this.#wroteAtMs;
   }
 
   get isOpen(): boolean {
@@ -74,7 +81,11 @@ export class SqliteFile {
 
   /** Runs `work` in a write transaction: durable when this resolves, or undone when `work` throws. */
   write<Result>(work: () => Result): Promise<Result> {
-    return this.call(() => this.#database.transaction(work).immediate());
+    return this.call(() => {
+      const result = this.#database.transaction(work).immediate();
+      this.#wroteAtMs = performance.now();
+      return result;
+    });
   }
 
   /**
@@ -100,9 +111,17 @@ export class SqliteFile {
    * `PRAGMA data_version`). Undefined when a lock keeps it from being read just now.
    */
   dataVersion(): number | undefined {
+    return this.readNow(() => {
+      this.#dataVersion ??= this.#database.prepare<[], number>("PRAGMA data_version").pluck();
+      return this.#dataVersion.get();
+    });
+  }
+
+  /** What `work`, one statement, reads; undefined when a lock keeps it from being read just now. */
+  readNow<Result>(work: () => Result): Result | undefined {
     this.#throwIfClosed();
     try {
-      return this.#database.pragma("data_version", { simple: true }) as number;
+      return work();
     } catch (error) {
       if (isBusy(error)) return undefined;
       throw this.#asAppError(error);

@@ -111,6 +111,7 @@ export class StoreTables {
   readonly #dropLease: Statement<[string]>;
   readonly #leaseKeys: Statement<[string], { key: string }>;
   readonly #expiredLeases: Statement<[number], { id: string }>;
+  readonly #nextExpiry: Statement<[], { atMs: number | null }>;
 
   constructor(database: Database, limits: LogLimits) {
     this.#limits = limits;
@@ -163,6 +164,7 @@ export class StoreTables {
     this.#dropLease = database.prepare("DELETE FROM leases WHERE id = ?");
     this.#leaseKeys = database.prepare("SELECT key FROM documents WHERE lease_id = ? ORDER BY key");
     this.#expiredLeases = database.prepare("SELECT id FROM leases WHERE expires_at_ms <= ?");
+    this.#nextExpiry = database.prepare("SELECT min(expires_at_ms) AS atMs FROM leases");
   }
 
   counters(): Counters {
@@ -235,6 +237,11 @@ export class StoreTables {
   endLease(id: string): void {
     for (const { key } of this.#leaseKeys.all(id)) this.delete(key);
     this.#dropLease.run(id);
+  }
+
+  /** When the first lease runs out, by the clock of those who renew; Infinity where there is none. */
+  nextExpiryMs(): number {
+    return this.#nextExpiry.get()?.atMs ?? Infinity;
   }
 
   /** Ids of the leases whose time has run out. */

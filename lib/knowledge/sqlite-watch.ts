@@ -17,14 +17,23 @@ const CHANGES_PER_READ = 64;
  */
 export class ChangeSignal {
   readonly #file: SqliteFile;
+  readonly #tables: StoreTables;
   readonly #signs: WriteSigns;
   readonly #waiting = new Set<(failure?: Error) => void>();
   #count = 0;
   #dataVersion: number | undefined;
+  #revision: number | undefined;
 
-  constructor(file: SqliteFile, pollMs: number) {
+  constructor(file: SqliteFile, tables: StoreTables, pollMs: number) {
     this.#file = file;
-    this.#signs = new WriteSigns({ path: file.path, look: () => this.#look(), paceMs: pollMs, calmMs: pollMs });
+    this.#tables = tables;
+    this.#signs = new WriteSigns({
+      path: file.path,
+      look: () => this.#look(),
+      wroteAtMs: () => file.wroteAtMs,
+      paceMs: pollMs,
+      calmMs: pollMs,
+    });
   }
 
   /** Take this before reading, and give it to {@link ChangeSignal.wait}: no write in between is missed. */
@@ -69,13 +78,21 @@ export class ChangeSignal {
       const isNew = dataVersion !== undefined && dataVersion !== this.#dataVersion;
       if (isNew) {
         this.#dataVersion = dataVersion;
-        this.raise();
+        this.#raiseIfChanged();
       }
       return { isNew };
     } catch (error) {
       this.#wake(toAppError(error));
       return { isNew: false };
     }
+  }
+
+  /** Most writes of an idle exchange renew leases: they change no document, and nobody has to read. */
+  #raiseIfChanged(): void {
+    const revision = this.#file.readNow(() => this.#tables.counters().revision);
+    if (revision !== undefined && revision === this.#revision) return;
+    this.#revision = revision;
+    this.raise();
   }
 
   #wake(failure?: Error): void {

@@ -23,6 +23,7 @@ import {
   type Lease,
   type LeaseOptions,
   type Listing,
+  MIN_LEASE_TTL_MS,
   type PutOptions,
   type StoreWatch,
   type StoredDocument,
@@ -48,8 +49,12 @@ export interface SqliteKnowledgeStoreOptions {
   readonly keepBytes?: number;
 }
 
-/** How often each process looks for leases that have run out; well below the shortest lease. */
-const SWEEP_INTERVAL_MS = 250;
+/**
+ * Between two looks of a process for leases that have run out: when the next one is due, but not more often than that, and not less,
+ * since another process may have granted one of {@link MIN_LEASE_TTL_MS} meanwhile.
+ */
+const LEAST_SWEEP_PAUSE_MS = 250;
+const MOST_SWEEP_PAUSE_MS = MIN_LEASE_TTL_MS;
 
 /**
  * Opens the store. Fails with `unavailable` when the file cannot be opened or is damaged, with `configuration_invalid`
@@ -76,15 +81,14 @@ class SqliteKnowledgeStore implements KnowledgeStore {
   readonly #signal: ChangeSignal;
   readonly #leases: LeaseContext;
   readonly #watches = new Set<StoreWatch>();
-  readonly #sweeper: NodeJS.Timeout;
+  #sweeper: NodeJS.Timeout | undefined;
 
   constructor(file: SqliteFile, tables: StoreTables, clock: Clock, pollMs: number) {
     this.#file = file;
     this.#tables = tables;
-    this.#signal = new ChangeSignal(file, pollMs);
+    this.#signal = new ChangeSignal(file, tables, pollMs);
     this.#leases = { file, tables, clock, renewing: new Set(), onChange: () => this.#signal.raise() };
-    this.#sweeper = setInterval(() => void this.#sweep(), SWEEP_INTERVAL_MS);
-    this.#sweeper.unref();
+    this.#sweepIn(LEAST_SWEEP_PAUSE_MS);
   }
 
   async get(key: string): Promise<StoredDocument | undefined> {
@@ -154,7 +158,7 @@ class SqliteKnowledgeStore implements KnowledgeStore {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#sweeper);
+    clearTimeout(this.#sweeper);
     for (const lease of this.#leases.renewing) lease.abandon();
     await Promise.all([...this.#watches].map((watch) => watch.close()));
     this.#file.close();
@@ -170,13 +174,22 @@ class SqliteKnowledgeStore implements KnowledgeStore {
     if (found !== ifRevision) throw notAsDemanded(ifRevision, found);
   }
 
-  /** Ends the leases whose time has run out, whoever granted them: their owners may be dead. */
-  async #sweep(): Promise<void> {
+  #sweepIn(ms: number): void {
+    this.#sweeper = setTimeout(() => {
+      void this.#sweep().then((nextMs) => {
+        if (this.#file.isOpen) this.#sweepIn(nextMs);
+      });
+    }, ms);
+    this.#sweeper.unref();
+  }
+
+  /** Ends the leases whose time has run out, whoever granted them: their owners may be dead. Gives when to look again. */
+  async #sweep(): Promise<number> {
     const { clock } = this.#leases;
     try {
-      const expired = await this.#file.read(() => this.#tables.expiredLeases(clock.now()));
-      if (expired.length === 0) return;
-      // Asked again inside the transaction: meanwhile somebody may have swept, or renewed.
+      const leftMs = (await this.#file.call(() => this.#tables.nextExpiryMs())) - clock.now();
+      if (leftMs > 0) return Math.min(Math.max(leftMs, LEAST_SWEEP_PAUSE_MS), MOST_SWEEP_PAUSE_MS);
+      // Asked inside the transaction: meanwhile somebody may have swept, or renewed.
       await this.#file.write(() => this.#tables.expiredLeases(clock.now()).forEach((id) => this.#tables.endLease(id)));
       this.#signal.raise();
     } catch (error) {
@@ -184,5 +197,6 @@ class SqliteKnowledgeStore implements KnowledgeStore {
       // handle meet the same failure themselves, and report it.
       if (!(error instanceof AppError)) throw error;
     }
+    return LEAST_SWEEP_PAUSE_MS;
   }
 }

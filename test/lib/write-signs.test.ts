@@ -20,6 +20,7 @@ async function sharedFile(context: TestContext, options: { readonly log?: string
     path: options.log ?? path,
     paceMs: options.paceMs ?? 20,
     calmMs: 5,
+    wroteAtMs: () => -Infinity,
     look: () => {
       const before = version;
       version = reader.pragma("data_version", { simple: true });
@@ -62,6 +63,7 @@ test("where nobody writes there are few looks", async (context) => {
     path,
     paceMs: 1,
     calmMs: 1,
+    wroteAtMs: () => -Infinity,
     look: () => {
       looks += 1;
       return { isNew: false };
@@ -76,6 +78,43 @@ test("where nobody writes there are few looks", async (context) => {
   await eventually(() => performance.now() - startedAt > 1500, { describe: "a second and a half to pass" });
   // Some fifteen in the first half second, where a write may still be to come; then one every half second.
   assert.ok(looks <= 22, `${String(looks)} looks`);
+});
+
+test("a write that was found, or was this process's own, is followed by few looks", async (context) => {
+  const path = join(await temporaryFolder(), "few.sqlite");
+  const [writer, reader] = [new Database(path), new Database(path)];
+  writer.pragma("journal_mode = WAL");
+  writer.exec("CREATE TABLE t (n)");
+  const wrote = { atMs: -Infinity };
+  const looks: number[] = [];
+  let version: unknown;
+  const signs = new WriteSigns({
+    path,
+    paceMs: 20,
+    calmMs: 1,
+    wroteAtMs: () => wrote.atMs,
+    look: () => {
+      looks.push(performance.now());
+      const before = version;
+      version = reader.pragma("data_version", { simple: true });
+      return { isNew: before !== version };
+    },
+  });
+  context.after(() => {
+    signs.stop();
+    for (const connection of [reader, writer]) connection.close();
+  });
+  signs.start();
+  for (const by of [writer, reader]) {
+    const isAtRest = (): boolean => (looks.at(-1) ?? Infinity) - (looks.at(-2) ?? Infinity) > 400;
+    await eventually(isAtRest, { describe: "the looks to be at rest" });
+    const before = looks.length;
+    by.exec("INSERT INTO t VALUES (1)");
+    if (by === reader) wrote.atMs = performance.now();
+    await eventually(() => looks.length > before + 1 && isAtRest(), { intervalMs: 5, describe: "rest again" });
+    // Without a find they grow by half, and are some fifteen.
+    assert.ok(looks.length - before <= 11, `${String(looks.length - before)} looks`);
+  }
 });
 
 test("where the log cannot be watched a write is found at the steady pace", async (context) => {
@@ -111,6 +150,7 @@ test("what is due by time is looked at then, and nothing is looked at after the 
     path: "/nowhere/at/all",
     paceMs: 60_000,
     calmMs: 1,
+    wroteAtMs: () => -Infinity,
     look: () => {
       looks += 1;
       return { isNew: false, dueMs: 10 };

@@ -45,7 +45,7 @@ test(
   },
 );
 
-test("silence kills an unseen instance after six sweeps, a living one after thirty, a beating one never", () => {
+test("silence kills an unseen instance after nine sweeps, a living one after thirty, a beating one never", () => {
   const unseen = { id: 1, ...self, host: `${self.host.split("/")[0]}/elsewhere`, beat: 0 };
   const living = { id: 2, ...self, beat: 0 };
   const deadInstances = new DeadInstances(self);
@@ -59,7 +59,7 @@ test("silence kills an unseen instance after six sweeps, a living one after thir
   assert.deepEqual(
     [...deadAt],
     [
-      [1, 6],
+      [1, 9],
       [2, 30],
     ],
   );
