@@ -4,8 +4,9 @@
 #   node /app/dist/bundle/orchestrator/main.js                         likewise orchestrator/policy-enforcer
 #   node --max-semi-space-size=8 /app/dist/bundle/agent/main.js
 #   node /app/dist/bundle/sidecar/messaging-main.js                    the sidecar of those above
-#   node --max-semi-space-size=4 --heap-growing-percent=25 /app/dist/bundle/sidecar/main.js                     a chain's sidecar
-#   node --max-semi-space-size=4 --heap-growing-percent=25 /app/dist/bundle/microservices/sql-query/main.js     likewise its siblings
+#   node --max-semi-space-size=2 --heap-growing-percent=25 /app/dist/bundle/sidecar/main.js                     a chain's sidecar
+#   node --max-semi-space-size=4 --heap-growing-percent=25 /app/dist/bundle/microservices/sql-query/main.js     likewise its siblings,
+#   node --max-semi-space-size=1 --heap-growing-percent=10 /app/dist/bundle/microservices/sql-aggregate/main.js but this one
 #
 # With other flags V8 refuses what was compiled ahead of a program, which then starts later (docs/decisions/0025).
 #

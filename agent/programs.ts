@@ -5,12 +5,21 @@ import { packageRoot } from "../lib/package-root.ts";
 
 /**
  * V8 lets its heap grow the longer a process allocates: the space for new objects to three times 16 MiB, and the rest to several times what
- * lived at the last collection, with the chunks that old objects keep outside of it. What a batch leaves behind is collected just as well
- * early, so that most of a chain's programs need as much memory for ten million rows as for one, within a tenth; sql-aggregate still
- * grows (docs/decisions/0025). The bundles are compiled under the same
- * flags (`cli/bundle-programs.mjs`).
+ * lived at the last collection, with the chunks that young objects keep outside of it. What a batch leaves behind is collected just as well
+ * early, so that a chain's programs need nearly as much memory for one million rows as for ten. Whoever has many streams' chunks in
+ * hand gets less for new objects: the less there is, the fewer chunks wait for their collection (docs/decisions/0025 has the numbers). The
+ * bundles are compiled under the same flags (`cli/bundle-programs.mjs`).
  */
-const NODE_FLAGS: readonly string[] = ["--max-semi-space-size=4", "--heap-growing-percent=25"];
+function nodeFlags(name: string): readonly string[] {
+  const { semiSpaceMiB, growingPercent } = HEAPS.get(name) ?? { semiSpaceMiB: 4, growingPercent: 25 };
+  return [`--max-semi-space-size=${semiSpaceMiB}`, `--heap-growing-percent=${growingPercent}`];
+}
+
+/** Semi-spaces are powers of two: V8 makes others into one. */
+const HEAPS: ReadonlyMap<string, { readonly semiSpaceMiB: number; readonly growingPercent: number }> = new Map([
+  ["sql-aggregate", { semiSpaceMiB: 1, growingPercent: 10 }],
+  ["sidecar", { semiSpaceMiB: 2, growingPercent: 25 }],
+]);
 
 /**
  * The command of a program of this package that runs in a job: `sidecar`, or a microservice's folder name. The bundle is
@@ -24,5 +33,5 @@ export function packageProgram(name: string): readonly string[] {
     join(packageRoot, candidate),
   );
   const program = candidates.find((candidate) => existsSync(candidate)) ?? candidates[1] ?? path;
-  return [process.execPath, ...NODE_FLAGS, program];
+  return [process.execPath, ...nodeFlags(name), program];
 }

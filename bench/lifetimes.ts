@@ -111,7 +111,8 @@ export function servedAsMeant(
 
 /** Of one hundredth of a second, as the kernel counts. */
 const REST_TICKS = 2;
-const REST_MS = 250;
+/** Longer than a pool waits before it starts a chain anew. */
+const REST_MS = 500;
 const REST_LIMIT_MS = 20_000;
 
 /**

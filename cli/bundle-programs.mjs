@@ -40,10 +40,13 @@ const outsideServices = [...outside, "etcd3", "@grpc/grpc-js", "@kubernetes/clie
  */
 const flagsOf = (file) => {
   const path = file.replaceAll("\\", "/");
-  if (path.endsWith("query-child.js")) return ["--max-old-space-size=96", "--max-semi-space-size=4"];
+  if (path.endsWith("query-child.js"))
+    return ["--max-old-space-size=96", "--max-semi-space-size=2", "--heap-growing-percent=10"];
   if (path.endsWith("agent/main.js")) return ["--max-semi-space-size=8"];
-  const isInChain = /(?:microservices\/[\w-]+|sidecar)\/main\.js$/.test(path);
-  return isInChain ? ["--max-semi-space-size=4", "--heap-growing-percent=25"] : [];
+  if (path.endsWith("sql-aggregate/main.js")) return ["--max-semi-space-size=1", "--heap-growing-percent=10"];
+  if (path.endsWith("sidecar/main.js")) return ["--max-semi-space-size=2", "--heap-growing-percent=25"];
+  const isMicroservice = /microservices\/[\w-]+\/main\.js$/.test(path);
+  return isMicroservice ? ["--max-semi-space-size=4", "--heap-growing-percent=25"] : [];
 };
 
 /** Bundles all programs of `dist/` below `root`; resolves with the absolute paths of what it wrote. */

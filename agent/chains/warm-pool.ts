@@ -41,8 +41,10 @@ const DEMAND_WINDOW_MS = 300_000;
 const FIRST_START_MS = 2_000;
 /** Chains that get ready at a time: the machine is there for requests first. */
 const STARTS_AT_ONCE = 2;
-/** Requests under way keep chains from being started for so long at most. */
+/** Requests under way keep a chain from being started for so long at most. */
 const QUIET_LIMIT_MS = 1_500;
+/** After the last of them: a provider's part of a request is over before the third party's, which the start of a chain would slow down. */
+const CALM_MS = 300;
 /** How long one that does not get ready counts as one that may. */
 const READY_LIMIT_MS = 60_000;
 /** After a shape's chain failed to start: first and longest pause; and after chains were given up for lack of room. */
@@ -76,9 +78,9 @@ export class WarmPool {
   readonly #pooled = new Set<Pooled>();
   readonly #closed = new AbortController();
   #startMs = FIRST_START_MS;
-  /** Attempts under way, and since when there has been one. */
+  /** Attempts under way, and when the last one that is over ended. */
   #busy = 0;
-  #busySinceMs = 0;
+  #lastOverMs = -Infinity;
   #noRoomUntilMs = 0;
   #reconciling: Promise<void> | undefined;
   #isDirty = false;
@@ -135,12 +137,13 @@ export class WarmPool {
 
   /** An attempt is under way: chains that nobody waits for are started when it is over, if that is soon. Returns how to say so. */
   underWay(): () => void {
-    if (this.#busy++ === 0) this.#busySinceMs = this.#options.clock.now();
+    this.#busy++;
     let isOver = false;
     return () => {
       if (isOver) return;
       isOver = true;
       this.#busy--;
+      this.#lastOverMs = this.#options.clock.now();
       this.#reconcile();
     };
   }
@@ -248,12 +251,14 @@ export class WarmPool {
     return possible.sort((left, right) => left.there - right.there)[0]?.key;
   }
 
-  /** Waits until no attempt is under way, but not for long; false where no chain may be started: a later change asks again. */
+  /** Waits until no attempt has been under way for a moment, but not for long; false where no chain may be started: a later change asks again. */
   async #quiet(): Promise<boolean> {
     const { clock } = this.#options;
     const { signal } = this.#closed;
     const mayStart = (): boolean => !signal.aborted && !this.#options.requestsWait();
-    while (mayStart() && this.#busy > 0 && clock.now() - this.#busySinceMs < QUIET_LIMIT_MS) {
+    const sinceMs = clock.now();
+    const isQuiet = (): boolean => this.#busy === 0 && clock.now() - this.#lastOverMs >= CALM_MS;
+    while (mayStart() && !isQuiet() && clock.now() - sinceMs < QUIET_LIMIT_MS) {
       await clock.sleep(50, signal).catch(() => undefined);
     }
     return mayStart();

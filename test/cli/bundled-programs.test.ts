@@ -13,7 +13,7 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const FOLDER = join(packageRoot, "dist", "bundle");
 /** What sql-query runs it with; V8 takes code only under the flags under which it was compiled. */
-const QUERY_FLAGS = ["--max-old-space-size=96", "--max-semi-space-size=4"];
+const QUERY_FLAGS = ["--max-old-space-size=96", "--max-semi-space-size=2", "--heap-growing-percent=10"];
 /** As a shell's command, or as a list in YAML or JSON: flags, and the launcher below the bundles' folder. */
 const COMMAND = /\bnode"?((?:[\s,"]+--[^\s,"]+)*)[\s,"]+\S*dist\/bundle\/([\w/-]+\.js)/g;
 const run = promisify(execFile);
