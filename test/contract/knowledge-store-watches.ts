@@ -162,19 +162,21 @@ export function interruptionTests(use: Use): void {
     const { here, key, bench } = await spread(use, context);
     const { interrupt } = bench.running;
     if (!mayDisturb(context, interrupt)) return;
-    const store = await bench.another({ timeoutMs: 300 });
-    // Its first call connects, which a busy machine may not manage within that deadline.
-    await eventually(() => store.put(key("a"), 1), { describe: "the first write of a new client" });
+    // Time enough for any write on a busy machine, whose disk is busy too, and less than what `inTime` grants.
+    const store = await bench.another({ timeoutMs: 2500 });
+    await eventually(() => store.put(key("a"), 1), { timeoutMs: 30_000, describe: "the first write of a new client" });
     const resume = await interrupt();
-    const startedAt = performance.now();
     try {
       await assert.rejects(inTime(store.put(key("a"), 2)), { code: "unavailable" });
-      assert.ok(performance.now() - startedAt < 3000, "it did not wait for ever");
     } finally {
       await resume();
     }
-    await eventually(() => store.put(key("a"), 3), { describe: "the store to take writes again" });
-    assert.equal((await here.get(key("a")))?.value, 3);
+    // Of another key: nobody knows whether the write that failed is carried out yet, or when.
+    await eventually(() => store.put(key("b"), 3), {
+      timeoutMs: 30_000,
+      describe: "the store to take writes again",
+    });
+    assert.equal((await here.get(key("b")))?.value, 3);
   });
 
   test("watches and leases outlive a short interruption: no gap, no repetition, no key lost", async (context) => {
