@@ -62,6 +62,8 @@ export class PersistentPool {
   #othersRunning = 0;
   /** Chains that this instance started, and whose end it has not heard of. */
   readonly #started = new Set<string>();
+  /** Chains that ended and have no queue any more, as long as the job runner lists them. */
+  readonly #forgotten = new Set<string>();
   readonly #closing = new AbortController();
   #declaredMs = -Infinity;
   #failedMs = -Infinity;
@@ -159,6 +161,7 @@ export class PersistentPool {
     const { runner, bus, max, concurrency, clock } = this.#context;
     const chains = await this.#chains();
     const living = chains.filter(({ phase }) => isLiving(phase));
+    await this.#forgetEnded(chains.filter(({ phase }) => !isLiving(phase)));
     for (const name of this.#proven) if (!living.some((chain) => chain.name === name)) this.#proven.delete(name);
     if (living.length > 0 && clock.now() - this.#failedMs < AFTER_FAILURE_MS) return;
     const ready = (await bus.queueStatus(this.#queue))?.ready ?? 0;
@@ -170,6 +173,16 @@ export class PersistentPool {
     const count = chainsToStart({ ready, ...load });
     const slots = freeSlots(chains, max).slice(0, count);
     await Promise.all(slots.map((slot) => this.#start(runner, slot)));
+  }
+
+  /** Whoever started one deletes its queue, unless that instance is dead. */
+  async #forgetEnded(ended: readonly ListedJob[]): Promise<void> {
+    for (const name of this.#forgotten) if (!ended.some((chain) => chain.name === name)) this.#forgotten.delete(name);
+    for (const { name } of ended) {
+      if (this.#started.has(name) || this.#forgotten.has(name)) continue;
+      await this.#context.bus.deleteQueue(runQueue(name));
+      this.#forgotten.add(name);
+    }
   }
 
   async #chains(): Promise<readonly ListedJob[]> {

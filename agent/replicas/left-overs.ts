@@ -13,6 +13,7 @@ import type { MessageBus } from "../../lib/bus/message-bus.ts";
 import type { JobRunner } from "../../lib/jobs/job-runner.ts";
 import { INSTANCE_LABEL, LIFETIME_LABEL } from "../chains/chain-shape.ts";
 import { PERSISTENT } from "../chains/persistent-pool.ts";
+import { isLiving } from "../chains/persistent-scaling.ts";
 import type { Siblings } from "./siblings.ts";
 
 /** Where to look. */
@@ -23,12 +24,14 @@ export interface LeftOversOptions {
 
 /** Ends the jobs of instances that do not live, and deletes the queues of their runs. */
 export async function removeLeftOvers({ runner, bus }: LeftOversOptions, siblings: Siblings): Promise<void> {
-  for (const { name, labels } of await runner.list()) {
+  for (const { name, labels, phase } of await runner.list()) {
+    const isPersistent = labels[LIFETIME_LABEL] === PERSISTENT;
     // It serves whoever is there, and ends by itself.
-    if (labels[LIFETIME_LABEL] === PERSISTENT) continue;
+    if (isPersistent && isLiving(phase)) continue;
     const instance = labels[INSTANCE_LABEL];
     if (instance !== undefined && (await siblings.isLiving(instance))) continue;
-    await runner.end(name);
+    // One that served others, too, keeps its state and log for as long as any that ended.
+    if (!isPersistent) await runner.end(name);
     await bus.deleteQueue(runQueue(name));
     await bus.deleteQueue(runReplyQueue(name));
   }

@@ -7,7 +7,7 @@ import { PersistentPool, SHAPE_LABEL, type PoolContext } from "../../../agent/ch
 import type { MessageBus } from "../../../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../../../lib/bus/message-types.ts";
 import { openMessageBus } from "../../../lib/bus/open.ts";
-import { chainWorkQueue } from "../../../lib/bus/queues.ts";
+import { chainWorkQueue, runQueue } from "../../../lib/bus/queues.ts";
 import { systemClock, type Clock } from "../../../lib/clock.ts";
 import { AppError } from "../../../lib/errors.ts";
 import type { JobPhase, JobRunner, JobSpec, JobStatus, ListedJob } from "../../../lib/jobs/job-runner.ts";
@@ -124,6 +124,18 @@ describe("a pool of persistent chains beside other instances'", () => {
     jobs.put(others, "failed");
     await eventually(() => failures.length === 1);
     assert.equal(failures[0]?.code, "job_start_failed");
+  });
+
+  test("deletes the queue of an ended chain whose starter is gone, and none of one that lives", async (t) => {
+    const { bus, jobs, pool } = await open(t);
+    const [dead, living] = [makeChainName("VU", KEY, 0, 0), makeChainName("VU", KEY, 1, 0)];
+    for (const name of [dead, living]) await bus.declareQueue(runQueue(name), { kind: "run" });
+    jobs.put(dead, "failed");
+    jobs.put(living, "running");
+    await pool("1a2b3c4d", 2).offer("run-1", REQUEST, () => undefined);
+    await eventually(async () => (await bus.queueStatus(runQueue(dead))) === undefined);
+    await looksAgain(jobs);
+    assert.notEqual(await bus.queueStatus(runQueue(living)), undefined);
   });
 
   test("does not take a chain of another instance that only starts for one that serves", async (t) => {
