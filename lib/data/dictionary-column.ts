@@ -14,6 +14,8 @@ import { Validity } from "./validity.ts";
 const MIN_ROWS = 64;
 /** A dictionary pays when its texts appear so many times on average. */
 const MIN_REPEATS = 2;
+/** With more than so many, texts of earlier batches are forgotten: they may not come again. */
+const MOST_TEXTS_KEPT = 4096;
 /** Batches in which nothing is looked up after one whose texts did not repeat. */
 const BATCHES_WITHOUT_LOOKUP = 8;
 
@@ -52,7 +54,7 @@ export class DictionaryColumn implements ColumnBuilder {
   readonly #field: FieldSpec;
   readonly #type: Dictionary<Utf8, Int32>;
   readonly #texts: TextColumn;
-  readonly #places = new Map<string, number>();
+  readonly #known = new KnownTexts();
   #entries = 0;
   #indices: Int32Array;
   #validity = new Validity();
@@ -115,10 +117,10 @@ export class DictionaryColumn implements ColumnBuilder {
     if (this.#batchesWithoutLookup > 0) return this.#add(text);
     // Neighbours are often alike.
     if (text === this.#lastText) return this.#lastPlace;
-    let place = this.#places.get(text);
+    let place = this.#known.placeOf(text);
     if (place === undefined) {
       place = this.#add(text);
-      this.#places.set(text, place);
+      this.#known.note(text, place);
     }
     this.#lastText = text;
     this.#lastPlace = place;
@@ -143,15 +145,60 @@ export class DictionaryColumn implements ColumnBuilder {
       texts: this.#texts.take(this.#entries) as Data<Utf8>,
     };
     this.#indices = new Int32Array(this.#indices.length);
-    this.#places.clear();
+    this.#known.nextBatch();
     this.#entries = 0;
     this.#lastText = undefined;
     return parts;
   }
 
   #grow(): void {
-    const larger = new Int32Array(2 * this.#indices.length);
-    larger.set(this.#indices);
-    this.#indices = larger;
+    this.#indices = enlargedInt32(this.#indices);
   }
+}
+
+/**
+ * Places of texts in the batch's dictionary. A text that was in an earlier batch is known by the very string it had there: keeping one
+ * anew with each batch would fill V8's heap for old objects with strings that are garbage as soon as they got there.
+ */
+class KnownTexts {
+  readonly #numbers = new Map<string, number>();
+  /** By a text's number: its place, and the batch in which it has that. */
+  #places: Int32Array = new Int32Array(64);
+  #batches: Int32Array = new Int32Array(64);
+  #batch = 1;
+
+  /** Its place in this batch, if it has one yet. */
+  placeOf(text: string): number | undefined {
+    const number = this.#numbers.get(text);
+    return number === undefined || this.#batches[number] !== this.#batch ? undefined : this.#places[number];
+  }
+
+  /** From now on it has this place. */
+  note(text: string, place: number): void {
+    let number = this.#numbers.get(text);
+    if (number === undefined) {
+      number = this.#numbers.size;
+      if (number >= this.#places.length) this.#grow();
+      this.#numbers.set(text, number);
+    }
+    this.#batches[number] = this.#batch;
+    this.#places[number] = place;
+  }
+
+  /** Forgets all places, and the texts once there are many. */
+  nextBatch(): void {
+    this.#batch += 1;
+    if (this.#numbers.size > MOST_TEXTS_KEPT) this.#numbers.clear();
+  }
+
+  #grow(): void {
+    this.#places = enlargedInt32(this.#places);
+    this.#batches = enlargedInt32(this.#batches);
+  }
+}
+
+function enlargedInt32(array: Int32Array): Int32Array {
+  const larger = new Int32Array(2 * array.length);
+  larger.set(array);
+  return larger;
 }

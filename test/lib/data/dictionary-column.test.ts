@@ -132,6 +132,19 @@ test("a text that stops repeating no longer costs a look-up, and is bounded by i
   assert.ok(single.slice(1).every((batch) => batch.data.children[1]?.dictionary?.length === 100));
 });
 
+test("each batch's dictionary has its own texts in the order in which they come, however many came before", () => {
+  const [batches, distinct] = [40, 600];
+  const textOf = (batch: number, row: number): string => `text ${(batch * 450 + (row >> 1)) % 9000}`;
+  const rows = Array.from({ length: batches * 2 * distinct }, (_, index): CellValue[] => {
+    const batch = Math.floor(index / (2 * distinct));
+    return [BigInt(index), textOf(batch, index % (2 * distinct)), null];
+  });
+  for (const [batch, made] of built(rows, 2 * distinct, true).entries()) {
+    const own = Array.from({ length: distinct }, (_, entry) => textOf(batch, 2 * entry));
+    assert.deepEqual([...(made.data.children[1]?.dictionary ?? [])], own);
+  }
+});
+
 test("the pieces of a stream with dictionaries are a stream that any Arrow reader reads", () => {
   const rows = Array.from({ length: 500 }, (_, row): CellValue[] => [BigInt(row), `c${row % 7}-${row >> 7}`, null]);
   const batches = built(rows, 130, true);
