@@ -97,7 +97,7 @@ async function measure(site: Site, options: RunOptions): Promise<Table> {
     for (let round = 0; round < rounds; round += 1) {
       options.progress(`start-cluster: round ${String(round + 1)} of ${String(rounds)}`);
       for (const [name, askOnce] of asks) {
-        await untilAtRest(namespaceOf);
+        await untilAtRest(site, agents);
         const { nothingMs, firstMs } = await askOnce();
         ms.ways.get(name)?.push(firstMs);
         ms.nothing.push(nothingMs);
@@ -146,33 +146,44 @@ async function asking(
   };
 }
 
-interface ChainJob {
-  readonly metadata: { readonly labels: Readonly<Record<string, string>> };
-  readonly status: { readonly active?: number; readonly ready?: number };
+interface ChainPod {
+  readonly metadata: { readonly labels: Readonly<Record<string, string>>; readonly deletionTimestamp?: string };
 }
 
 /**
- * Waits until a warm chain of every shape waits for a request, as approvals have made the agents expect, until no cold one is left of the
- * request before, and for the node to settle.
+ * Waits until the agents say that a warm chain of every shape is ready, as approvals have made them expect, and that none is getting
+ * ready; until no pod is left of the requests before, nor going; and for the node to settle.
  */
-async function untilAtRest(namespaceOf: (party: string) => string): Promise<void> {
-  const count = async (party: string, lifetime: Lifetime, isSuch: (job: ChainJob) => boolean): Promise<number> => {
-    const which = ["-n", namespaceOf(party), "-l", `${CHAIN_SELECTOR},dynamos.lifetime=${lifetime}`];
-    const { items } = await kubectlJson<{ readonly items: readonly ChainJob[] }>(["get", "jobs", ...which]);
-    return items.filter(isSuch).length;
+async function untilAtRest(site: Site, agents: Readonly<Record<keyof typeof PARTIES, Forward>>): Promise<void> {
+  const isWarm = async (party: keyof typeof WARM_SHAPES): Promise<boolean> => {
+    const { ready, starting } = await warmChains(agents[party]);
+    return ready >= WARM_SHAPES[party] && starting === 0 && (await podsOfOthers(site, party, "warm", ready)) === 0;
   };
-  const isReady = ({ status }: ChainJob): boolean => (status.ready ?? 0) > 0;
-  const isActive = ({ status }: ChainJob): boolean => (status.active ?? 0) > 0;
   await eventually(
-    async () => {
-      for (const [party, shapes] of Object.entries(WARM_SHAPES)) {
-        if ((await count(party, "warm", isReady)) < shapes) return false;
-      }
-      return (await count("VU", "cold", isActive)) === 0;
-    },
-    { timeoutMs: 90_000, intervalMs: 250, describe: "a warm chain of each shape to wait, and cold ones to be gone" },
+    async () =>
+      (await isWarm("UVA")) && (await isWarm("SURF")) && (await podsOfOthers(site, "VU", "persistent", 1)) === 0,
+    { timeoutMs: 90_000, intervalMs: 250, describe: "a warm chain of each shape to wait, and others to be gone" },
   );
   await sleep(SETTLING_MS);
+}
+
+/** How many warm chains an agent has, as its metrics say. */
+async function warmChains({ port }: Forward): Promise<{ readonly ready: number; readonly starting: number }> {
+  const metrics = await (await fetch(`http://127.0.0.1:${String(port)}/metrics`)).text();
+  const count = (state: string): number =>
+    Number(
+      new RegExp(`^dynamos_chain_warm\\{[^}]*state="${state}"[^}]*\\} (\\d+)`, "m").exec(metrics)?.[1] ?? Number.NaN,
+    );
+  return { ready: count("ready"), starting: count("starting") };
+}
+
+/** Pods of a party's chains beyond so many of this lifetime that wait for requests. */
+async function podsOfOthers(site: Site, party: string, lifetime: Lifetime, waiting: number): Promise<number> {
+  const which = ["-n", partyNamespace(site, party), "-l", CHAIN_SELECTOR];
+  const { items } = await kubectlJson<{ readonly items: readonly ChainPod[] }>(["get", "pods", ...which]);
+  const isStaying = ({ metadata }: ChainPod): boolean =>
+    metadata.labels["dynamos.lifetime"] === lifetime && metadata.deletionTimestamp === undefined;
+  return items.length - Math.min(waiting, items.filter(isStaying).length);
 }
 
 function table(ms: Figures): Table {
