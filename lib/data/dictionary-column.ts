@@ -40,13 +40,16 @@ export function isTextDictionary(type: DataType): type is Dictionary<Utf8, Int32
   );
 }
 
-/** A column of one text in every row. */
-export function constantText(type: Dictionary<Utf8, Int32>, text: string, rows: number): Data {
+/** Columns of one text in every row, by their number of rows. They share their buffers, which nobody writes to. */
+export function constantText(type: Dictionary<Utf8, Int32>, text: string): (rows: number) => Data {
   const texts = new TextColumn({ name: "", type: { kind: "text" }, nullable: false }, type.dictionary, 1);
   texts.set(0, text);
   const dictionary = new Vector([texts.take(1)]);
-  const data = new Int32Array(rows);
-  return makeData({ type, length: rows, nullCount: 0, data, dictionary } as never) as Data;
+  let first = new Int32Array(0);
+  return (rows) => {
+    if (rows > first.length) first = new Int32Array(rows);
+    return makeData({ type, length: rows, nullCount: 0, data: first.subarray(0, rows), dictionary } as never) as Data;
+  };
 }
 
 /** A text column under construction. */

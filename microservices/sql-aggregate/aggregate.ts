@@ -72,10 +72,10 @@ function converter(provider: string, joined: JoinedSchema): (batch: RecordBatch)
   const columns = fields.map((field, index) =>
     columnConverter(provider, field, joined.fields[index + 1] as FieldSpec, sources[index] as SourceColumn),
   );
+  const names = constantText(providerField.type as Dictionary<Utf8, Int32>, provider);
+  const type = new Struct(joined.schema.fields);
   return (batch) => {
-    const names = constantText(providerField.type as Dictionary<Utf8, Int32>, provider, batch.numRows);
-    const children = [names, ...columns.map((convert) => convert(batch))];
-    const type = new Struct(joined.schema.fields);
+    const children = [names(batch.numRows), ...columns.map((convert) => convert(batch))];
     return new RecordBatch(joined.schema, makeData({ type, length: batch.numRows, nullCount: 0, children }));
   };
 }
