@@ -349,10 +349,15 @@ export class WarmPool {
 
   /** Does something at a time, if the chain still waits then. */
   #at(timeMs: number, pooled: Pooled, act: () => void): void {
-    const { clock } = this.#options;
-    clock.sleep(Math.max(0, timeMs - clock.now()), this.#closed.signal).then(
+    this.#until(timeMs).then(
       () => void (this.#pooled.has(pooled) && act()),
       () => undefined, // Closed before.
     );
+  }
+
+  /** By the clock that ages are told by: a timer may end a millisecond before. */
+  async #until(timeMs: number): Promise<void> {
+    const { clock } = this.#options;
+    while (clock.now() < timeMs) await clock.sleep(timeMs - clock.now(), this.#closed.signal);
   }
 }

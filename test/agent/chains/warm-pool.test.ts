@@ -12,7 +12,7 @@ import { MESSAGE_TYPES } from "../../../lib/bus/message-types.ts";
 import type { MessageBus } from "../../../lib/bus/message-bus.ts";
 import { openMessageBus } from "../../../lib/bus/open.ts";
 import { runQueue, runReplyQueue } from "../../../lib/bus/queues.ts";
-import { systemClock } from "../../../lib/clock.ts";
+import { systemClock, type Clock } from "../../../lib/clock.ts";
 import { AppError, toFailure } from "../../../lib/errors.ts";
 import type { JobRunner, JobSpec, JobStatus } from "../../../lib/jobs/job-runner.ts";
 import { ReadySchema, RunReportSchema, RunRequestSchema, TakenSchema } from "../../../lib/rpc/gen/dynamos/v1/run_pb.ts";
@@ -295,6 +295,15 @@ describe("a pool of warm chains", () => {
       await eventually(async () => (await bus.queueStatus(runReplyQueue(name))) === undefined);
       assert.ok(runner.stopped.includes(name));
     }
+  });
+
+  test("replaces one that has grown too old at that moment, though a timer ends before it by the clock", async (t) => {
+    const early: Clock = { now: () => Date.now(), sleep: (ms, signal) => systemClock.sleep(0.9 * ms, signal) };
+    const { pool, runner } = await open(t, { ageMs: 500, clock: early });
+    pool.expect(shapeOf());
+    await eventually(() => pool.load.ready === 1);
+    const [first] = runner.warm;
+    await eventually(() => runner.warm.length === 1 && runner.warm[0] !== first);
   });
 
   test("ends them all where a cold chain finds no room, and starts none for a while", async (t) => {
