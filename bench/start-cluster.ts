@@ -148,11 +148,12 @@ async function asking(
 
 interface ChainPod {
   readonly metadata: { readonly labels: Readonly<Record<string, string>>; readonly deletionTimestamp?: string };
+  readonly status: { readonly phase: string };
 }
 
 /**
  * Waits until the agents say that a warm chain of every shape is ready, as approvals have made them expect, and that none is getting
- * ready; until no pod is left of the requests before, nor going; and for the node to settle.
+ * ready; until no pod of the requests before runs or goes; and for the node to settle.
  */
 async function untilAtRest(site: Site, agents: Readonly<Record<keyof typeof PARTIES, Forward>>): Promise<void> {
   const isWarm = async (party: keyof typeof WARM_SHAPES): Promise<boolean> => {
@@ -177,13 +178,16 @@ async function warmChains({ port }: Forward): Promise<{ readonly ready: number; 
   return { ready: count("ready"), starting: count("starting") };
 }
 
-/** Pods of a party's chains beyond so many of this lifetime that wait for requests. */
+/** Pods of a party's chains that run or go, beyond so many of this lifetime that wait for requests. Those that are over are kept for a while. */
 async function podsOfOthers(site: Site, party: string, lifetime: Lifetime, waiting: number): Promise<number> {
   const which = ["-n", partyNamespace(site, party), "-l", CHAIN_SELECTOR];
   const { items } = await kubectlJson<{ readonly items: readonly ChainPod[] }>(["get", "pods", ...which]);
+  const isOver = ({ metadata, status }: ChainPod): boolean =>
+    metadata.deletionTimestamp === undefined && (status.phase === "Succeeded" || status.phase === "Failed");
+  const there = items.filter((pod) => !isOver(pod));
   const isStaying = ({ metadata }: ChainPod): boolean =>
     metadata.labels["dynamos.lifetime"] === lifetime && metadata.deletionTimestamp === undefined;
-  return items.length - Math.min(waiting, items.filter(isStaying).length);
+  return there.length - Math.min(waiting, there.filter(isStaying).length);
 }
 
 function table(ms: Figures): Table {
