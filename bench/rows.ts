@@ -17,7 +17,7 @@ import { READINGS, writeReadings, type ReadingRange } from "./readings-data.ts";
 import { answerTexts, expectedAnswer, READINGS_QUESTION } from "./readings-oracle.ts";
 import type { RunOptions, Table, TableBench, Target } from "./table.ts";
 
-/** Ten million take a quarter of an hour and more: `npm run bench -- rows 1000000 10000000`. */
+/** Ten million take five minutes and more: `npm run bench -- rows 1000000 10000000`. */
 const SIZES = [10_000, 100_000, 1_000_000] as const;
 /** Beyond it tables have a name of their own, so that they stay beside those of the usual sizes. */
 const USUAL_MOST = 1_000_000;
@@ -148,7 +148,7 @@ async function answer(bench: BenchExchange, way: Way, expected: ReturnType<typeo
 }
 
 /**
- * One row. While data are loaded a first request may fail as unavailable; a quarter of an hour's work does not end with it, but the
+ * One row. While data are loaded a first request may fail as unavailable; minutes of work does not end with it, but the
  * table says how often it was asked, and its time counts from the first.
  */
 async function load(bench: BenchExchange, way: Way, { progress }: Pick<RunOptions, "progress">): Promise<Loaded> {
