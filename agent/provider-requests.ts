@@ -101,6 +101,11 @@ async function provide(
     const signal = AbortSignal.any([live.signal, unheard.signal]);
     await run(context, asked, { ...allowed, trace, firstAttempt }, signal);
     await acknowledged;
+    // The stream is whole at the third party; once more would not tell it either.
+    if (unheard.signal.aborted) {
+      const error = toAppError(unheard.signal.reason);
+      context.logger.warn({ dataRequest: asked.requestId, error }, "a stream was provided, but not acknowledged");
+    }
   } catch (error) {
     // As before a chain was there: it is delivered again.
     if (unheard.signal.aborted) throw unheard.signal.reason;

@@ -8,6 +8,7 @@
  * - `plans.ts` keeps the plan, `policy-updates.ts` changes it when an agreement changes.
  */
 import { randomBytes } from "node:crypto";
+import { toAppError } from "../lib/errors.ts";
 import type { Lease } from "../lib/knowledge/knowledge-store.ts";
 import { jobNameForLogs, makeJobName } from "../lib/model/names.ts";
 import { withSpan } from "../lib/telemetry/tracing.ts";
@@ -52,8 +53,20 @@ async function decideAndSeed(
     if (selection.kind === "refused") throw selection.error;
     return { ...decision, selection, ...fulfilled(seeded) };
   } catch (thrown) {
-    if (given === undefined && seeded.status === "fulfilled") await seeded.value.lease.release();
+    if (given === undefined && seeded.status === "fulfilled") await releaseSeed(seeded.value, context);
     throw thrown;
+  }
+}
+
+/** What was refused is the answer, also where the lease cannot be released: it then ends by its time. */
+async function releaseSeed({ jobName, lease }: JobSeed, { logger }: OrchestratorContext): Promise<void> {
+  try {
+    await lease.release();
+  } catch (error) {
+    logger.warn(
+      { job: jobNameForLogs(jobName), error: toAppError(error) },
+      "the lease of a job that is not approved could not be released",
+    );
   }
 }
 

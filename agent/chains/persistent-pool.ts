@@ -62,7 +62,7 @@ export class PersistentPool {
   #othersRunning = 0;
   /** Chains that this instance started, and whose end it has not heard of. */
   readonly #started = new Set<string>();
-  /** Chains that ended and have no queue any more, as long as the job runner lists them. */
+  /** Chains that ended and whose queues are gone, or going, as long as the job runner lists them. */
   readonly #forgotten = new Set<string>();
   readonly #closing = new AbortController();
   #declaredMs = -Infinity;
@@ -161,7 +161,7 @@ export class PersistentPool {
     const { runner, bus, max, concurrency, clock } = this.#context;
     const chains = await this.#chains();
     const living = chains.filter(({ phase }) => isLiving(phase));
-    await this.#forgetEnded(chains.filter(({ phase }) => !isLiving(phase)));
+    void this.#forgetEnded(chains.filter(({ phase }) => !isLiving(phase)));
     for (const name of this.#proven) if (!living.some((chain) => chain.name === name)) this.#proven.delete(name);
     if (living.length > 0 && clock.now() - this.#failedMs < AFTER_FAILURE_MS) return;
     const ready = (await bus.queueStatus(this.#queue))?.ready ?? 0;
@@ -175,13 +175,22 @@ export class PersistentPool {
     await Promise.all(slots.map((slot) => this.#start(runner, slot)));
   }
 
-  /** Whoever started one deletes its queue, unless that instance is dead. */
+  /** Deletes their queues, beside whoever started them: that instance may be dead. What fails is tried again at the next look. */
   async #forgetEnded(ended: readonly ListedJob[]): Promise<void> {
+    const { bus, logger } = this.#context;
     for (const name of this.#forgotten) if (!ended.some((chain) => chain.name === name)) this.#forgotten.delete(name);
-    for (const { name } of ended) {
-      if (this.#started.has(name) || this.#forgotten.has(name)) continue;
-      await this.#context.bus.deleteQueue(runQueue(name));
-      this.#forgotten.add(name);
+    const names = ended
+      .map(({ name }) => name)
+      .filter((name) => !this.#started.has(name) && !this.#forgotten.has(name));
+    for (const name of names) this.#forgotten.add(name);
+    for (const name of names) {
+      try {
+        await bus.deleteQueue(runQueue(name));
+      } catch (error) {
+        this.#forgotten.delete(name);
+        if (!this.#closing.signal.aborted)
+          logger.warn({ chain: name, error: toAppError(error) }, "an ended chain's queue could not be deleted");
+      }
     }
   }
 

@@ -81,6 +81,8 @@ export class WarmPool {
   /** Attempts under way, and when the last one that is over ended. */
   #busy = 0;
   #lastOverMs = -Infinity;
+  /** Since when chains are to be started, where it has not been quiet since. */
+  #waitsSinceMs: number | undefined;
   #noRoomUntilMs = 0;
   #reconciling: Promise<void> | undefined;
   #isDirty = false;
@@ -204,6 +206,7 @@ export class WarmPool {
       const targets = this.#targets();
       await Promise.all(this.#surplus(targets).map((pooled) => this.#giveUp(pooled)));
       const key = this.#next(targets);
+      if (key === undefined) this.#waitsSinceMs = undefined;
       if (key === undefined || !(await this.#quiet())) continue;
       await this.#start(key);
       this.#isDirty = true;
@@ -256,11 +259,13 @@ export class WarmPool {
     const { clock } = this.#options;
     const { signal } = this.#closed;
     const mayStart = (): boolean => !signal.aborted && !this.#options.requestsWait();
-    const sinceMs = clock.now();
     const isQuiet = (): boolean => this.#busy === 0 && clock.now() - this.#lastOverMs >= CALM_MS;
-    while (mayStart() && !isQuiet() && clock.now() - sinceMs < QUIET_LIMIT_MS) {
+    // Of all starts: requests that come one upon the other would hold up each of them for so long.
+    this.#waitsSinceMs ??= clock.now();
+    while (mayStart() && !isQuiet() && clock.now() - this.#waitsSinceMs < QUIET_LIMIT_MS) {
       await clock.sleep(50, signal).catch(() => undefined);
     }
+    if (isQuiet()) this.#waitsSinceMs = undefined;
     return mayStart();
   }
 

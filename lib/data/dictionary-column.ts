@@ -14,8 +14,9 @@ import { Validity } from "./validity.ts";
 const MIN_ROWS = 64;
 /** A dictionary pays when its texts appear so many times on average. */
 const MIN_REPEATS = 2;
-/** With more than so many, texts of earlier batches are forgotten: they may not come again. */
+/** With more than so many, or so long ones together, texts of earlier batches are forgotten: they may not come again. */
 const MOST_TEXTS_KEPT = 4096;
+const MOST_CHARACTERS_KEPT = 256 * 1024;
 /** Batches in which nothing is looked up after one whose texts did not repeat. */
 const BATCHES_WITHOUT_LOOKUP = 8;
 
@@ -169,6 +170,7 @@ class KnownTexts {
   #places: Int32Array = new Int32Array(64);
   #batches: Int32Array = new Int32Array(64);
   #batch = 1;
+  #characters = 0;
 
   /** Its place in this batch, if it has one yet. */
   placeOf(text: string): number | undefined {
@@ -183,6 +185,7 @@ class KnownTexts {
       number = this.#numbers.size;
       if (number >= this.#places.length) this.#grow();
       this.#numbers.set(text, number);
+      this.#characters += text.length;
     }
     this.#batches[number] = this.#batch;
     this.#places[number] = place;
@@ -191,7 +194,9 @@ class KnownTexts {
   /** Forgets all places, and the texts once there are many. */
   nextBatch(): void {
     this.#batch += 1;
-    if (this.#numbers.size > MOST_TEXTS_KEPT) this.#numbers.clear();
+    if (this.#numbers.size <= MOST_TEXTS_KEPT && this.#characters <= MOST_CHARACTERS_KEPT) return;
+    this.#numbers.clear();
+    this.#characters = 0;
   }
 
   #grow(): void {

@@ -3,6 +3,7 @@
  * them so. Three frames in three messages cost a hop and the bus most of three times as much as one.
  */
 import { create } from "@bufbuild/protobuf";
+import { AppError } from "../errors.ts";
 import { FrameSchema, type Frame } from "./gen/dynamos/v1/stream_pb.ts";
 
 /** Initial gRPC metadata of who takes frames: the forms that it understands besides the plain one, separated by commas. */
@@ -16,7 +17,9 @@ export const WHOLE = "whole";
 
 /** Frames that may follow in one message: a result of more, or of more data, is no small one. */
 export const MOST_FOLLOWING = 6;
-const MOST_BYTES = 16 * 1024;
+const MOST_DATA_BYTES = 16 * 1024;
+/** With all else that makes a frame large: schema and grants, notes, what a failure says. */
+const MOST_BYTES = 64 * 1024;
 
 /** One message of frames of one stream: the first with the others in it, of which there are none unless it is a Start. */
 export function joined(frames: readonly Frame[]): Frame {
@@ -26,10 +29,16 @@ export function joined(frames: readonly Frame[]): Frame {
   return { ...first, body: { case: "start", value: { ...first.body.value, following } } };
 }
 
-/** The frames that came in one message. */
+/** The frames that came in one message. Fails with `data_invalid` for more than may follow. */
 export function separated(frame: Frame): readonly Frame[] {
   const { provider, requestId, attempt, body } = frame;
   if (body.case !== "start" || body.value.following.length === 0) return [frame];
+  if (body.value.following.length > MOST_FOLLOWING) {
+    throw new AppError(
+      "data_invalid",
+      `At most ${String(MOST_FOLLOWING)} frames may follow a Start in its message; ${String(body.value.following.length)} came.`,
+    );
+  }
   const first: Frame = { ...frame, body: { case: "start", value: { ...body.value, following: [] } } };
   return [first, ...body.value.following.map((next) => ({ ...next, provider, requestId, attempt }))];
 }
@@ -78,13 +87,14 @@ export class FrameGroups implements AsyncIterable<readonly Frame[]> {
       if (first.done === true) return OVER;
       const group = [first.value];
       if (first.value.body.case !== "start" || !this.#mayGather()) return { done: false, value: group };
-      let bytes = 0;
+      let [bytes, data] = [restBytes(first.value), 0];
       while (group.length <= MOST_FOLLOWING) {
         ahead = iterator.next();
         const soon = await atOnce(ahead);
         if (soon === undefined || soon.done === true) break;
-        bytes += dataBytes(soon.value);
-        if (bytes > MOST_BYTES) break;
+        data += dataBytes(soon.value);
+        bytes += restBytes(soon.value);
+        if (data > MOST_DATA_BYTES || data + bytes > MOST_BYTES) break;
         group.push(soon.value);
         ahead = undefined;
         if (isLast(soon.value)) break;
@@ -115,6 +125,20 @@ function atOnce<T>(work: Promise<T>): Promise<T | undefined> {
 
 function dataBytes({ body }: Frame): number {
   return body.case === "chunk" || body.case === "attachment" ? body.value.data.byteLength : 0;
+}
+
+/** About how much it is without its data. */
+function restBytes({ body }: Frame): number {
+  if (body.case === "start") {
+    const { arrowSchema, grants, request } = body.value;
+    return arrowSchema.byteLength + lengthOf([...grants, request?.query ?? ""]);
+  }
+  if (body.case === "end") return lengthOf([body.value.notesJson]);
+  return body.case === "failure" ? lengthOf([body.value.detail, body.value.detailsJson]) : 0;
+}
+
+function lengthOf(texts: readonly string[]): number {
+  return texts.reduce((sum, text) => sum + text.length, 0);
 }
 
 /** Whether it ends its stream. */

@@ -12,7 +12,7 @@ import type { DuplexCall } from "./duplex-call.ts";
 import { isLast, separated } from "./frame-groups.ts";
 import { fromFailureMessage, toFailureMessage } from "./frames.ts";
 import type { StreamReceipt } from "./gen/dynamos/v1/microservice_pb.ts";
-import type { Frame } from "./gen/dynamos/v1/stream_pb.ts";
+import type { Failure, Frame } from "./gen/dynamos/v1/stream_pb.ts";
 import {
   WholeStreamAnswerSchema,
   WholeStreamSchema,
@@ -46,7 +46,9 @@ interface Waiting {
 export class SharedStreams {
   readonly #client: RpcClient;
   readonly #waiting = new Map<number, Waiting>();
-  #call: Promise<Call> | undefined;
+  #opening: Promise<Call> | undefined;
+  /** Open, and not ended as far as is known: whoever waits in it hears of its end. */
+  #call: Call | undefined;
   #lastNumber = 0;
 
   constructor(client: RpcClient) {
@@ -58,8 +60,15 @@ export class SharedStreams {
    *
    * @throws AppError as `RpcClient.stream`, but for the deadline, which whoever takes the stream is only told.
    */
-  async send(frames: Frame, { signal, deadlineMs = 0, trace }: CallOptions): Promise<StreamReceipt> {
-    const call = await this.#opened();
+  async send(frames: Frame, options: CallOptions): Promise<StreamReceipt> {
+    const { signal, deadlineMs = 0, trace } = options;
+    for (let opens = 0; this.#call === undefined; opens++) {
+      if (opens === MOST_OPENS) throw this.#ended();
+      // For as long as this stream may wait: the call is everybody's, and knows of nobody's limits.
+      await this.#client.ready(options);
+      await this.#open();
+    }
+    const call = this.#call;
     if (signal?.aborted) throw toAppError(signal.reason);
     const number = this.#nextNumber();
     let onAbort = (): void => undefined;
@@ -93,44 +102,35 @@ export class SharedStreams {
     return this.#lastNumber;
   }
 
-  /** The call, which has not ended as far as is known: whoever waits in it hears of its end. */
-  async #opened(): Promise<Call> {
-    for (let opens = 1; ; opens++) {
-      const opened = this.#call ?? this.#open();
-      const call = await opened;
-      if (this.#call === opened) return call;
-      if (opens === MOST_OPENS) throw this.#ended();
-    }
-  }
-
   #open(): Promise<Call> {
+    if (this.#opening !== undefined) return this.#opening;
     const opened = this.#client.duplex(WholeStreamsService.method.take, { signal: this.#client.closed });
-    this.#call = opened;
+    this.#opening = opened;
     opened.then(
-      (call) => void this.#read(call, opened),
-      () => this.#forget(opened),
+      (call) => {
+        this.#call = call;
+        void this.#read(call);
+      },
+      () => (this.#opening = undefined),
     );
     return opened;
   }
 
-  async #read(call: Call, opened: Promise<Call>): Promise<void> {
+  async #read(call: Call): Promise<void> {
     let ended = this.#ended();
     try {
       for await (const { number, outcome } of call.responses) {
         const waiting = this.#waiting.get(number);
         if (outcome.case === "receipt") waiting?.resolve(outcome.value);
-        else if (outcome.case === "failure") waiting?.reject(fromFailureMessage(outcome.value));
+        else if (outcome.case === "failure") waiting?.reject(failureOf(outcome.value));
       }
     } catch (error) {
       ended = toAppError(error);
     }
-    this.#forget(opened);
+    this.#call = undefined;
+    this.#opening = undefined;
     call.cancel();
     for (const { reject } of this.#waiting.values()) reject(ended);
-  }
-
-  #forget(opened: Promise<Call>): void {
-    if (this.#call === opened) this.#call = undefined;
   }
 
   #ended(): AppError {
@@ -223,8 +223,12 @@ class TakenCall {
   }
 
   #came({ number, body, deadlineMs, ...headers }: WholeStream): void {
-    if (body.case === "cancel") this.#running.get(number)?.abort(fromFailureMessage(body.value));
+    if (body.case === "cancel") this.#running.get(number)?.abort(failureOf(body.value));
     if (body.case !== "frames" || this.#isEnded) return;
+    if (this.#running.has(number)) {
+      this.end(new AppError("data_invalid", "The element before gave two streams at a time one number."));
+      return;
+    }
     const aborting = new AbortController();
     this.#running.set(number, aborting);
     const context: CallContext = {
@@ -232,7 +236,7 @@ class TakenCall {
       deadlineMs: deadlineMs === 0n ? undefined : Number(deadlineMs),
       trace: parseTraceContext({ traceparent: headers.traceparent, tracestate: headers.tracestate }),
     };
-    this.#take(inOrder(separated(body.value)), context).then(
+    this.#take(inOrder(body.value), context).then(
       (receipt) => this.#answer(number, { case: "receipt", value: receipt }),
       (error: unknown) => this.#answer(number, { case: "failure", value: toFailureMessage(error) }),
     );
@@ -245,6 +249,16 @@ class TakenCall {
   }
 }
 
-async function* inOrder(frames: readonly Frame[]): AsyncGenerator<Frame> {
-  yield* frames;
+/** What is wrong with one stream's message is that stream's failure, and not the call's. */
+async function* inOrder(message: Frame): AsyncGenerator<Frame> {
+  yield* separated(message);
+}
+
+/** The failure that a message tells, or why it cannot be read: of one stream, either way. */
+function failureOf(message: Failure): AppError {
+  try {
+    return fromFailureMessage(message);
+  } catch (error) {
+    return toAppError(error);
+  }
 }

@@ -126,7 +126,7 @@ describe("a pool of persistent chains beside other instances'", () => {
     assert.equal(failures[0]?.code, "job_start_failed");
   });
 
-  test("deletes the queue of an ended chain whose starter is gone, and none of one that lives", async (t) => {
+  test("deletes the queue of an ended chain that another instance started, and none of one that lives", async (t) => {
     const { bus, jobs, pool } = await open(t);
     const [dead, living] = [makeChainName("VU", KEY, 0, 0), makeChainName("VU", KEY, 1, 0)];
     for (const name of [dead, living]) await bus.declareQueue(runQueue(name), { kind: "run" });

@@ -11,6 +11,7 @@ import { SOURCE_COLUMN, SOURCE_TABLE } from "../../../lib/data/field-metadata.ts
 import { BatchDecoder, encodeBatch, encodeSchema, END_OF_STREAM } from "../../../lib/data/ipc.ts";
 import { TextDictionaries } from "../../../lib/data/text-dictionaries.ts";
 import type { DataSet } from "../../../lib/model/dataset.ts";
+import { DictionaryColumn, textDictionary } from "../../../lib/data/dictionary-column.ts";
 import { joinStreams } from "../../../microservices/sql-aggregate/aggregate.ts";
 import { planAnonymization } from "../../../microservices/sql-anonymize/anonymize.ts";
 import { rowsOf } from "../../support/rows.ts";
@@ -143,6 +144,21 @@ test("each batch's dictionary has its own texts in the order in which they come,
     const own = Array.from({ length: distinct }, (_, entry) => textOf(batch, 2 * entry));
     assert.deepEqual([...(made.data.children[1]?.dictionary ?? [])], own);
   }
+});
+
+test("long texts of batches before are not kept: their memory is that of some batches, however many come", () => {
+  const long = (row: number): string => `${String(row).padStart(6, "0")}${"x".repeat(100_000)}`;
+  const column = new DictionaryColumn({ name: "c", type: { kind: "text" }, nullable: true }, textDictionary(0), 8);
+  const taken: number[] = [];
+  const before = process.memoryUsage().heapUsed;
+  // Few rows a batch, of which nothing is told about how often texts repeat.
+  for (let batch = 0; batch < 500; batch += 1) {
+    for (let row = 0; row < 2; row += 1) column.set(row, long(2 * batch + row));
+    taken.push(column.take(2).dictionary?.length ?? 0);
+  }
+  assert.ok(taken.every((entries) => entries === 2));
+  const grown = process.memoryUsage().heapUsed - before;
+  assert.ok(grown < 60e6, `${String(grown)} bytes for texts of 100 MB`);
 });
 
 test("the pieces of a stream with dictionaries are a stream that any Arrow reader reads", () => {

@@ -214,3 +214,25 @@ test("whoever cancels while the first frame is still to come need not wait for i
   come();
   await eventually(() => isLeft);
 });
+
+test("a message with more behind its Start than may follow is refused, and the others of the call go on", async (t) => {
+  const taker = await Taker.start(t, async (frames) => receipt(Number((await readAll(frames)).id)));
+  const shared = new SharedStreams(taker.client);
+  const [start, ...others] = stream("1") as [Frame, ...Frame[]];
+  const tooMany = joined([start, ...others, ...others, ...others, ...others]);
+  const refused = assert.rejects(shared.send(tooMany, {}), { code: "data_invalid" });
+  const good = shared.send(joined(stream("2")), {});
+  await refused;
+  assert.equal((await good).rows, 2n);
+});
+
+test("who cancels a stream while nothing listens yet waits no longer for the call", async () => {
+  const client = new RpcClient({ port: 1, peer: "nobody", connectLimitMs: 60_000 });
+  const cancelling = new AbortController();
+  const sent = assert.rejects(new SharedStreams(client).send(joined(stream("1")), { signal: cancelling.signal }), {
+    code: "cancelled",
+  });
+  cancelling.abort(new AppError("cancelled", "Nobody wants it."));
+  await sent;
+  client.close();
+});
