@@ -56,11 +56,12 @@ async function ask(processes: QueryProcesses, sql: string, world = ours, signal?
 }
 
 /** The ids of the processes for queries that this process has now, with those that ended and whose end it has not seen. */
+// One that is about to end has no arguments any more: its name then stands in brackets, before it is <defunct>.
 async function running(parentPid: number | undefined = process.pid): Promise<number[]> {
   const { stdout } = await promisify(execFile)("ps", ["-e", "-o", "ppid=,pid=,args="]);
   const lines = stdout.split("\n").map((line) => line.trim().split(/\s+/));
   const children = lines.filter(
-    ([parent, , ...args]) => parent === `${parentPid}` && /query-child|<defunct>/.test(args.join(" ")),
+    ([parent, , ...args]) => parent === `${parentPid}` && /query-child|<defunct>|^\[/.test(args.join(" ")),
   );
   return children.map(([, pid]) => Number(pid));
 }
