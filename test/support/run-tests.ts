@@ -1,7 +1,7 @@
 /**
  * Runs the tests: `npm test` all of them, `npm test -- contract system/cancel` those whose path has one of the words. First the
  * parts, then the system tests and the documentation, of which each starts whole exchanges; as many files at a time as the machine has
- * cores: with more, what is fast enough by itself comes too late for its neighbours' waits, and hardly any time is gained.
+ * cores: with more, what is fast enough by itself comes too late for its neighbours' waits.
  *
  * The system tests run on what `STORE`, `BUS` and `SIDECAR` choose (`backends.ts`), embedded without them; real servers are
  * started once for all. `npm run test:services` chooses the real ones, and runs of the parts only those that need servers.
