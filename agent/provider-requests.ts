@@ -107,7 +107,7 @@ async function provide(
       context.logger.warn({ dataRequest: asked.requestId, error }, "a stream was provided, but not acknowledged");
     }
   } catch (error) {
-    // As before a chain was there: it is delivered again.
+    // It is delivered again, for a third party that may have heard nothing; one that has had rows of this life ends the stream as interrupted.
     if (unheard.signal.aborted) throw unheard.signal.reason;
     // Another instance, or this party's next life, runs it anew.
     if (context.live.isStopping) return "retry";
