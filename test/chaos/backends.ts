@@ -28,7 +28,7 @@ export interface Switchable {
   /** In an orderly way. */
   stop(): Promise<void>;
   start(): Promise<void>;
-  pause(): void;
+  pause(): Promise<void>;
   resume(): void;
 }
 

@@ -131,7 +131,7 @@ async function switchOff(
   { how, forMs }: Extract<FaultAction, { kind: "store" | "broker" }>,
 ): Promise<void> {
   if (how === "pause") {
-    server.pause();
+    await server.pause();
     await sleep(forMs);
     server.resume();
     return;

@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventually } from "../support/eventually.ts";
+import { pauseProcess, resumeProcess } from "../support/pause-process.ts";
 import { type Use, inTime, spread } from "./knowledge-store-bench.ts";
 
 /** Leases, in this and other processes. */
@@ -121,9 +122,9 @@ export function leaseTests(use: Use): void {
     const { key, bench } = await spread(use, context);
     const owner = await bench.process();
     await owner.tell({ type: "hold", keys: [key("a")], ttlMs });
-    owner.signal("SIGSTOP");
+    await pauseProcess(owner.pid);
     await eventually(async () => !(await bench.isThere("a")), { timeoutMs: 5000 });
-    owner.signal("SIGCONT");
+    resumeProcess(owner.pid);
     await eventually(() => owner.messages.some(({ type }) => type === "lost"), { timeoutMs: 5000 });
     await owner.tell({ type: "hold", keys: [key("a")], ttlMs });
     assert.equal(await bench.isThere("a"), true);

@@ -42,7 +42,7 @@ knowledgeStoreContract(
       ...(server && {
         compact: () => server.compact(),
         interrupt: async () => {
-          server.pause();
+          await server.pause();
           return async () => server.resume();
         },
       }),

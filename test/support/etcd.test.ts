@@ -33,7 +33,7 @@ test("an etcd dies with a test process that is killed hard, also while it is pau
     program,
     `import { startEtcd } from ${JSON.stringify(support)};
      const server = await startEtcd();
-     server.pause();
+     await server.pause();
      process.send({ endpoint: server.endpoint, dataFolder: server.dataFolder });`,
   );
   const child = fork(program, { execArgv: [] });

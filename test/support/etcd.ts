@@ -16,6 +16,7 @@ import { Etcd3 } from "etcd3";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import { type CertificateFiles } from "./certificates.ts";
 import { eventually } from "./eventually.ts";
+import { pauseProcess, resumeProcess } from "./pause-process.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 /**
@@ -215,14 +216,14 @@ export class EtcdServer {
     await exited;
   }
 
-  /** SIGSTOP: it stands still, its connections stay open. */
-  pause(): void {
-    process.kill(this.#pid, "SIGSTOP");
+  /** Resolves when it stands still; its connections stay open. */
+  async pause(): Promise<void> {
+    await pauseProcess(this.#pid);
   }
 
-  /** SIGCONT. */
+  /** Lets it go on. */
   resume(): void {
-    process.kill(this.#pid, "SIGCONT");
+    resumeProcess(this.#pid);
   }
 
   /** Makes it forget all changes before its present revision. */

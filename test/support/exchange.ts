@@ -13,6 +13,7 @@ import { openTestBackends, type TestBackends } from "./backends.ts";
 import { leftOverQueues } from "./bus-inspection.ts";
 import { eventually } from "./eventually.ts";
 import { assertNoProcessLeft } from "./leaks.ts";
+import { pauseProcess, resumeProcess } from "./pause-process.ts";
 import { leftOverKeys } from "./store-inspection.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
@@ -153,6 +154,14 @@ export async function changeDocument<Document>(
 ): Promise<void> {
   const document = (await exchange.client.get(`${path}/${name}`, { token: exchange.adminKey })) as Document;
   await exchange.client.put(path, change(document), { token: exchange.adminKey });
+}
+
+/** Pauses one of its services; resolves, when it does nothing any more, with what lets it go on. Fails when it does not run. */
+export async function pauseService({ services }: Exchange, name: string): Promise<() => void> {
+  const service = services.get(name);
+  assert.ok(service !== undefined && !service.hasEnded(), `${name} does not run`);
+  await pauseProcess(service.pid);
+  return () => resumeProcess(service.pid);
 }
 
 /** Fails unless a promise is rejected with this code; resolves with the error. */

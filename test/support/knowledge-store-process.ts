@@ -51,8 +51,8 @@ export class StoreProcess {
     return this.messages.flatMap((message) => (message.type === "change" ? [message.change] : []));
   }
 
-  signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
+  get pid(): number {
+    return this.#child.pid!;
   }
 
   /** Kills it, and resolves when it is gone. */

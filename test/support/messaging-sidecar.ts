@@ -13,7 +13,6 @@ export interface MessagingSidecar {
   readonly pid: number;
   /** All that it has logged. */
   log(): string;
-  signal(signal: NodeJS.Signals): void;
   /** As the death of its parent does. */
   closeInput(): void;
   /** Its exit code (null after a signal), when it has ended. */
@@ -51,7 +50,6 @@ export async function startMessagingSidecar(
     url,
     pid: child.pid!,
     log: () => log,
-    signal: (signal) => void child.kill(signal),
     closeInput: () => void child.stdin?.end(),
     ended,
     end: (signal = "SIGTERM") => {

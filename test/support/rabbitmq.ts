@@ -17,6 +17,7 @@ import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { eventually } from "./eventually.ts";
+import { pauseProcess, resumeProcess } from "./pause-process.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const PROGRAMS = "/usr/lib/rabbitmq/bin";
@@ -83,9 +84,9 @@ export interface OwnRabbitMq extends RabbitMq {
   /** Starts it after {@link stop} or {@link kill}; `empty`: as if its disk had been lost. */
   start(options?: { readonly empty?: boolean }): Promise<void>;
   restart(): Promise<void>;
-  /** SIGSTOP: it answers nobody, and its sockets stay. */
-  pause(): void;
-  /** SIGCONT. */
+  /** Resolves when it answers nobody any more; its sockets stay. */
+  pause(): Promise<void>;
+  /** Lets it go on. */
   resume(): void;
   /** `rabbitmqctl …`, for what the management API does not offer. */
   ctl(...args: readonly string[]): Promise<string>;
@@ -288,12 +289,12 @@ class OwnServer extends Server implements OwnRabbitMq {
     await this.start();
   }
 
-  pause(): void {
-    this.#broker?.signal("SIGSTOP");
+  async pause(): Promise<void> {
+    if (this.#broker !== undefined && !this.#broker.hasEnded()) await pauseProcess(this.#broker.pid);
   }
 
   resume(): void {
-    this.#broker?.signal("SIGCONT");
+    if (this.#broker !== undefined && !this.#broker.hasEnded()) resumeProcess(this.#broker.pid);
   }
 
   async ctl(...args: readonly string[]): Promise<string> {
@@ -345,8 +346,9 @@ class OwnServer extends Server implements OwnRabbitMq {
 }
 
 interface Guarded {
+  /** Of the command. */
+  readonly pid: number;
   hasEnded(): boolean;
-  signal(signal: NodeJS.Signals): void;
   /** Resolves when the command and all of its group have ended. */
   end(signal: NodeJS.Signals): Promise<void>;
 }
@@ -374,14 +376,11 @@ async function startGuarded(command: readonly string[], env: Record<string, stri
   const [line] = (await once(createInterface({ input: guard.stdout! }), "line")) as [string];
   const pid = Number(line);
   const hasEnded = (): boolean => guard.exitCode !== null || guard.signalCode !== null;
-  const signal = (name: NodeJS.Signals): void => {
-    if (!hasEnded()) process.kill(pid, name);
-  };
   return {
+    pid,
     hasEnded,
-    signal,
     end: async (name) => {
-      signal(name);
+      if (!hasEnded()) process.kill(pid, name);
       await exited;
     },
   };

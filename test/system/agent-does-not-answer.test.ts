@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { eventually } from "../support/eventually.ts";
-import { rejectsWith, testExchange } from "../support/exchange.ts";
+import { pauseService, rejectsWith, testExchange } from "../support/exchange.ts";
 import { KNOWN_SUMS, NUMBERS_APPROVAL, numbersConfiguration, SUM_QUESTION, sumsOf } from "../support/numbers.ts";
 
 const COMPOSITION_MS = 2_500;
@@ -23,7 +23,7 @@ const patient = await testExchange({
   },
 });
 const { client } = patient;
-const signal = (party: string, name: NodeJS.Signals): void => patient.services.get(`agent-${party}`)?.kill(name);
+const pause = (party: string): Promise<() => void> => pauseService(patient, `agent-${party}`);
 const ask = (changes: object = {}) => client.ask({ ...NUMBERS_APPROVAL, data_request: SUM_QUESTION, ...changes });
 const providersOnline = async () => Object.keys((await client.get("getAvailableProviders")) as object);
 
@@ -37,24 +37,24 @@ async function within<Result>(ms: number, work: Promise<Result>): Promise<Result
 
 describe("an agent that is silent", () => {
   test("when a job is composed is reported, by name and in time, and composes the next one when it is back", async () => {
-    signal("VU", "SIGSTOP");
+    const resume = await pause("VU");
     const silent = await within(COMPOSITION_MS + MARGIN_MS, rejectsWith(ask(), "agent_timeout"));
     assert.deepEqual([silent["party"], silent["retryable"], silent["status"]], ["VU", true, 504]);
     const withoutIt = await ask({ dataProviders: ["UVA"] });
     assert.deepEqual(sumsOf(withoutIt.pooled?.rows), KNOWN_SUMS.UVA, "the others are not held up");
-    signal("VU", "SIGCONT");
+    resume();
     assert.deepEqual(sumsOf((await ask()).pooled?.rows), KNOWN_SUMS.pooled);
   });
 
   test("when it is asked has given no answer by the deadline; the others' results are there", async () => {
     const { auth } = await client.requestApproval(NUMBERS_APPROVAL);
     const token = auth.accessToken;
-    signal("VU", "SIGSTOP");
+    const resume = await pause("VU");
     const partial = await within(
       REQUEST_DEADLINE_MS + 5_000 + MARGIN_MS,
       client.askAgain({ ...SUM_QUESTION, options: { allowPartial: true } }, { token }),
     );
-    signal("VU", "SIGCONT");
+    resume();
     assert.equal(partial.status, "partial");
     const [uva, vu] = [...partial.responses].sort((left, right) => (left.provider < right.provider ? -1 : 1));
     assert.deepEqual([vu?.provider, vu?.status, vu?.problem?.code], ["VU", "no_answer", "agent_timeout"]);
@@ -67,24 +67,24 @@ describe("an agent that is silent", () => {
   test("when a third party asks it for rows is named in the third party's answer", async () => {
     const approval = await client.requestApproval({ ...NUMBERS_APPROVAL, options: { aggregate: true } });
     const token = approval.auth.accessToken;
-    signal("VU", "SIGSTOP");
+    const resume = await pause("VU");
     const failed = await within(
       1_500 + MARGIN_MS,
       rejectsWith(client.askAgain(SUM_QUESTION, { token }), "agent_timeout"),
     );
     assert.equal(failed["party"], "VU");
-    signal("VU", "SIGCONT");
+    resume();
     const answer = await client.askAgain(SUM_QUESTION, { token });
     assert.deepEqual(sumsOf(answer.pooled?.rows), KNOWN_SUMS.pooled);
   });
 
   test("for longer than its lease is offline, and registers again by itself when it is back", async () => {
-    signal("UVA", "SIGSTOP");
+    const resume = await pause("UVA");
     await eventually(async () => !(await providersOnline()).includes("UVA"));
     const withoutUva = await ask();
     assert.deepEqual(withoutUva.offline, ["UVA"]);
     assert.deepEqual(sumsOf(withoutUva.pooled?.rows), KNOWN_SUMS.VU);
-    signal("UVA", "SIGCONT");
+    resume();
     await eventually(async () => (await providersOnline()).includes("UVA"));
     assert.deepEqual(sumsOf((await ask()).pooled?.rows), KNOWN_SUMS.pooled);
   });

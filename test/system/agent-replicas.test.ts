@@ -6,7 +6,7 @@ import { beforeEach, describe, test } from "node:test";
 import { call, type Answer } from "../../cli/client.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import { eventually } from "../support/eventually.ts";
-import { ANALYST, changeDocument, rejectsWith, smallSample, testExchange } from "../support/exchange.ts";
+import { ANALYST, changeDocument, pauseService, rejectsWith, smallSample, testExchange } from "../support/exchange.ts";
 import {
   approve,
   assertNothingLeft,
@@ -107,13 +107,13 @@ describe("a run at one instance", () => {
     let answered = 0;
     const first = ask(ONE, SLOW, key).finally(() => (answered += 1));
     await chainProcess(exchange, "VU", "query-child");
-    exchange.services.get(ONE)?.kill("SIGSTOP");
+    const thaw = await pauseService(exchange, ONE);
     try {
       const startedMs = performance.now();
       assert.deepEqual((await ask(TWO, SLOW, key)).rows, [{ steps: STEPS }]);
       assert.ok(performance.now() - startedMs < BOUNDED_MS);
     } finally {
-      exchange.services.get(ONE)?.kill("SIGCONT");
+      thaw();
     }
     assert.deepEqual((await first).rows, [{ steps: STEPS }]);
     assert.equal(answered, 1);

@@ -6,7 +6,7 @@ import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import type { Archetype } from "../../lib/model/archetype.ts";
 import { eventually } from "../support/eventually.ts";
-import { changeDocument, rejectsWith, testExchange } from "../support/exchange.ts";
+import { changeDocument, pauseService, rejectsWith, testExchange } from "../support/exchange.ts";
 import {
   KNOWN_SUMS,
   NUMBERS_APPROVAL,
@@ -167,13 +167,13 @@ describe("rows on their way when an agreement changes", () => {
   test("do not wait for an agent that is silent: who withdrew is stopped all the same", async () => {
     const job = await approved();
     const reading = await readRows(await job.stream("VU"));
-    exchange.services.get("agent-UVA")?.kill("SIGSTOP");
+    const resume = await pauseService(exchange, "agent-UVA");
     try {
       await put(numbersAgreement("VU", { relations: {} }));
       await onlyThroughTtp("UVA");
       await assertRevoked(reading, "agreement_gone");
     } finally {
-      exchange.services.get("agent-UVA")?.kill("SIGCONT");
+      resume();
     }
   });
 

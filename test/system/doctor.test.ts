@@ -14,7 +14,7 @@ import type { Agreement } from "../../lib/model/agreement.ts";
 import { clockOffset } from "../support/clock-offset.ts";
 import { dynamos } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
-import { testExchange } from "../support/exchange.ts";
+import { pauseService, testExchange } from "../support/exchange.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const exchange = await testExchange({
@@ -118,10 +118,9 @@ describe("parts that are down", () => {
   });
 
   test("an agent that hangs: it does not answer", async () => {
-    const agent = exchange.services.get("agent-SURF");
-    agent?.kill("SIGSTOP");
+    const resume = await pauseService(exchange, "agent-SURF");
     const { faults } = await doctor();
-    agent?.kill("SIGCONT");
+    resume();
     const silent = faults.find(({ id }) => id === "service.reachable");
     assert.ok(silent !== undefined, JSON.stringify(faults));
     assert.match(silent.found, /agent of SURF .* no answer within/);

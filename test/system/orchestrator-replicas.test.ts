@@ -12,7 +12,8 @@ import { KnowledgeBase } from "../../lib/knowledge/knowledge-base.ts";
 import { openKnowledgeStore } from "../../lib/knowledge/open.ts";
 import type { Agreement } from "../../lib/model/agreement.ts";
 import { eventually } from "../support/eventually.ts";
-import { ANALYST, rejectsWith, SALARY_QUERY, smallSample, testExchange } from "../support/exchange.ts";
+import { ANALYST, pauseService, rejectsWith, SALARY_QUERY, smallSample, testExchange } from "../support/exchange.ts";
+import { pauseProcess, resumeProcess } from "../support/pause-process.ts";
 import { approve, assertNothingLeft, chainProcess, slowQuery, startedChains } from "../support/running-chains.ts";
 
 const STEPS = 3_000_000;
@@ -82,13 +83,12 @@ describe("an orchestrator that is killed", () => {
   test("in the middle of an approval: repeated at the other, there is one job, and nothing of the first", async () => {
     const before = await planCount();
     const asked = { ...request(), data_request: SUM };
-    const agent = exchange.services.get("agent-UVA");
     // An agent that acknowledges nothing keeps the approval in the middle.
-    agent?.kill("SIGSTOP");
+    const resumeAgent = await pauseService(exchange, "agent-UVA");
     const lost = assert.rejects(a.ask(asked, { idempotencyKey: "approval" }), /fetch failed|terminated/);
     await eventually(async () => (await claims()).length === 1);
     await kill("orchestrator");
-    agent?.kill("SIGCONT");
+    resumeAgent();
     await lost;
     const answer = await b.ask(asked, { idempotencyKey: "approval" });
     assert.deepEqual(answer.pooled?.providers, ["UVA", "VU"]);
@@ -169,8 +169,7 @@ describe("an agreement that changes while both watch", () => {
 
   test("with the replica paused that composes: the other completes it, and the late one does no harm", async () => {
     const { jobId, auth } = await approve(exchange, ["VU", "UVA"]);
-    const agent = exchange.services.get("agent-UVA");
-    agent?.kill("SIGSTOP");
+    const resumeAgent = await pauseService(exchange, "agent-UVA");
     await agree("VU", { archetypes: ["dataThroughTtp"] });
     const { composer = "" } = await eventually(async () => {
       const plan = await planOf(jobId);
@@ -181,14 +180,14 @@ describe("an agreement that changes while both watch", () => {
     const paused = exchange.services.get(NAMES[index] ?? "");
     assert.ok(paused);
     await pause(paused);
-    agent?.kill("SIGCONT");
+    resumeAgent();
     const taken = await eventually(async () => {
       const plan = await planOf(jobId);
       return plan.state === "ready" && plan.archetype === "dataThroughTtp" ? plan : undefined;
     });
     const other = index === 0 ? b : a;
     assert.equal((await other.askAgain(SUM, { token: auth.accessToken })).archetype, "dataThroughTtp");
-    paused.kill("SIGCONT");
+    resumeProcess(paused.pid);
     await eventually(async () => (await urlOf(composer)) !== undefined, { describe: "it to be registered again" });
     for (const client of [a, b]) {
       const answer = await client.askAgain(SUM, { token: auth.accessToken });
@@ -233,9 +232,9 @@ async function pause(service: RunningService): Promise<void> {
   };
   await eventually(
     async () => {
-      service.kill("SIGSTOP");
+      await pauseProcess(service.pid);
       const isAlone = await Promise.race([isFree(), sleep(1_000, false)]);
-      if (!isAlone) service.kill("SIGCONT");
+      if (!isAlone) resumeProcess(service.pid);
       return isAlone;
     },
     { describe: `${service.name} to be paused while it holds no lock` },

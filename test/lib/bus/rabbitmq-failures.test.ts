@@ -60,7 +60,7 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
     const queue = await newQueue(bus);
     await bus.publish(queue, message("first"));
     await sleep(YOUNG_QUEUE_MS);
-    server.pause();
+    await server.pause();
     const outcome = bus.publish(queue, message("in doubt")).then(
       () => undefined,
       (error: unknown) => error,
@@ -185,7 +185,7 @@ describe("the bus on a RabbitMQ that fails", { skip: skipOwnRabbitMq }, () => {
     const bus = await openRabbitMqBus({ url: vhost.url, deadlineMs: 1000 });
     const queue = await newQueue(bus);
     await bus.consume(queue, accept);
-    server.pause();
+    await server.pause();
     try {
       const outcome = assert.rejects(bus.publish(queue, message("x")), withCode("unavailable"));
       const start = performance.now();

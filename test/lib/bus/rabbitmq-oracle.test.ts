@@ -47,7 +47,7 @@ describe("messages under way while RabbitMQ fails", { skip: skipOwnRabbitMq }, (
     [
       "hangs for seconds",
       async () => {
-        server.pause();
+        await server.pause();
         await sleep(3000);
         server.resume();
       },

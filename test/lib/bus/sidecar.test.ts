@@ -11,6 +11,7 @@ import { parseRpcAddress } from "../../../lib/rpc/address.ts";
 import { accept, message, nameOf, newGate, newQueue, take, withCode } from "../../support/bus.ts";
 import { eventually } from "../../support/eventually.ts";
 import { startMessagingSidecar, type MessagingSidecar } from "../../support/messaging-sidecar.ts";
+import { pauseProcess, resumeProcess } from "../../support/pause-process.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 /** A bus file, and where its sidecar listens; the test starts sidecars there, which end at the latest with the test. */
@@ -174,9 +175,9 @@ test("a sidecar that is frozen fails what was sent to it, and goes on when it is
     names.push(nameOf(delivery));
     return "accept";
   });
-  sidecar.signal("SIGSTOP");
+  await pauseProcess(sidecar.pid);
   await assert.rejects(bus.publish(queue, message("into the ice")), withCode("unavailable"));
-  sidecar.signal("SIGCONT");
+  resumeProcess(sidecar.pid);
   await eventually(() => bus.publish(queue, message("thawed")).then(() => true));
   await eventually(() => names.includes("thawed"));
   await consumer.close();

@@ -11,6 +11,7 @@ import { eventually } from "../../support/eventually.ts";
 import { assertNoProcessLeft, processesWith } from "../../support/leaks.ts";
 import { FOREVER } from "../../support/job-programs.ts";
 import { jobOf, openForTest, untilEnd } from "../../support/local-jobs.ts";
+import { pauseProcess } from "../../support/pause-process.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 /** Starts a child of its own, as sql-query does, and prints both process ids. `detached` leaves group and session. */
@@ -302,7 +303,7 @@ async function guardsOf(agent: ChildProcess): Promise<readonly number[]> {
 
 /** Kills both in such an order that neither can do anything about it. */
 async function killWithGuard(agent: ChildProcess): Promise<void> {
-  agent.kill("SIGSTOP");
+  await pauseProcess(agent.pid!);
   for (const guard of await guardsOf(agent)) process.kill(guard, "SIGKILL");
   agent.kill("SIGKILL");
   await once(agent, "exit");

@@ -97,7 +97,7 @@ test(
         await etcd.kill();
         await etcd.start();
       } else {
-        etcd.pause();
+        await etcd.pause();
         await sleep(random.int(100, 1500));
         etcd.resume();
       }
@@ -214,7 +214,7 @@ test(
     const etcd = await server(context);
     const store = await open(context, etcd.url(), 500);
     const lease = await store.grantLease({ ttlMs: 60_000, renewal: "manual" });
-    etcd.pause();
+    await etcd.pause();
     const startedAt = performance.now();
     const calls = [
       store.get("/a"),
@@ -248,7 +248,7 @@ test(
     const watch = collect(context, store, "/", 0);
     await store.put("/a", 1);
     await watch.upTo(1);
-    etcd.pause();
+    await etcd.pause();
     const waiting = store.get("/a");
     const refused = assert.rejects(inTime(waiting), { code: "unavailable", message: /closed/ });
     await etcd.kill();
