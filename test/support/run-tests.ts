@@ -21,6 +21,7 @@ import { join, relative } from "node:path";
 import { PassThrough } from "node:stream";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
+import { inspect } from "node:util";
 import { packageRoot } from "../../lib/package-root.ts";
 import { chosenBackends, describeBackends, missingBackends } from "./backends.ts";
 import { beginClusterRun, noCluster, type ClusterRun } from "./cluster-run.ts";
@@ -33,6 +34,8 @@ const FILE_TIMEOUT_MS = 600_000;
 const LEAST_SHOWN_MS = 1000;
 const CORES = availableParallelism();
 const SLOWEST_SHOWN = 12;
+/** Of what a failed test threw. */
+const CAUSE_LINES_SHOWN = 25;
 const SERVICES_FLAG = "--services";
 const CLUSTER_FLAG = "--cluster";
 /** Files beside the system's that real servers are needed for. */
@@ -41,6 +44,9 @@ const NEEDS_SERVERS = /^contract[/\\](?:knowledge-store|message-bus)|etcd|rabbit
 const ALONE_ON_CLUSTER = /backup|docs|job-runner|steward-admin|tls/;
 /** Takes the installation of a cluster run away. */
 const LAST_ON_CLUSTER = /uninstall/;
+
+/** What the runner tells of a failed test (node:test, event `test:fail`). */
+type TestFailure = Error & { readonly failureType?: string };
 
 const words = process.argv.slice(2).filter((word) => word !== SERVICES_FLAG && word !== CLUSTER_FLAG);
 const onServices = process.argv.includes(SERVICES_FLAG);
@@ -162,7 +168,9 @@ async function runFiles(
   if (some.length === 0) return;
   const stream = run({ files: some.map((file) => join(TEST_FOLDER, file)), concurrency, timeout: FILE_TIMEOUT_MS });
   let lastMs = performance.now();
-  stream.on("test:fail", ({ name, file }) => failed.push(describe(name, file)));
+  stream.on("test:fail", ({ name, file, details: { error } }) =>
+    failed.push(`${describe(name, file)}${causeOf(error)}`),
+  );
   stream.on("test:pass", ({ name, file, skip, details }) => {
     const path = relative(TEST_FOLDER, file ?? "");
     if (skip !== undefined && skip !== false) skipped.push(`${describe(name, file)} (${String(skip)})`);
@@ -192,6 +200,16 @@ function report(): never {
   const skipFails = process.env["CI"] === "true" && skipped.length > 0;
   if (skipFails) console.log("A skipped test is a failure in CI.");
   process.exit(failed.length > 0 || skipFails ? 1 : 0);
+}
+
+/** Why a test failed, below its name: where only the end of a long output is kept, it is there. */
+function causeOf(error: TestFailure): string {
+  // A suite has failed by its tests, which are told of themselves.
+  if (error.failureType === "subtestsFailed") return "";
+  const lines = inspect(error.cause ?? error).split("\n");
+  const shown = lines.slice(0, CAUSE_LINES_SHOWN);
+  if (lines.length > shown.length) shown.push("…");
+  return shown.map((line) => `\n    ${line}`).join("");
 }
 
 function describe(name: string, file: string | undefined): string {
