@@ -104,11 +104,6 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   const admission = { reading: admissionOf("reading"), computing: admissionOf("computing") };
   const counters = agentMetrics(admission);
   const keys = await loadStewardKeys(join(folder, "keys"));
-  const persistent = new PersistentChains({
-    ...{ bus, runner, clock, logger, steward, instance, settings },
-    isLast: async () => (await siblings.living()).length === 0,
-  });
-  releases.push("persistent chains", () => persistent.close());
   const warm = new WarmPool({
     bus,
     runner,
@@ -124,6 +119,12 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
   });
   releases.push("warm chains", () => warm.close());
   observeWarmChains(warm);
+  const persistent = new PersistentChains({
+    ...{ bus, runner, clock, logger, steward, instance, settings },
+    isLast: async () => (await siblings.living()).length === 0,
+    makeRoom: async () => (await warm.makeRoom()) > 0,
+  });
+  releases.push("persistent chains", () => persistent.close());
   const report = (error: AppError): void => logger.error({ error }, "something kept could not be deleted");
   const context: AgentContext = {
     steward,

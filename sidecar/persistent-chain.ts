@@ -4,7 +4,8 @@
  *
  * A request is taken only while there is room: first `taken` is reported, confirmed, then the request's message is settled, then
  * it runs. So no request runs twice without its agent's knowledge, and nothing runs whose agent has gone. A chain that is full
- * leaves the work queue to the others until it has room again.
+ * leaves the work queue to the others until it has room again. A chain that has lost the work queue takes nothing more; what runs
+ * goes on, since it does not need it.
  *
  * States: taking ⇄ paused (full) → ending (idle, too old, told to stop, or broken: what runs may end) → ended.
  */
@@ -53,6 +54,8 @@ export class PersistentChain {
   readonly #options: PersistentChainOptions;
   readonly #byRun = new Map<string, ChainRelay>();
   readonly #byNumber = new Map<number, ChainRelay>();
+  /** By run: what the agent is told when it is taken. */
+  readonly #takings = new Map<string, Promise<void>>();
   /** Aborted when nothing more is taken. */
   readonly #ending = new AbortController();
   #exitCode = 0;
@@ -125,11 +128,19 @@ export class PersistentChain {
     if (delivery.type !== MESSAGE_TYPES.sqlDataRequest || run === undefined) return "reject";
     const request = requestOf(delivery);
     if (request === undefined) return "reject";
+    const before = this.#takings.get(run);
+    if (before !== undefined) {
+      // The same message again: its settlement was lost on its way. It is settled as the first one was.
+      await before;
+      return "accept";
+    }
     if (!(await this.#takePlace())) return "retry";
     const relay = this.#relay(run, request, delivery);
     try {
       const { jobName } = this.#options;
-      await relay.report({ case: "taken", value: create(TakenSchema, { jobName, queue: runQueue(jobName) }) });
+      const taking = relay.report({ case: "taken", value: create(TakenSchema, { jobName, queue: runQueue(jobName) }) });
+      this.#takings.set(run, taking);
+      await taking;
     } catch (error) {
       this.#leave(run, relay);
       // Whoever waited for it has gone, and its queue with it: nobody wants the run.
@@ -192,7 +203,8 @@ export class PersistentChain {
 
   /** Nothing of the run is kept. */
   #leave(run: string, relay: ChainRelay): void {
-    if (this.#byRun.get(run) === relay) this.#byRun.delete(run);
+    this.#byRun.delete(run);
+    this.#takings.delete(run);
     this.#byNumber.delete(relay.attemptInside);
     this.#taking -= 1;
     for (const wake of [...this.#onRoom]) wake();
@@ -218,16 +230,12 @@ export class PersistentChain {
     this.#work = undefined;
     // Closed at once, and waited for behind what is asked of it now: the message that found no place goes to another chain.
     const closed = consumer?.close();
-    this.#turns = this.#turns
-      .then(() => closed)
-      .catch((error: unknown) => this.#lost("The work queue was lost.", error));
+    this.#turns = this.#turns.then(() => closed).catch((error: unknown) => this.#lostWork(error));
   }
 
   #resume(): void {
     this.#isPaused = false;
-    this.#turns = this.#turns
-      .then(() => this.#goOn())
-      .catch((error: unknown) => this.#lost("The work queue was lost.", error));
+    this.#turns = this.#turns.then(() => this.#goOn()).catch((error: unknown) => this.#lostWork(error));
   }
 
   async #goOn(): Promise<void> {
@@ -236,7 +244,7 @@ export class PersistentChain {
     this.#work = await bus.consume(workQueue, (delivery) => this.#takeWork(delivery), {
       // The one that finds no place, at most.
       prefetch: 1,
-      onLost: (cause) => this.#lost("The work queue was lost.", cause),
+      onLost: (cause) => this.#lostWork(cause),
       onHandlerError: (error) =>
         this.#options.logger.warn({ error: toAppError(error) }, "a request could not be taken; another chain may"),
     });
@@ -250,6 +258,15 @@ export class PersistentChain {
       () => this.#end(0),
       () => undefined, // Used again, or ending.
     );
+  }
+
+  /** Nothing more can be taken. A queue that nobody wanted anything of for its time to live is no fault. */
+  #lostWork(cause: unknown): void {
+    if (this.#ending.signal.aborted) return;
+    const { logger } = this.#options;
+    const error = toAppError(cause);
+    logger.warn({ error, runs: this.#taking }, "the work queue is gone: a persistent chain ends after its runs");
+    this.#end(error.code === "not_found" ? 0 : 1);
   }
 
   #lost(message: string, cause: unknown): void {

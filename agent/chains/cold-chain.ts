@@ -1,10 +1,10 @@
 /** A chain whose job is started for one attempt: with run and reply queues of its own, which are gone with it. */
 import type { MessageBus } from "../../lib/bus/message-bus.ts";
-import { toAppError } from "../../lib/errors.ts";
 import type { JobRunner, JobSpec, JobStatus } from "../../lib/jobs/job-runner.ts";
 import type { ChainBeginning, ClaimedChain } from "./claimed-chain.ts";
 import { endJob } from "./job-end.ts";
 import { RunQueues } from "./run-queues.ts";
+import { startWithRoom } from "./start-with-room.ts";
 
 /** What it works with. */
 export interface ColdChainDependencies {
@@ -37,7 +37,7 @@ export class ColdChain implements ClaimedChain {
     await this.#queues.open(receiver, request.credits);
     await this.#queues.request(request, trace, this.#spec.deadlineMs);
     await onQueueReady?.(this.#queues.run);
-    await this.#start();
+    await startWithRoom(this.#runner, this.#spec, this.#makeRoom);
   }
 
   watch(signal: AbortSignal): AsyncIterable<JobStatus> {
@@ -46,16 +46,6 @@ export class ColdChain implements ClaimedChain {
 
   end(lastStepsMs: number): Promise<void> {
     return endJob(this.#runner, this.name, lastStepsMs);
-  }
-
-  async #start(): Promise<void> {
-    try {
-      await this.#runner.start(this.#spec);
-    } catch (error) {
-      const isFull = toAppError(error).details["reason"] === "QuotaExceeded";
-      if (!isFull || !(await this.#makeRoom())) throw error;
-      await this.#runner.start(this.#spec);
-    }
   }
 
   close(): Promise<void> {

@@ -42,6 +42,8 @@ export class PersistentChain implements ClaimedChain {
   #resolveTaken!: (taken: Taken) => void;
   #rejectTaken!: (error: AppError) => void;
   #taken: Taken | undefined;
+  /** Another chain that took the same request, after this attempt was taken. */
+  #takenAgain: Taken | undefined;
   #requestId = "";
   #receiver: ChainReceiver | undefined;
 
@@ -103,9 +105,12 @@ export class PersistentChain implements ClaimedChain {
     pool.forget(this.name);
     if (this.#taken !== undefined && !isWhole) {
       if (lastStepsMs > 0) await clock.sleep(lastStepsMs, this.#over.signal).catch(() => undefined);
-      if (!this.#over.signal.aborted) {
-        const address = sharedQueueAddress(this.#taken.queue, this.name);
-        await cancelAt(bus, address, this.#requestId, new AppError("cancelled", "The request has ended."));
+      const reason = new AppError("cancelled", "The request has ended.");
+      // Which of two has said how it ended is not known.
+      const chains = this.#takenAgain !== undefined ? [this.#taken, this.#takenAgain] : [this.#taken];
+      if (!this.#over.signal.aborted || chains.length > 1) {
+        const addresses = chains.map(({ queue }) => sharedQueueAddress(queue, this.name));
+        await Promise.all(addresses.map((address) => cancelAt(bus, address, this.#requestId, reason)));
       }
     }
     replies.remove(this.name);
@@ -132,10 +137,12 @@ export class PersistentChain implements ClaimedChain {
     pool.taken(this.name, taken.jobName);
     if (this.#taken !== undefined) {
       if (this.#taken.jobName === taken.jobName) return;
-      // The first one died before its message was settled: which of them ran what nobody knows.
-      this.#fail(new AppError("job_failed", "The chain that had taken the request died before it began."));
+      // The first one died, or lost its connection, before its message was settled: which of them ran what nobody knows.
+      this.#takenAgain = taken;
+      this.#fail(new AppError("job_failed", "Two chains took the request: the first one did not settle its message."));
+      return;
     }
-    if (this.#taken === undefined) onServed();
+    onServed();
     this.#taken = taken;
     this.#resolveTaken(taken);
   }

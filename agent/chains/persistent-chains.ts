@@ -35,6 +35,8 @@ export interface PersistentChainsOptions {
   readonly settings: AgentSettings;
   /** Whether no other instance of this party's agent lives. */
   readonly isLast: () => Promise<boolean>;
+  /** See `PoolContext`. */
+  readonly makeRoom: () => Promise<boolean>;
 }
 
 /** See the file comment. */
@@ -49,7 +51,7 @@ export class PersistentChains {
 
   constructor(options: PersistentChainsOptions) {
     this.#options = options;
-    const { bus, runner, clock, logger, steward, instance, settings } = options;
+    const { bus, runner, clock, logger, steward, instance, settings, makeRoom } = options;
     this.#replies = new PersistentReplies({
       bus,
       queue: instanceRunsQueue(steward, instance),
@@ -66,6 +68,7 @@ export class PersistentChains {
       concurrency: settings.DYNAMOS_CHAIN_CONCURRENCY,
       longestLifeMs: settings.DYNAMOS_CHAIN_MAX_AGE_MS + settings.DYNAMOS_REQUEST_DEADLINE_MS + LAST_STEPS_MS,
       startLimitMs: START_LIMIT_MS,
+      makeRoom,
     };
     this.#observe();
   }

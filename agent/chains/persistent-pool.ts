@@ -12,6 +12,7 @@ import type { JobRunner, ListedJob } from "../../lib/jobs/job-runner.ts";
 import { makeChainName } from "../../lib/model/names.ts";
 import type { Logger } from "../../lib/telemetry/logger.ts";
 import { LIFETIME_LABEL, makeJobSpec, shapeKey, type ChainShape } from "./chain-shape.ts";
+import { startWithRoom } from "./start-with-room.ts";
 import { chainsToStart, freeSlots, isLiving, type FreeSlot } from "./persistent-scaling.ts";
 
 /** What persistent chains' jobs have as their lifetime. */
@@ -41,6 +42,8 @@ export interface PoolContext {
   readonly longestLifeMs: number;
   /** A request that no chain took for so long, none having taken any yet, has failed. */
   readonly startLimitMs: number;
+  /** Called where a quota is full: whether something was ended, so that there may be room now. */
+  readonly makeRoom: () => Promise<boolean>;
 }
 
 /** A request that no chain has taken yet. */
@@ -67,6 +70,8 @@ export class PersistentPool {
   readonly #closing = new AbortController();
   #declaredMs = -Infinity;
   #failedMs = -Infinity;
+  /** When it was last logged that chains could not be seen to. */
+  #toldMs = -Infinity;
   #looking: Promise<void> | undefined;
 
   constructor(context: PoolContext, shape: ChainShape) {
@@ -149,9 +154,10 @@ export class PersistentPool {
       pauseMs = LOOK_MS;
       if (this.#waiting.size === 0) return;
       try {
+        await this.#declare();
         await this.#scale();
       } catch (error) {
-        this.#failAll(toAppError(error));
+        await this.#notScaled(toAppError(error));
       }
       this.#giveUp();
     }
@@ -200,7 +206,7 @@ export class PersistentPool {
   }
 
   async #start(runner: JobRunner, { slot, generation }: FreeSlot): Promise<void> {
-    const { bus, clock, instance, longestLifeMs, logger } = this.#context;
+    const { bus, clock, instance, longestLifeMs, logger, makeRoom } = this.#context;
     const name = makeChainName(this.#shape.steward, this.key, slot, generation);
     const spec = makeJobSpec(this.#shape, {
       name,
@@ -212,10 +218,11 @@ export class PersistentPool {
     });
     await bus.declareQueue(runQueue(name), { kind: "run" });
     try {
-      await runner.start(spec);
+      await startWithRoom(runner, spec, makeRoom);
     } catch (error) {
-      // Another instance was faster.
+      // Another instance was faster, and the queue is that one's.
       if (toAppError(error).code === "already_exists") return;
+      await bus.deleteQueue(runQueue(name));
       throw error;
     }
     logger.info(
@@ -249,6 +256,21 @@ export class PersistentPool {
     this.#failedMs = this.#context.clock.now();
     const isServed = (await this.#chains()).some(({ phase }) => isLiving(phase));
     if (!isServed) this.#failAll(error);
+  }
+
+  /** No chain could be looked for or started: those that serve go on doing so; without any, what waits would wait in vain. */
+  async #notScaled(error: AppError): Promise<void> {
+    const { clock, logger } = this.#context;
+    if (clock.now() - this.#toldMs >= AFTER_FAILURE_MS) {
+      this.#toldMs = clock.now();
+      logger.warn({ shape: this.key, error }, "persistent chains could not be seen to");
+    }
+    try {
+      await this.#startFailed(error);
+    } catch {
+      // Not even asked for: what is known of them from before counts.
+      if (this.#proven.size + this.#othersRunning === 0) this.#failAll(error);
+    }
   }
 
   /** Where no chain has shown that it takes anything, a request does not wait until its deadline. */

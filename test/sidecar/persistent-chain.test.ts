@@ -4,15 +4,20 @@ import { randomUUID } from "node:crypto";
 import { test } from "node:test";
 import { inspect } from "node:util";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
-import { FrameReader } from "../../lib/rpc/frames.ts";
+import { FrameReader, takesCredit } from "../../lib/rpc/frames.ts";
 import type { RunReport } from "../../lib/rpc/gen/dynamos/v1/run_pb.ts";
+import type { Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.ts";
 import { eventually } from "../support/eventually.ts";
-import { PersistentTestChain, type PersistentRun } from "../support/persistent-chain.ts";
+import { CREDITS, PersistentTestChain, WORK_QUEUE, type PersistentRun } from "../support/persistent-chain.ts";
 
 const SOURCE = { program: "test/sdk/programs/source" };
 const PASS = { program: "test/sdk/programs/pass" };
 const WITHOUT_SDK = { program: "test/sdk/programs/without-sdk" };
 const ENDLESS = { TEST_BATCHES: "1000000", TEST_REPEAT_FIRST: "true" };
+
+function chunksOf({ frames }: PersistentRun): readonly Frame[] {
+  return frames.filter(takesCredit);
+}
 
 function kinds({ reports }: PersistentRun): readonly unknown[] {
   return reports.map(({ state }) => state.case);
@@ -84,9 +89,7 @@ test("a run that fails or is cancelled does not end the others, and a full chain
   const second = await persistent.request();
   await eventually(() => first.frames.length > 3 && second.frames.length > 3, { timeoutMs: 40_000 });
   const third = await persistent.request();
-  await eventually(
-    async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd-89abcdef"))?.ready ?? 0) === 1,
-  );
+  await eventually(async () => ((await persistent.chain.bus.queueStatus(WORK_QUEUE))?.ready ?? 0) === 1);
   assert.deepEqual(kinds(third), []);
   await persistent.cancel(first);
   assert.equal(failureCode(await persistent.outcome(first)), "cancelled");
@@ -108,7 +111,7 @@ test("a chain that is told to stop ends what it has, and takes nothing new", asy
   await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 20_000 });
   const late = await persistent.request();
   assert.deepEqual(kinds(late), []);
-  assert.equal((await persistent.chain.bus.queueStatus("vu-chain-0123abcd-89abcdef"))?.ready, 1);
+  assert.equal((await persistent.chain.bus.queueStatus(WORK_QUEUE))?.ready, 1);
 });
 
 test("a chain that has reached its age ends, though it is not idle", async (t) => {
@@ -136,12 +139,9 @@ test("a request whose agent has gone is not run", async (t) => {
   t.after(() => persistent.chain.stop());
   await persistent.chain.bus.deleteQueue("VU-in-0123abcd-runs");
   const run = await persistent.request();
-  await eventually(
-    async () => ((await persistent.chain.bus.queueStatus("vu-chain-0123abcd-89abcdef"))?.ready ?? 1) === 0,
-    {
-      timeoutMs: 20_000,
-    },
-  );
+  await eventually(async () => ((await persistent.chain.bus.queueStatus(WORK_QUEUE))?.ready ?? 1) === 0, {
+    timeoutMs: 20_000,
+  });
   assert.deepEqual(run.frames, []);
 });
 
@@ -151,13 +151,13 @@ test("a message that is no request goes to the dead letters, and the chain serve
   const { bus } = persistent.chain;
   // A field that ends before its length says so; and no run that an answer could be for.
   const unreadable = { type: MESSAGE_TYPES.sqlDataRequest, body: Buffer.from([0x0a, 0xff]) };
-  await bus.publish("vu-chain-0123abcd-89abcdef", {
+  await bus.publish(WORK_QUEUE, {
     ...unreadable,
     messageId: "unreadable",
     correlationId: "run-unreadable",
   });
-  await bus.publish("vu-chain-0123abcd-89abcdef", { ...unreadable, messageId: "nobody's" });
-  await bus.publish("vu-chain-0123abcd-89abcdef", {
+  await bus.publish(WORK_QUEUE, { ...unreadable, messageId: "nobody's" });
+  await bus.publish(WORK_QUEUE, {
     ...unreadable,
     type: MESSAGE_TYPES.credit,
     messageId: "credit",
@@ -182,4 +182,44 @@ test("an element without the SDK serves runs side by side, and goes on after one
   const failed = await persistent.request("FAIL");
   assert.equal(failureCode(await persistent.outcome(failed)), "query_invalid");
   assert.equal((await persistent.outcome(await persistent.request("third"))).case, "ended");
+});
+
+test("the work queue's end lets what runs go on, and ends the chain after it", async (t) => {
+  const persistent = await PersistentTestChain.start([{ ...SOURCE, environment: ENDLESS }, PASS]);
+  t.after(() => persistent.chain.stop());
+  const run = await persistent.request();
+  await eventually(() => chunksOf(run).length === CREDITS, { timeoutMs: 40_000 });
+  await persistent.chain.bus.deleteQueue(WORK_QUEUE);
+  await eventually(() => persistent.chain.log.includes("the work queue is gone"), { timeoutMs: 20_000 });
+  await persistent.credit(run, CREDITS);
+  await eventually(() => chunksOf(run).length === 2 * CREDITS, { describe: "more of the run", timeoutMs: 20_000 });
+  assert.deepEqual(kinds(run), ["taken"]);
+  await persistent.cancel(run);
+  assert.equal(failureCode(await persistent.outcome(run)), "cancelled");
+  await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 20_000 });
+});
+
+test("a request that comes again while it runs is not run twice", async (t) => {
+  const environment = { ...ENDLESS, DYNAMOS_CHAIN_CONCURRENCY: "2" };
+  const persistent = await PersistentTestChain.start([{ ...SOURCE, environment }, PASS]);
+  t.after(() => persistent.chain.stop());
+  const run = await persistent.request();
+  await eventually(() => chunksOf(run).length === CREDITS, { timeoutMs: 40_000 });
+  await persistent.repeat(run);
+  const status = async (): Promise<number> => (await persistent.chain.bus.queueStatus(WORK_QUEUE))?.ready ?? 1;
+  await eventually(async () => (await status()) === 0, { describe: "the repetition to be settled" });
+  await persistent.credit(run, CREDITS);
+  await eventually(() => chunksOf(run).length >= 2 * CREDITS, {
+    describe: "the first one to go on",
+    timeoutMs: 20_000,
+  });
+  // Of a second run beside it there would be a report, and its rows from their start.
+  assert.deepEqual(kinds(run), ["taken"]);
+  const sequences = chunksOf(run).map(({ sequence }) => Number(sequence));
+  assert.deepEqual(
+    sequences,
+    [...sequences.keys()].map((index) => (sequences[0] ?? 0) + index),
+  );
+  await persistent.cancel(run);
+  await persistent.outcome(run);
 });

@@ -131,6 +131,7 @@ export async function openAgentDoor(
     persistent: new PersistentChains({
       ...{ bus, runner, clock: systemClock, logger, steward: party, instance: INSTANCE, settings },
       isLast: () => Promise.resolve(true),
+      makeRoom: () => Promise.resolve(false),
     }),
     warm: new WarmPool({
       ...{ ...shared, bus, runner, ceiling, ageMs },

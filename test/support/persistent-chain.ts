@@ -1,11 +1,13 @@
 /** Starts a persistent chain for a test: its processes, the queues that it shares, and what comes back of each run. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { randomUUID } from "node:crypto";
+import type { OutgoingMessage } from "../../lib/bus/message-bus.ts";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import { publishToRun, sharedQueueAddress } from "../../lib/bus/run-address.ts";
 import { separated } from "../../lib/rpc/frame-groups.ts";
 import {
   CancelSchema,
+  CreditSchema,
   RunReportSchema,
   RunRequestSchema,
   type RunReport,
@@ -15,7 +17,10 @@ import { FrameSchema, type Frame } from "../../lib/rpc/gen/dynamos/v1/stream_pb.
 import { TestChain, type ChainProgram } from "./chain.ts";
 import { eventually } from "./eventually.ts";
 
-const WORK = "vu-chain-0123abcd-89abcdef";
+/** Where requests wait for the chain. */
+export const WORK_QUEUE = "vu-chain-0123abcd-89abcdef";
+/** Chunks of a run that may be under way. */
+export const CREDITS = 8;
 const REPLIES = "VU-in-0123abcd-runs";
 
 /** What came back of one run. */
@@ -32,6 +37,7 @@ export interface PersistentRun {
 export class PersistentTestChain {
   readonly chain: TestChain;
   readonly #runs = new Map<string, PersistentRun>();
+  readonly #messages = new Map<string, OutgoingMessage>();
 
   private constructor(chain: TestChain) {
     this.chain = chain;
@@ -44,9 +50,9 @@ export class PersistentTestChain {
     const serving = { DYNAMOS_CHAIN_CONCURRENCY: "2" };
     const chain = await TestChain.start({
       programs: programs.map((program) => ({ ...program, environment: { ...serving, ...program.environment } })),
-      sidecarEnvironment: { ...serving, DYNAMOS_CHAIN_QUEUE: WORK, ...environment },
+      sidecarEnvironment: { ...serving, DYNAMOS_CHAIN_QUEUE: WORK_QUEUE, ...environment },
       prepare: async (bus) => {
-        for (const queue of [WORK, REPLIES]) await bus.declareQueue(queue, { kind: "run" });
+        for (const queue of [WORK_QUEUE, REPLIES]) await bus.declareQueue(queue, { kind: "run" });
       },
     });
     const persistent = new PersistentTestChain(chain);
@@ -88,12 +94,26 @@ export class PersistentTestChain {
       returnAddress: address,
       reportAddress: address,
       deadlineMs: BigInt(Date.now() + 60_000),
-      credits: 8,
+      credits: CREDITS,
       ...more,
     });
     const body = toBinary(RunRequestSchema, request);
-    await bus.publish(WORK, { type: MESSAGE_TYPES.sqlDataRequest, body, correlationId: run.run });
+    this.#messages.set(run.run, { type: MESSAGE_TYPES.sqlDataRequest, body, correlationId: run.run });
+    await this.repeat(run);
     return run;
+  }
+
+  /** Sends the request of a run again, as a bus does that has not heard that it was taken. */
+  async repeat({ run }: PersistentRun): Promise<void> {
+    const message = this.#messages.get(run);
+    if (message !== undefined) await this.chain.bus.publish(WORK_QUEUE, message);
+  }
+
+  /** Lets a run send so many chunks more, as its agent does. */
+  async credit({ run, requestId }: PersistentRun, chunks: number): Promise<void> {
+    const body = toBinary(CreditSchema, create(CreditSchema, { requestId, attempt: 1, chunks }));
+    const address = sharedQueueAddress(this.chain.runName, run);
+    await publishToRun(this.chain.bus, address, { type: MESSAGE_TYPES.credit, body });
   }
 
   /** Ends a run, as its agent does. */

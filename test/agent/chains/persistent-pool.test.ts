@@ -38,6 +38,11 @@ class SharedJobs {
   readonly refused: string[] = [];
   /** Held until this resolves: starts that come meanwhile are at once. */
   gate: Promise<void> = Promise.resolve();
+  /** What every start fails with, and every look at the jobs. */
+  startFailure: AppError | undefined;
+  lookFailure: AppError | undefined;
+  /** How often room was asked for. */
+  roomAsked = 0;
 
   put(name: string, phase: JobPhase): void {
     this.jobs.set(name, { name, phase, labels: { [SHAPE_LABEL]: KEY } });
@@ -45,6 +50,10 @@ class SharedJobs {
 
   async start({ name, labels }: JobSpec): Promise<void> {
     await this.gate;
+    if (this.startFailure !== undefined) {
+      this.refused.push(name);
+      throw this.startFailure;
+    }
     if (this.jobs.has(name)) {
       this.refused.push(name);
       throw new AppError("already_exists", `There is a job ${name} already.`);
@@ -54,7 +63,15 @@ class SharedJobs {
 
   async list(): Promise<readonly ListedJob[]> {
     this.looks += 1;
+    if (this.lookFailure !== undefined) throw this.lookFailure;
     return [...this.jobs.values()];
+  }
+
+  /** There is, from now on. */
+  async makeRoom(): Promise<boolean> {
+    this.roomAsked += 1;
+    this.startFailure = undefined;
+    return true;
   }
 
   async *watch(name: string, signal: AbortSignal): AsyncGenerator<JobStatus> {
@@ -93,6 +110,7 @@ async function open(t: TestContext): Promise<Opened> {
       concurrency: 1,
       longestLifeMs: 60_000,
       startLimitMs: START_LIMIT_MS,
+      makeRoom: () => jobs.makeRoom(),
     };
     const made = new PersistentPool(context, SHAPE);
     pools.push(made);
@@ -174,5 +192,68 @@ describe("a pool of persistent chains beside other instances'", () => {
     jobs.put(makeChainName("VU", KEY, 0, 3), "failed");
     await pool("1a2b3c4d").offer("run-1", REQUEST, () => undefined);
     await eventually(() => jobs.jobs.has(makeChainName("VU", KEY, 0, 4)));
+  });
+});
+
+describe("a pool whose next chain cannot be started", () => {
+  const refusal = (): AppError => new AppError("unavailable", "The cluster takes no jobs.");
+
+  test("leaves its requests to the chain that serves, and fails them when there is none", async (t) => {
+    const { bus, jobs, pool, pass } = await open(t);
+    const serving = makeChainName("VU", KEY, 0, 0);
+    jobs.put(serving, "running");
+    jobs.startFailure = refusal();
+    const failures: AppError[] = [];
+    const mine = pool("1a2b3c4d", 2);
+    await mine.offer("run-1", REQUEST, (error) => failures.push(error));
+    await eventually(() => jobs.refused.length === 1);
+    const [refused = ""] = jobs.refused;
+    await looksAgain(jobs);
+    assert.deepEqual([failures, mine.waiting], [[], 1]);
+    assert.equal(await bus.queueStatus(runQueue(refused)), undefined, "nothing is left of the one that is not there");
+
+    jobs.put(serving, "succeeded");
+    pass(5_001);
+    await eventually(() => failures.length === 1);
+    assert.equal(failures[0]?.code, "unavailable");
+  });
+
+  test("tries again after a while, and not at every look", async (t) => {
+    const { jobs, pool, pass } = await open(t);
+    jobs.put(makeChainName("VU", KEY, 0, 0), "running");
+    jobs.startFailure = refusal();
+    await pool("1a2b3c4d", 2).offer("run-1", REQUEST, () => undefined);
+    await looksAgain(jobs);
+    assert.equal(jobs.refused.length, 1);
+    jobs.startFailure = undefined;
+    pass(5_001);
+    await eventually(() => jobs.jobs.has(makeChainName("VU", KEY, 1, 0)));
+  });
+
+  test("has room made where the quota is full of chains that only wait", async (t) => {
+    const { jobs, pool } = await open(t);
+    jobs.startFailure = new AppError("job_start_failed", "The quota is used up.", {
+      details: { reason: "QuotaExceeded" },
+    });
+    const failures: AppError[] = [];
+    await pool("1a2b3c4d").offer("run-1", REQUEST, (error) => failures.push(error));
+    await eventually(() => jobs.jobs.has(makeChainName("VU", KEY, 0, 0)));
+    assert.deepEqual([jobs.roomAsked, failures], [1, []]);
+  });
+
+  test("fails no request that a chain may serve because it cannot look for chains either", async (t) => {
+    const { jobs, pool } = await open(t);
+    jobs.put(makeChainName("VU", KEY, 0, 0), "running");
+    const failures: AppError[] = [];
+    const mine = pool("1a2b3c4d");
+    await mine.offer("run-1", REQUEST, (error) => failures.push(error));
+    await looksAgain(jobs);
+    jobs.lookFailure = refusal();
+    await looksAgain(jobs);
+    assert.deepEqual([failures, mine.waiting], [[], 1]);
+    const alone = pool("5e6f7a8b");
+    await alone.offer("run-2", REQUEST, (error) => failures.push(error));
+    await eventually(() => failures.length === 1, { describe: "the failure where no chain is known of" });
+    assert.equal(failures[0]?.code, "unavailable");
   });
 });
