@@ -175,6 +175,7 @@ export async function startAgent(settings: AgentSettings, program: ProgramContex
       dataFile: settings.DYNAMOS_DATA_FILE,
       folder: join(folder, "data"),
       worldFolder: join(folder, "worlds"),
+      mostBytes: settings.DYNAMOS_LOAD_MAX_BYTES,
       temporaryBytes: settings.DYNAMOS_LOAD_TEMP_BYTES,
       clock,
       logger,

@@ -6,6 +6,7 @@ import { DEFAULT_WORLDS_BYTES } from "../lib/data/world-files.ts";
 import { ChainLifetime } from "../lib/model/chain-lifetime.ts";
 import { MetricsSetting } from "../lib/telemetry/metrics.ts";
 import { TlsSettings } from "../lib/tls/settings.ts";
+import { DEFAULT_LOAD_BYTES } from "./data/load.ts";
 
 /** Names are environment variables. */
 export const AgentSettings = Type.Object({
@@ -185,6 +186,11 @@ export const AgentSettings = Type.Object({
     default: DEFAULT_WORLDS_BYTES,
     minimum: 0,
     description: "disk for copies of what grants allow of the data; beyond it, copies unused for a minute go",
+  }),
+  DYNAMOS_LOAD_MAX_BYTES: Type.Integer({
+    default: DEFAULT_LOAD_BYTES,
+    minimum: 0,
+    description: "most bytes of one data set's files that are loaded: what is made of them takes about as much disk",
   }),
   DYNAMOS_LOAD_TEMP_BYTES: Type.Integer({
     default: DEFAULT_LOAD_TEMPORARY_BYTES,

@@ -27,6 +27,7 @@ export interface DataSourcesOptions {
   /** Where sql-query keeps what it makes of them. */
   readonly worldFolder: string;
   /** See `LoadOptions`. */
+  readonly mostBytes?: number;
   readonly temporaryBytes?: number;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -180,7 +181,7 @@ export class DataSources {
   }
 
   async #load(dataSet: DataSet, signal: AbortSignal): Promise<LoadedDataSet> {
-    const { folder, worldFolder, clock, logger, temporaryBytes } = this.#options;
+    const { folder, worldFolder, clock, logger, mostBytes, temporaryBytes } = this.#options;
     const declaration = keyOf(dataSet);
     let pod: DataPod | undefined;
     try {
@@ -193,6 +194,7 @@ export class DataSources {
         folder,
         clock,
         signal,
+        ...(mostBytes === undefined ? {} : { mostBytes }),
         ...(temporaryBytes === undefined ? {} : { temporaryBytes }),
         duckdbTurns: this.#duckdbTurns,
         onProgress: (progress) => logger.debug({ dataSet: dataSet.name, progress }, "loading data"),

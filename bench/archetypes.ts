@@ -297,6 +297,8 @@ async function wireTable(rows: number): Promise<Table> {
       Object.entries(wires).map(([wire, bytes]): Cell[] => [wire, way, bytes / 1000, bytes / THESIS_MESSAGE_BYTES]),
     ),
     targets: [{ what: "the most on any wire", unit: "kB", measured: most / 1000, atMost: TARGET_BYTES / 1000 }],
-    notes: ["Counted by the parts that write them; HTTP answers as a caller gets them who accepts compressed ones."],
+    notes: [
+      "Each through the parts that encode it, in a pod over a real connection: what frames carry, without the envelopes of HTTP/2 and of the bus. HTTP answers as a caller gets them who accepts compressed ones.",
+    ],
   };
 }

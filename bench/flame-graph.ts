@@ -59,7 +59,7 @@ function svg(node: FrameNode, of: string): string {
   };
   draw(node, MARGIN, 0);
   const height = HEAD + (depth + 1) * ROW + MARGIN;
-  const title = `${of}: ${(node.totalUs / 1e6).toFixed(1)} s of processor time, what called above what was called`;
+  const title = `${of}: ${(node.totalUs / 1e6).toFixed(1)} s of sampled time in which a thread was not idle, what called above what was called`;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${String(WIDTH)}" height="${String(height)}" viewBox="0 0 ${String(WIDTH)} ${String(height)}" font-family="monospace" font-size="11">`,
     `<rect width="100%" height="100%" fill="#ffffff"/>`,

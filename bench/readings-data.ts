@@ -9,7 +9,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { DataSet } from "../lib/model/dataset.ts";
 
-/** Its declaration. A request that is anonymized gets the months of days, and of stations the first two characters. */
+/** Its declaration. A request that is anonymized gets the years of days, and of stations the first two characters. */
 export const READINGS: DataSet = {
   name: "readings",
   type: "csv",

@@ -49,6 +49,8 @@ export interface LoadOptions {
   readonly folder: string;
   readonly clock: Clock;
   readonly signal?: AbortSignal;
+  /** Most bytes that a data set's files may have together: what is made of them takes about as much disk. Default: {@link DEFAULT_LOAD_BYTES}. */
+  readonly mostBytes?: number;
   /** Most that DuckDB may put beside a file that it makes. Default: `DEFAULT_LOAD_TEMPORARY_BYTES`. */
   readonly temporaryBytes?: number;
   /** Whose turn it is to load with DuckDB, which may take `LOAD_BYTES` of this process' memory each time. Default: nobody waits. */
@@ -57,11 +59,14 @@ export interface LoadOptions {
   readonly onProgress?: (progress: LoadProgress) => void;
 }
 
+/** 100 GB. */
+export const DEFAULT_LOAD_BYTES = 100_000_000_000;
+
 /**
  * Makes a data set ready. Resolves at once when nothing changed since the last time.
  *
  * @throws AppError `data_invalid` with file, line and column; `configuration_invalid` when pod and declaration do not
- * belong together; `not_found` for a file that is not there.
+ * belong together, or the files are larger than is allowed; `not_found` for a file that is not there.
  */
 export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadOptions): Promise<LoadedDataSet> {
   if (pod.engine === "sqlite") {
@@ -75,6 +80,7 @@ export async function loadDataSet(dataSet: DataSet, pod: DataPod, options: LoadO
     };
   }
   const sources = csvSources(dataSet, pod.files);
+  await checkSizes(dataSet.name, sources, options.mostBytes);
   await mkdir(options.folder, { recursive: true });
   const contentHash = await contentHashOf(dataSet, sources, options);
   const path = join(options.folder, `${dataSet.name}-${contentHash}.${pod.engine === "csv" ? "sqlite" : "duckdb"}`);
@@ -151,6 +157,18 @@ export function csvSources(dataSet: DataSet, files: Readonly<Record<string, stri
   });
 }
 
+async function checkSizes(name: string, sources: readonly CsvSource[], most = DEFAULT_LOAD_BYTES): Promise<void> {
+  let bytes = 0;
+  for (const { path } of sources) bytes += (await stat(path).catch(notFound(path))).size;
+  if (bytes <= most) return;
+  throw new AppError(
+    "configuration_invalid",
+    `The files of the data set ${name} have ${String(bytes)} bytes together; an agent loads ${String(most)} at most: ` +
+      `raise DYNAMOS_LOAD_MAX_BYTES, or declare the data set in parts.`,
+    { details: { limit: "DYNAMOS_LOAD_MAX_BYTES", value: most } },
+  );
+}
+
 /** What the folder remembers of the files behind a hash. */
 interface Remembered {
   readonly key: string;
@@ -193,15 +211,17 @@ async function readRemembered(path: string): Promise<Remembered | undefined> {
 
 /** What changes when a file changes, without reading it (`not_found` where it is not there): also after a change that keeps size and modification time. */
 export async function fileIdentity(path: string): Promise<string> {
-  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true }).catch(
-    (error: NodeJS.ErrnoException) => {
-      throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, {
-        place: { file: path },
-        cause: error,
-      });
-    },
-  );
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true }).catch(notFound(path));
   return [dev, ino, size, mtimeNs, ctimeNs].join(":");
+}
+
+function notFound(path: string): (error: NodeJS.ErrnoException) => never {
+  return (error) => {
+    throw new AppError("not_found", `The data file ${path} cannot be read (${String(error.code)}).`, {
+      place: { file: path },
+      cause: error,
+    });
+  };
 }
 
 /**

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import type { MessageBus } from "../../lib/bus/message-bus.ts";
+import { parseEmbeddedBusUrl } from "../../lib/bus/embedded-url.ts";
 import { openMessageBus } from "../../lib/bus/open.ts";
 import { agentQueue, POLICY_ENFORCER_QUEUE, runQueue } from "../../lib/bus/queues.ts";
 import { shownUrl } from "../exchange/backends.ts";
@@ -15,12 +16,12 @@ const TRIAL_EXPIRES_MS = 60_000;
 
 /** Looks at the bus of this URL; which queues there should be follows from who has agreements and who is online. */
 export async function probeBus(url: string, store: StoreFacts): Promise<BusFacts> {
-  const isFile = url.startsWith("embedded:");
+  const file = parseEmbeddedBusUrl(url);
+  const isFile = file !== undefined;
   const about = { url: shownUrl(url), isFile, queues: [] };
-  const path = url.slice("embedded:".length);
-  if (isFile && !existsSync(path)) {
+  if (isFile && !existsSync(file.path)) {
     const reached = { ok: false, code: "not_found", message: "There is no such file." } as const;
-    return { ...about, missingFile: path, reached };
+    return { ...about, missingFile: file.path, reached };
   }
   const opened = await attempt(() => openMessageBus(url));
   const bus = opened.result;

@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Type, type Static } from "@sinclair/typebox";
+import { embeddedBusUrl, parseEmbeddedBusUrl } from "../../lib/bus/embedded-url.ts";
 import { loadSettings, type Environment } from "../../lib/config/env.ts";
 import { readJsonFile } from "../../lib/config/json-file.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -179,6 +180,6 @@ function absoluteStoreUrl(url: string): string {
 }
 
 function absoluteBusUrl(url: string): string {
-  const path = /^embedded:(.+)$/.exec(url)?.[1];
-  return path === undefined ? url : `embedded:${resolve(path)}`;
+  const place = parseEmbeddedBusUrl(url);
+  return place === undefined ? url : embeddedBusUrl({ ...place, path: resolve(place.path) });
 }

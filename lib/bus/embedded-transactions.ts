@@ -195,7 +195,10 @@ export class TransactionQueue {
 export function unavailable(cause: unknown): AppError {
   if (cause instanceof AppError) return cause;
   const code = (cause as { code?: unknown } | undefined)?.code;
-  const hint = code === "SQLITE_FULL" ? " The disk, or the bus's maxFileBytes, is full: make room or raise it." : "";
+  const hint =
+    code === "SQLITE_FULL"
+      ? " Its disk is full, or its file as large as maxBytes in the bus URL allows: make room, or raise that."
+      : "";
   return new AppError("unavailable", `The embedded bus failed: ${String(cause)}.${hint}`, { cause });
 }
 

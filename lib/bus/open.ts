@@ -2,6 +2,7 @@
 
 import { systemClock, type Clock } from "../clock.ts";
 import { AppError } from "../errors.ts";
+import { parseEmbeddedBusUrl } from "./embedded-url.ts";
 import type { MessageBus } from "./message-bus.ts";
 
 /** What every adapter may be given. */
@@ -10,23 +11,22 @@ export interface OpenMessageBusOptions {
 }
 
 /**
- * Opens a bus: `embedded:<path of the SQLite file>`; RabbitMQ at `amqp://…` or `amqps://…` (docs/configuration.md has the
+ * Opens a bus: `embedded:<path of the SQLite file>`, perhaps with `?maxBytes=`, what it may grow to; RabbitMQ at `amqp://…` or `amqps://…` (docs/configuration.md has the
  * whole form); or `sidecar:127.0.0.1:<port>` and `sidecar:unix:<path>` for the messaging sidecar beside this process. Adapters
  * are imported only when chosen, so that an embedded run loads no AMQP client. An unknown URL is `configuration_invalid`; a bus
  * that does not answer `unavailable`; one that refuses the user `access_refused`.
  */
 export async function openMessageBus(url: string, options: OpenMessageBusOptions = {}): Promise<MessageBus> {
   const clock = options.clock ?? systemClock;
+  const file = parseEmbeddedBusUrl(url);
+  if (file !== undefined) {
+    const { openEmbeddedBus } = await import("./embedded.ts");
+    const { path, maxBytes } = file;
+    return openEmbeddedBus({ path, clock, ...(maxBytes === undefined ? {} : { maxFileBytes: maxBytes }) });
+  }
   const separator = url.indexOf(":");
   const scheme = separator < 0 ? url : url.slice(0, separator);
   switch (scheme) {
-    case "embedded": {
-      const path = url.slice(separator + 1);
-      if (separator < 0 || path === "")
-        throw invalid("The bus URL names no file: write embedded:<path of the SQLite file>.");
-      const { openEmbeddedBus } = await import("./embedded.ts");
-      return openEmbeddedBus({ path, clock });
-    }
     case "sidecar": {
       const { parseRpcAddress } = await import("../rpc/address.ts");
       const { openSidecarBus } = await import("./sidecar.ts");

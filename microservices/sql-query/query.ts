@@ -10,10 +10,12 @@ import { FRAME } from "./frames.ts";
 import type { QueryProcess, QueryRequest } from "./query-process.ts";
 import type { QueryProcesses } from "./query-processes.ts";
 
-/** A result, as soon as its columns are known. The batches must be read, or their iterator closed, to free the process. */
+/** A result, as soon as its columns are known. */
 export interface QueryResult {
   readonly schema: Schema;
   readonly batches: AsyncIterable<RecordBatch>;
+  /** Frees the process, also where no batch was ever asked for; what is read of the batches to their end has freed it already. */
+  close(): Promise<void>;
 }
 
 /**
@@ -38,7 +40,9 @@ export async function runQuery(request: QueryRequest, processes: QueryProcesses)
     if (first?.kind !== FRAME.schema)
       throw new AppError("internal", "The query's process did not begin with a schema.");
     const decoder = new BatchDecoder(first.payload);
-    return { schema: decoder.schema, batches: readBatches(process, decoder, processes) };
+    let givenBack: Promise<void> | undefined;
+    const close = (): Promise<void> => (givenBack ??= processes.giveBack(process));
+    return { schema: decoder.schema, batches: readBatches(process, decoder, close), close };
   } catch (error) {
     await processes.giveBack(process);
     throw error;
@@ -48,13 +52,13 @@ export async function runQuery(request: QueryRequest, processes: QueryProcesses)
 async function* readBatches(
   process: QueryProcess,
   decoder: BatchDecoder,
-  processes: QueryProcesses,
+  close: () => Promise<void>,
 ): AsyncGenerator<RecordBatch> {
   try {
     for (let frame = await process.next(); frame?.kind === FRAME.batch; frame = await process.next()) {
       yield decoder.decode(frame.payload);
     }
   } finally {
-    await processes.giveBack(process);
+    await close();
   }
 }

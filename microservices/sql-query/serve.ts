@@ -3,7 +3,7 @@ import { systemClock } from "../../lib/clock.ts";
 import { PARTIAL_STATES } from "../../lib/data/field-metadata.ts";
 import { runMicroservice } from "../../sdk/typescript/microservice.ts";
 import { SqlQuerySettings } from "./config.ts";
-import { runQuery } from "./query.ts";
+import { runQuery, type QueryResult } from "./query.ts";
 import { QUERY_REHEARSAL } from "./rehearsal.ts";
 import type { StartedProcesses } from "./start-processes.ts";
 import { openWorld, WorldMemory } from "./world.ts";
@@ -29,12 +29,15 @@ export async function serveQueries(startedProcesses: StartedProcesses): Promise<
       const { algorithm, algorithmColumns, algorithmParameters } = request;
       const isPushed = set.DYNAMOS_PUSHDOWN && algorithm !== undefined && algorithm.trim() !== "";
       const pushed = isPushed ? { pushed: { algorithm, algorithmColumns, algorithmParameters } } : {};
+      let result: QueryResult | undefined;
       try {
-        const result = await runQuery({ sql: request.query, world, signal, ...pushed }, processes);
+        result = await runQuery({ sql: request.query, world, signal, ...pushed }, processes);
         logger.debug({ isAggregated: result.schema.metadata.has(PARTIAL_STATES) }, "the query gives its result");
         yield { schema: result.schema };
         for await (const batch of result.batches) yield { batch, isUnchanged: true };
       } finally {
+        // A reader may leave at the schema already.
+        await result?.close();
         world.release();
       }
     },

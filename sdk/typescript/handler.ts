@@ -49,7 +49,7 @@ export type Output =
 
 /** A granted data set as a file that this microservice can read. */
 export interface DataLocation {
-  /** A SQLite file, made by this steward's agent. */
+  /** A SQLite file, or a DuckDB database where its name ends in `.duckdb`, which is this data set's engine then; read-only. */
   readonly path: string;
   /** Changes with its content. */
   readonly contentHash: string;

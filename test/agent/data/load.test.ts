@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { copyFile, readFile, readdir, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -199,6 +200,18 @@ test("files and declaration must belong together", async () => {
   await assert.rejects(loadDataSet(small, { engine: "csv", files: { T: "/nowhere.csv" } }, { folder, clock }), {
     code: "not_found",
   });
+});
+
+test("files larger than may be loaded are refused, with both sizes and the setting, and nothing is made", async () => {
+  const folder = join(await temporaryFolder(), "loaded");
+  const { path, pod } = await smallPod();
+  const { size } = await stat(path);
+  await assert.rejects(loadDataSet(small, pod, { folder, clock, mostBytes: size - 1 }), {
+    code: "configuration_invalid",
+    message: new RegExp(`${String(size)} bytes.* ${String(size - 1)} .*DYNAMOS_LOAD_MAX_BYTES`),
+  });
+  assert.equal(existsSync(folder), false);
+  assert.equal(rowsOf(await loadDataSet(small, pod, { folder, clock, mostBytes: size }), "T").length, 1);
 });
 
 test("a SQLite file is used where it is, if it has what is declared", async () => {

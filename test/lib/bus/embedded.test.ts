@@ -9,6 +9,7 @@ import Database from "better-sqlite3";
 import { openEmbeddedBus, type EmbeddedBusOptions } from "../../../lib/bus/embedded.ts";
 import { QueueTables } from "../../../lib/bus/embedded-tables.ts";
 import type { MessageBus, Settlement } from "../../../lib/bus/message-bus.ts";
+import { openMessageBus } from "../../../lib/bus/open.ts";
 import { systemClock, type Clock } from "../../../lib/clock.ts";
 import { accept, message, nameOf, newGate, newQueue, take, withCode } from "../../support/bus.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -108,9 +109,10 @@ test("what a burst left free can be given back to the file system", async (conte
   assert.ok(statSync(path).size < before / 10);
 });
 
-test("a full disk is unavailable to publishers, loses nothing confirmed, and leaves room to settle", async (context) => {
+test("a full file is unavailable to publishers, loses nothing confirmed, and leaves room to settle", async (context) => {
   const path = join(await temporaryFolder(), "bus.sqlite");
-  const bus = await openBus(context, { path, maxFileBytes: 4 * 2 ** 20 });
+  const bus = await openMessageBus(`embedded:${path}?maxBytes=${String(4 * 2 ** 20)}`);
+  context.after(() => bus.close());
   const queue = await newQueue(bus);
   const outcomes = await Promise.allSettled(
     Array.from({ length: 30 }, (_, index) => bus.publish(queue, { type: "frame", body: CHUNK, messageId: `${index}` })),
@@ -118,7 +120,7 @@ test("a full disk is unavailable to publishers, loses nothing confirmed, and lea
   const refused = outcomes.filter((outcome) => outcome.status === "rejected");
   for (const { reason } of refused) {
     assert.ok(withCode("unavailable")(reason));
-    assert.match(String(reason), /full/);
+    assert.match(String(reason), /full.*maxBytes/);
   }
   const confirmed = [...outcomes.keys()].filter((index) => outcomes[index]?.status === "fulfilled");
   assert.ok(confirmed.length >= 10 && refused.length > 0, `${confirmed.length} confirmed`);

@@ -201,6 +201,18 @@ test("a reader that leaves early costs the process, and the next query has anoth
   await stopped(processes);
 });
 
+test("a reader that leaves at the schema frees the process, too, and closing twice does nothing more", async () => {
+  const processes = processesOf();
+  const asked = { sql: "SELECT n FROM Theirs", world: theirs, signal: new AbortController().signal };
+  const result = await runQuery(asked, processes);
+  const before = await readdir(folder);
+  await Promise.all([result.close(), result.close()]);
+  const left = new Set(await readdir(folder));
+  assert.equal(before.filter((name) => !left.has(name)).length, 1, "the folder of that process is gone");
+  assert.deepEqual(await ask(processes, "SELECT count(*) AS c FROM Theirs", theirs), [[20_000n]]);
+  await stopped(processes);
+});
+
 test("a process that was killed while it waited is not given out", async () => {
   const processes = processesOf();
   await ask(processes, "SELECT n FROM Ours");
