@@ -9,6 +9,8 @@ const USUAL_ROUNDS = 9;
 const CHUNKS = 600;
 const PARTY_CHUNKS = 300;
 const LEAST_RATIO = 0.6;
+/** Measured beside the way that is used, for the decision against it (docs/decisions/0023). */
+const SOCKET_FILE = "in a chain: ours, by a socket file";
 
 /** A way for bytes, and how fast it was, turn by turn. */
 interface Rates {
@@ -45,15 +47,17 @@ async function measureHop(options: RunOptions): Promise<Rates[]> {
     const megabytes = (chunks * hop.chunkBytes) / 1e6;
     const arrowMegabytes = (chunks * hop.batchBytes) / 1e6;
     const warmUp = Math.ceil(chunks / 4);
-    for (const send of [hop.raw, hop.framed, hop.arrow]) await send(warmUp);
-    const { raw, framed, arrow } = await inTurns(rounds, {
+    for (const send of [hop.raw, hop.framed, hop.socketFile, hop.arrow]) await send(warmUp);
+    const { raw, framed, socketFile, arrow } = await inTurns(rounds, {
       raw: async () => megabytes / (await hop.raw(chunks)),
       framed: async () => megabytes / (await hop.framed(chunks)),
+      socketFile: async () => megabytes / (await hop.socketFile(chunks)),
       arrow: async () => arrowMegabytes / (await hop.arrow(chunks)),
     });
     return [
       { name: "in a chain: raw grpc-js", rates: raw },
       { name: "in a chain: ours", rates: framed, baseline: raw },
+      { name: SOCKET_FILE, rates: socketFile, baseline: raw },
       { name: "in a chain: ours, Arrow encoded and decoded", rates: arrow, baseline: raw },
     ];
   } finally {
@@ -122,7 +126,7 @@ function table(rates: readonly Rates[], others: readonly Target[], notes: readon
     ]),
     targets: [
       ...rates.flatMap(({ name, rates: values, baseline }): Target[] =>
-        baseline === undefined || name.includes("Arrow")
+        baseline === undefined || name.includes("Arrow") || name === SOCKET_FILE
           ? []
           : [{ what: `${name}, of raw`, measured: ratios(values, baseline).median, atLeast: LEAST_RATIO }],
       ),

@@ -7,10 +7,15 @@ import { Client, credentials, Metadata, Server, ServerCredentials } from "@grpc/
 import { fork } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { RecordBatch } from "apache-arrow";
 import { BatchBuilder } from "../lib/data/batch-builder.ts";
 import { encodeBatch } from "../lib/data/ipc.ts";
+import type { RpcAddress } from "../lib/rpc/address.ts";
 import { RpcClient } from "../lib/rpc/client.ts";
 import { sendFrames } from "../lib/rpc/frame-sending.ts";
 import { CHUNK_BYTES, FrameReader, FrameWriter } from "../lib/rpc/frames.ts";
@@ -35,16 +40,21 @@ export interface Hop {
   readonly batchBytes: number;
   readonly raw: (chunks: number) => Promise<number>;
   readonly framed: (chunks: number) => Promise<number>;
+  /** As {@link Hop.framed}, by a UNIX socket instead of TCP. */
+  readonly socketFile: (chunks: number) => Promise<number>;
   readonly arrow: (batches: number) => Promise<number>;
   close(): void;
 }
 
 /** Starts the other process and connects. */
 export async function openHop(): Promise<Hop> {
-  const child = fork(fileURLToPath(import.meta.url), ["receive"]);
+  const folder = await mkdtemp(join(tmpdir(), "dynamos-hop-"));
+  const socketPath = join(folder, "hop.sock");
+  const child = fork(fileURLToPath(import.meta.url), ["receive", socketPath]);
   const [ports] = (await once(child, "message")) as [{ framed: number; arrow: number; raw: number }];
   const peer = "The measurement's other process";
   const [framed, arrow] = [ports.framed, ports.arrow].map((port) => new RpcClient({ port, peer }));
+  const socketFile = new RpcClient({ socketPath, peer });
   const raw = new Client(`127.0.0.1:${String(ports.raw)}`, credentials.createInsecure());
   const batch = readingsBatch();
   const send = (client: RpcClient | undefined, frames: AsyncIterable<Frame>): Promise<number> =>
@@ -54,20 +64,24 @@ export async function openHop(): Promise<Hop> {
     batchBytes: encodeBatch(batch).byteLength,
     raw: (chunks) => secondsOf(() => sendRaw(raw, chunks)),
     framed: (chunks) => send(framed, frames(chunks)),
+    socketFile: (chunks) => send(socketFile, frames(chunks)),
     arrow: (batches) => send(arrow, arrowFrames(batch, batches)),
     close: () => {
-      for (const client of [framed, arrow, raw]) client?.close();
+      for (const client of [framed, arrow, socketFile, raw]) client?.close();
       child.kill();
+      rmSync(folder, { recursive: true, force: true });
     },
   };
 }
 
 /** The receiving process: one server for each; tells their ports. */
-async function receive(): Promise<void> {
-  const framed = await serve(async (frames) => {
+async function receive(socketPath: string): Promise<void> {
+  const takeFrames = async (frames: AsyncIterable<Frame>): Promise<void> => {
     const reader = new FrameReader();
     for await (const frame of frames) reader.accept(frame);
-  });
+  };
+  const framed = await serve(takeFrames);
+  await serve(takeFrames, { socketPath });
   const arrow = await serve(async (frames) => {
     let rows = 0;
     for await (const part of readRecordBatches(frames, PROVIDER)) if (part.kind === "batch") rows += part.batch.numRows;
@@ -76,9 +90,13 @@ async function receive(): Promise<void> {
   process.send?.({ framed, arrow, raw: await serveRaw() });
 }
 
-async function serve(take: (frames: AsyncIterable<Frame>) => Promise<void>): Promise<number> {
+/** Resolves with the port; with 0 for a socket file. */
+async function serve(
+  take: (frames: AsyncIterable<Frame>) => Promise<void>,
+  address: RpcAddress = { port: 0 },
+): Promise<number> {
   const server = await startRpcServer({
-    port: 0,
+    ...address,
     implementations: [
       implement(MicroserviceService, {
         process: async (frames) => {
@@ -155,4 +173,5 @@ export function readingsBatch(rows = BATCH_ROWS): RecordBatch {
   return builder.build();
 }
 
-if (process.argv[2] === "receive" && process.argv[1] === fileURLToPath(import.meta.url)) await receive();
+if (process.argv[2] === "receive" && process.argv[1] === fileURLToPath(import.meta.url))
+  await receive(process.argv[3] ?? "");

@@ -3,7 +3,7 @@
  *
  * - `cold-chain.ts`: a job that is started for this attempt;
  * - `warm-chain.ts`: one that was started ahead, and serves nothing else;
- * - `persistent-chain.ts`: a place in one that serves many.
+ * - `persistent-place.ts`: a place in one that serves many.
  *
  * `agent/runs/execution.ts` works with it, and knows nothing of queues and jobs beyond what stands here.
  */

@@ -9,7 +9,7 @@ import { dynamosMeter } from "../../lib/telemetry/metrics.ts";
 import type { AgentSettings } from "../config.ts";
 import { LIFETIME_LABEL, shapeKey, type ChainShape } from "./chain-shape.ts";
 import { CONTROL_MESSAGES } from "./claimed-chain.ts";
-import { PersistentChain } from "./persistent-chain.ts";
+import { PersistentPlace } from "./persistent-place.ts";
 import { PERSISTENT, PersistentPool, SHAPE_LABEL, type PoolContext } from "./persistent-pool.ts";
 import { PersistentReplies } from "./persistent-replies.ts";
 
@@ -74,11 +74,11 @@ export class PersistentChains {
   }
 
   /** A place for one attempt in a chain of this shape. */
-  claim(shape: ChainShape, run: string, signal: AbortSignal): PersistentChain {
+  claim(shape: ChainShape, run: string, signal: AbortSignal): PersistentPlace {
     const { bus, runner, clock } = this.#options;
     const pool = this.#poolOf(persistentShape(shape, this.#options.settings));
     const onServed = (): void => this.#served.add(1);
-    return new PersistentChain({ bus, runner, clock, pool, replies: this.#replies, onServed }, run, signal);
+    return new PersistentPlace({ bus, runner, clock, pool, replies: this.#replies, onServed }, run, signal);
   }
 
   /** Starts nothing more; what waits fails. Chains are left to the other instances; the last one ends them. */

@@ -1,7 +1,7 @@
 /**
  * A frame's bytes, without the copies that protobuf-es makes of a nested message's content: a chunk is copied once, into
  * place. Every chunk passes here on every hop; the copies' memory was most of the garbage collector's work
- * (`bench/rpc-hop.ts`).
+ * (`npm run bench -- ceilings`).
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import { ChunkSchema, FrameSchema, type Frame } from "./gen/dynamos/v1/stream_pb.ts";

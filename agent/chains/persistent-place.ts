@@ -18,7 +18,7 @@ import type { PersistentPool } from "./persistent-pool.ts";
 import { cancelAt, type PersistentReplies } from "./persistent-replies.ts";
 
 /** What it works with. */
-export interface PersistentChainDependencies {
+export interface PersistentPlaceDependencies {
   readonly bus: MessageBus;
   readonly runner: JobRunner;
   readonly clock: Clock;
@@ -29,11 +29,11 @@ export interface PersistentChainDependencies {
 }
 
 /** See the file comment. */
-export class PersistentChain implements ClaimedChain {
+export class PersistentPlace implements ClaimedChain {
   readonly lifetime = "persistent";
   readonly name: string;
   readonly replyQueue: string;
-  readonly #dependencies: PersistentChainDependencies;
+  readonly #dependencies: PersistentPlaceDependencies;
   /** Ends the wait for a chain. */
   readonly #signal: AbortSignal;
   /** Aborted when the chain has said how it ended. */
@@ -48,7 +48,7 @@ export class PersistentChain implements ClaimedChain {
   #receiver: ChainReceiver | undefined;
 
   /** @param signal ends the request. */
-  constructor(dependencies: PersistentChainDependencies, run: string, signal: AbortSignal) {
+  constructor(dependencies: PersistentPlaceDependencies, run: string, signal: AbortSignal) {
     this.name = run;
     this.replyQueue = dependencies.replies.addressOf(run);
     this.#dependencies = dependencies;
