@@ -146,7 +146,7 @@ test("a bus waits for a sidecar that starts after it, and says so when none come
 test("calls fail with unavailable at their deadline while the sidecar is away, and a consumer that cannot come back is lost", async (t) => {
   const place = await newPlace(t);
   const sidecar = await place.start();
-  const bus = await place.open({ deadlineMs: 300, giveUpAfterMs: 1000 });
+  const bus = await place.open({ deadlineMs: 2000, giveUpAfterMs: 3000 });
   const queue = await newQueue(bus);
   const lost: Error[] = [];
   const consumer = await bus.consume(queue, accept, { onLost: (error) => lost.push(error) });
@@ -168,7 +168,7 @@ test("calls fail with unavailable at their deadline while the sidecar is away, a
 test("a sidecar that is frozen fails what was sent to it, and goes on when it is thawed", async (t) => {
   const place = await newPlace(t);
   const sidecar = await place.start();
-  const bus = await place.open({ deadlineMs: 500 });
+  const bus = await place.open({ deadlineMs: 2000 });
   const queue = await newQueue(bus);
   const names: string[] = [];
   const consumer = await bus.consume(queue, async (delivery) => {
