@@ -127,7 +127,7 @@ export function testMessageBusContract(name: string, start: () => Promise<Messag
       test("a run queue with a consumer stays, and its time begins when the last consumer ends", async () => {
         const queue = await newQueue(bus, { kind: "run", expiresMs: 3000 });
         const consumer = await otherBus.consume(queue, accept);
-        // Goes when the other, without its consumer, would have gone.
+        // When this one goes, the other would have gone long ago without its consumer.
         const shortLived = await newQueue(bus, { kind: "run", expiresMs: 4500 });
         await untilGone(bus, shortLived);
         assert.equal((await bus.queueStatus(queue))?.consumers, 1);
