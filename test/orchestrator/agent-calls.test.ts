@@ -171,7 +171,7 @@ test("an instance whose record was away for a moment only is waited for", async 
   list.resetCalls();
   // One look at the store; with the third it would count as gone.
   await eventually(() => looks() >= 1);
-  await Promise.all(list.calls.map(({ result }) => result));
+  await Promise.all(list.calls.map(({ result }) => result as Promise<unknown>));
   await a.goOnline();
   await eventually(() => looks() >= 4);
   assert.equal(b.requests.length, 0);
