@@ -223,7 +223,8 @@ test("a declaration that was changed and changed back is the present one again: 
 });
 
 test("data sets are loaded with DuckDB one after the other; who leaves meanwhile does so at once", async () => {
-  const files = { "big.csv": `i\n${"1\n".repeat(300_000)}`, "small.csv": "i\n1\n" };
+  // Big enough to be loading still when the others have come, also on a busy machine.
+  const files = { "big.csv": `i\n${"1\n".repeat(5_000_000)}`, "small.csv": "i\n1\n" };
   const dataSets = Object.fromEntries(
     ["big", "small", "left"].map((name) => [
       name,

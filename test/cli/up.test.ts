@@ -62,10 +62,13 @@ test("chains wait for requests, and serve many, where README's settings for sing
   const logOf = (part: string): Promise<string> => readFile(join(folder, ".dynamos/up/logs", `${part}.log`), "utf8");
   try {
     const client = new ExchangeClient(running.url);
-    await eventually(async () => {
-      assert.deepEqual((await client.ask(QUESTION)).pooled?.rows, TOTAL);
-      return /"lifetime":"warm"/.test(await logOf("agent-NORTH"));
-    });
+    await eventually(
+      async () => {
+        assert.deepEqual((await client.ask(QUESTION)).pooled?.rows, TOTAL);
+        return /"lifetime":"warm"/.test(await logOf("agent-NORTH"));
+      },
+      { timeoutMs: 60_000 },
+    );
     const south = await logOf("agent-SOUTH");
     assert.match(south, /"lifetime":"persistent"/);
     assert.doesNotMatch(south, /"lifetime":"(warm|cold)"/);

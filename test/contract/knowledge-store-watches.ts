@@ -183,7 +183,7 @@ export function interruptionTests(use: Use): void {
     const { here, there, key, bench } = await spread(use, context);
     const { interrupt } = bench.running;
     if (!mayDisturb(context, interrupt)) return;
-    const lease = await here.grantLease({ ttlMs: 5000 });
+    const lease = await here.grantLease({ ttlMs: 15_000 });
     const isLost = { yet: false };
     void lease.lost.then(() => (isLost.yet = true));
     await here.put(key("held"), 1, { lease });

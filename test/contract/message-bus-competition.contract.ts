@@ -42,7 +42,8 @@ export function testCompetingConsumers(
           queue,
           async (delivery) => {
             list.push(nameOf(delivery));
-            await new Promise((resolve) => setImmediate(resolve));
+            // A quick one must not take all before the other has begun.
+            await eventually(() => seen.every(({ length }) => length > 0), { intervalMs: 1 });
             return "accept";
           },
           { prefetch: 2 },
@@ -103,7 +104,7 @@ export function testCompetingConsumers(
 
     test("a dead process's run queue is unused from then on", async (context) => {
       const { underTest, bus } = get();
-      const queue = await newQueue(bus, { kind: "run", expiresMs: 1000 });
+      const queue = await newQueue(bus, { kind: "run", expiresMs: 3000 });
       // Until the other process is there, a consumer of our own with its one slot taken keeps the queue in use.
       const gate = newGate(context);
       const keepersSlotTaken = newGate(context);

@@ -6,7 +6,8 @@ import { createServer, type AddressInfo } from "node:net";
 import { test, type TestContext } from "node:test";
 import { AppError, toProblem } from "../../lib/errors.ts";
 import { requestIdOf } from "../../lib/http/idempotency.ts";
-import { onlineKeys } from "../../lib/knowledge/keys.ts";
+import { agentInstanceKeys, onlineKeys } from "../../lib/knowledge/keys.ts";
+import type { KnowledgeStore } from "../../lib/knowledge/knowledge-store.ts";
 import { inOrderOfChoice } from "../../orchestrator/agent-instances.ts";
 import { eventually } from "../support/eventually.ts";
 import { agentAnswer, ANALYST, call, startFrontDoor, type FakeAgentOptions } from "../support/front-door.ts";
@@ -160,14 +161,19 @@ test("the last instance that vanishes ends the request long before its deadline"
 test("an instance whose record was away for a moment only is waited for", async (t) => {
   const held: ServerResponse[] = [];
   const hold: Answer = (_request, response) => void held.push(response);
-  const { a, b, ask } = await twoInstances(t, { a: hold, b: whole });
+  const { door, a, b, ask } = await twoInstances(t, { a: hold, b: whole });
   const answer = ask(GATHERED, keyForA("blinks"));
   const [response] = await eventually(() => (held.length === 1 ? held : undefined));
+  const list = t.mock.method(Object.getPrototypeOf(door.knowledge.store) as KnowledgeStore, "list").mock;
+  const looks = (): number =>
+    list.calls.filter(({ arguments: [prefix] }) => prefix === agentInstanceKeys.prefix()).length;
   await a.goOffline();
-  // Two looks at the store.
-  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  list.resetCalls();
+  // One look at the store; with the third it would count as gone.
+  await eventually(() => looks() >= 1);
+  await Promise.all(list.calls.map(({ result }) => result as Promise<unknown>));
   await a.goOnline();
-  await new Promise((resolve) => setTimeout(resolve, 2_500));
+  await eventually(() => looks() >= 4);
   assert.equal(b.requests.length, 0);
   response?.setHeader("content-type", "application/json").end(agentAnswer("VU", [{ n: 1 }]));
   assert.deepEqual((await answer).body.responses[0]?.rows, [{ n: 1 }]);

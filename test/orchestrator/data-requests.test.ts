@@ -159,9 +159,7 @@ test("where no steward has a result it is a problem with a status, and every ste
 });
 
 test("a steward that cannot be reached, or does not answer in time, has given no answer", async (t) => {
-  const { door, uva } = await twoStewards(t, json(agentAnswer("VU", [])), () => undefined, {
-    DYNAMOS_REQUEST_DEADLINE_MS: "1000",
-  });
+  const { door, uva } = await twoStewards(t, json(agentAnswer("VU", [])), () => undefined);
   const outcomeOfUva = async () => {
     const { body } = await ask(door);
     const { status, problem: document } = body.responses.find(({ provider }) => provider === "UVA") ?? {};
@@ -407,9 +405,11 @@ test("a refresh token gives a new access token, and an access token does not", a
 });
 
 test("a job that nobody uses ends, and says so", async (t) => {
-  const { door } = await twoStewards(t, undefined, undefined, { DYNAMOS_JOB_LEASE_MS: "1000" });
+  const { door } = await twoStewards(t, undefined, undefined, { DYNAMOS_JOB_LEASE_MS: "3000" });
   const { body, again } = await approved(door);
-  await eventually(async () => (await door.knowledge.store.get(`/orchestrator/jobs/${body.jobId}`)) === undefined);
+  await eventually(async () => (await door.knowledge.store.get(`/orchestrator/jobs/${body.jobId}`)) === undefined, {
+    timeoutMs: 20_000,
+  });
   const answer = await again(QUESTION);
   assert.deepEqual([answer.status, answer.body.code], [404, "job_unknown"]);
   const refreshed = await call("POST", `${door.url}/api/v1/token`, { refresh_token: body.auth.refreshToken });

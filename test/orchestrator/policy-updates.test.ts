@@ -162,7 +162,7 @@ test("of several replicas one does the work, however long it takes", async (t) =
 });
 
 test("an agent that does not follow stops the job, with the reason", async (t) => {
-  const { door, vu, jobId, again } = await exchange(t, { DYNAMOS_COMPOSITION_TIMEOUT_MS: "300" });
+  const { door, vu, jobId, again } = await exchange(t, { DYNAMOS_COMPOSITION_TIMEOUT_MS: "2000" });
   const silent = await door.agent("TNO", { isSilent: true });
   const throughTno = { computeProviders: ["TNO"], archetypes: ["dataThroughTtp"] };
   await door.knowledge.put("agreements", agreementOf("UVA", throughTno, { allowedComputeProviders: ["TNO"] }));

@@ -118,7 +118,7 @@ test("an acceptable third party that is offline is unavailable, not forbidden", 
 });
 
 test("an agent that does not acknowledge in time is named, and the others are told to stop", async (t) => {
-  const door = await startFrontDoor(t, { settings: { DYNAMOS_COMPOSITION_TIMEOUT_MS: "300" } });
+  const door = await startFrontDoor(t, { settings: { DYNAMOS_COMPOSITION_TIMEOUT_MS: "2000" } });
   const vu = await door.agent("VU");
   await door.agent("UVA", { isSilent: true });
   const { status, body } = await approve(door);

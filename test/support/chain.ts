@@ -270,10 +270,17 @@ function run(program: string, environment: Record<string, string>): ChildProcess
   return spawn(process.execPath, ["--enable-source-maps", path], { env: environment, stdio: ["pipe", "pipe", "pipe"] });
 }
 
-/** The first of so many consecutive free ports on 127.0.0.1. */
+/** Ports that one process of tests draws from, and the first ports of a draw. */
+const PORTS = 120;
+const FIRST_PORTS = 112;
+
+/**
+ * The first of so many consecutive free ports on 127.0.0.1. They are used only some time later: each process draws from a range
+ * of its own, so that no test beside it is given them meanwhile.
+ */
 async function freePorts(count: number): Promise<number> {
   for (let attempt = 0; attempt < 50; attempt++) {
-    const first = 20_000 + Math.floor(Math.random() * 12_000);
+    const first = 20_000 + (process.pid % 100) * PORTS + Math.floor(Math.random() * FIRST_PORTS);
     const free = await Promise.all(Array.from({ length: count }, (_, index) => isFree(first + index)));
     if (free.every(Boolean)) return first;
   }

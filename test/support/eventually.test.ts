@@ -22,3 +22,11 @@ test("eventually fails also when the condition itself hangs", async () => {
     /Still waiting after 30 ms/,
   );
 });
+
+test("eventually looks once more when this process stood still until the time was over", async () => {
+  let isHere = false;
+  const waiting = eventually(() => isHere, { timeoutMs: 30, intervalMs: 1 });
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60);
+  isHere = true;
+  assert.equal(await waiting, true);
+});

@@ -11,11 +11,15 @@ export interface EventuallyOptions {
   readonly describe?: string;
 }
 
+/** What the last look may take: a condition that hangs must still fail. */
+const LAST_LOOK_MS = 1_000;
+
 /**
  * Asks `condition` until it answers with something truthy, and resolves with that.
  *
  * An attempt that throws counts as "not yet", so that assertions can stand inside; the last one thrown is the cause of
- * the failure. Each attempt itself counts against the time: a condition that hangs fails too.
+ * the failure. Each attempt itself counts against the time: a condition that hangs fails too. However late it is, there is a
+ * last look after the end: where this process itself stood still, what it waits for may have come long ago.
  */
 export async function eventually<Value>(
   condition: () => Value | Promise<Value>,
@@ -26,14 +30,15 @@ export async function eventually<Value>(
   let lastError: unknown;
   for (;;) {
     const leftMs = giveUpAt - performance.now();
-    if (leftMs <= 0) break;
+    const isLast = leftMs <= 0;
     try {
-      const value = await withinTime(condition, leftMs);
+      const value = await withinTime(condition, isLast ? LAST_LOOK_MS : leftMs);
       if (value) return value as Exclude<Awaited<Value>, undefined | null | false | 0 | "">;
       lastError = undefined;
     } catch (error) {
       lastError = error;
     }
+    if (isLast) break;
     await sleep(Math.min(intervalMs, Math.max(0, giveUpAt - performance.now())));
   }
   const because = lastError instanceof Error ? ` (last attempt: ${lastError.message})` : "";

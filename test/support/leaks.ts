@@ -19,8 +19,8 @@ export async function processesWith(marker: string): Promise<readonly MarkedProc
   return process.platform === "linux" ? processesWithOnLinux(marker) : processesWithByPs(marker);
 }
 
-/** Fails, naming them, if processes with the marker still live after `timeoutMs` (default 5 s). */
-export async function assertNoProcessLeft(marker: string, timeoutMs = 5_000): Promise<void> {
+/** Fails, naming them, if processes with the marker still live after `timeoutMs` (default 20 s). */
+export async function assertNoProcessLeft(marker: string, timeoutMs = 20_000): Promise<void> {
   await eventually(
     async () => {
       assert.deepEqual(await processesWith(marker), []);

@@ -8,6 +8,7 @@ import { runQueuesAmong } from "./bus-inspection.ts";
 import { eventually } from "./eventually.ts";
 import { ANALYST, type TestExchange } from "./exchange.ts";
 import { processesWith } from "./leaks.ts";
+import { pauseProcess, resumeProcess } from "./pause-process.ts";
 
 /** A query that gives one row, after as many steps as asked for. */
 export function slowQuery(steps: number): string {
@@ -38,6 +39,34 @@ export function chainProcess(exchange: TestExchange, party: string, element: str
     timeoutMs: 30_000,
     describe: `${element} of ${party} to run`,
   });
+}
+
+/**
+ * Pauses so many queries of a party, each as soon as its process is there: in the middle of their runs, which then last however
+ * slow the test is. Resolves with what lets those go on that live still; where their chains are killed they end all the same.
+ */
+export async function pauseQueries(exchange: TestExchange, party: string, count = 1): Promise<() => void> {
+  const paused = new Set<number>();
+  await eventually(
+    async () => {
+      for (const pid of await chainProcesses(exchange, party, "query-child")) {
+        if (paused.has(pid) || paused.size === count) continue;
+        await pauseProcess(pid);
+        paused.add(pid);
+      }
+      return paused.size === count;
+    },
+    { timeoutMs: 30_000, describe: `${String(count)} queries of ${party} to be paused` },
+  );
+  return () => paused.forEach(resumeIfThere);
+}
+
+function resumeIfThere(pid: number): void {
+  try {
+    resumeProcess(pid);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
 }
 
 /** Resolves when a query of a party runs: its process then has a folder for it (`microservices/sql-query/query-program.ts`). */

@@ -10,6 +10,7 @@ import {
   chainProcess,
   chainProcesses,
   manyRows,
+  pauseQueries,
   slowQuery,
   startedChains,
 } from "../support/running-chains.ts";
@@ -34,7 +35,7 @@ describe("a process of a chain that is killed", () => {
     test(`${element}, before anything was handed on: the retry answers`, async () => {
       const before = startedChains(exchange, "VU");
       const answer = ask(atHome, "VU", SLOW);
-      await chainProcess(exchange, "VU", "query-child");
+      await pauseQueries(exchange, "VU");
       await kill("VU", element);
       assert.deepEqual((await answer).rows, [{ steps: STEPS }]);
       assert.equal(startedChains(exchange, "VU") - before, 2);
@@ -44,7 +45,7 @@ describe("a process of a chain that is killed", () => {
 
   test("sql-aggregate at the third party, before anything was handed on: all are asked again, and the retry answers", async () => {
     const answer = ask(throughSurf, "SURF", SLOW);
-    await Promise.all(["VU", "UVA"].map((party) => chainProcess(exchange, party, "query-child")));
+    await Promise.all(["VU", "UVA"].map((party) => pauseQueries(exchange, party)));
     await kill("SURF", "sql-aggregate");
     const { rows = [] } = await answer;
     assert.deepEqual(
@@ -89,7 +90,7 @@ describe("an agent that is killed", () => {
   test("takes its chains with it, and answers the repeated request when it is back", async () => {
     const idempotencyKey = "killed-agent";
     const lost = assert.rejects(ask(atHome, "VU", SLOW, idempotencyKey), /fetch failed|terminated/);
-    await chainProcess(exchange, "VU", "query-child");
+    await pauseQueries(exchange, "VU");
     await killAgent("VU");
     await lost;
     await eventually(async () => (await chainProcesses(exchange, "VU", "sidecar")).length === 0);
@@ -100,7 +101,7 @@ describe("an agent that is killed", () => {
 
   test("as a data provider, and comes back: the request is delivered to it again, and the answer comes", async () => {
     const answer = ask(throughSurf, "SURF", SLOW);
-    await chainProcess(exchange, "UVA", "query-child");
+    await pauseQueries(exchange, "UVA");
     await killAgent("UVA");
     await exchange.startAgent("UVA");
     const { rows = [] } = await answer;
@@ -114,10 +115,11 @@ describe("an agent that is killed", () => {
   test("as the third party, and comes back: the repeated request is answered, though its first one still runs at the providers", async () => {
     const idempotencyKey = "killed-third-party";
     const lost = assert.rejects(ask(throughSurf, "SURF", SLOW, idempotencyKey), /fetch failed|terminated/);
-    await Promise.all(["VU", "UVA"].map((party) => chainProcess(exchange, party, "query-child")));
+    const goOn = await Promise.all(["VU", "UVA"].map((party) => pauseQueries(exchange, party)));
     await killAgent("SURF");
     await lost;
     await exchange.startAgent("SURF");
+    for (const resume of goOn) resume();
     const { rows = [] } = await ask(throughSurf, "SURF", SLOW, idempotencyKey);
     assert.deepEqual(
       rows.map(({ steps }) => steps),
@@ -128,7 +130,7 @@ describe("an agent that is killed", () => {
 
   test("as a data provider, and stays away: the third party says who went offline", async () => {
     const answer = rejectsWith(ask(throughSurf, "SURF", SLOW), "agent_offline");
-    await chainProcess(exchange, "UVA", "query-child");
+    await pauseQueries(exchange, "UVA");
     await killAgent("UVA");
     assert.equal((await answer)["party"], "UVA");
     await exchange.startAgent("UVA");

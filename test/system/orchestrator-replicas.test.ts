@@ -14,18 +14,28 @@ import type { Agreement } from "../../lib/model/agreement.ts";
 import { eventually } from "../support/eventually.ts";
 import { ANALYST, pauseService, rejectsWith, SALARY_QUERY, smallSample, testExchange } from "../support/exchange.ts";
 import { pauseProcess, resumeProcess } from "../support/pause-process.ts";
-import { approve, assertNothingLeft, chainProcess, slowQuery, startedChains } from "../support/running-chains.ts";
+import {
+  approve,
+  assertNothingLeft,
+  chainProcess,
+  pauseQueries,
+  slowQuery,
+  startedChains,
+} from "../support/running-chains.ts";
 
 const STEPS = 3_000_000;
 const SLOW = { type: "sqlDataRequest", query: slowQuery(STEPS) };
 const SUM = { type: "sqlDataRequest", query: SALARY_QUERY, algorithm: "count", algorithmColumns: { Geslacht: "*" } };
 const THROUGH = { options: { aggregate: true } };
+/** Until the lease of an instance that is silent has ended, and another has seen it. */
+const LEASE_OVER_MS = 30_000;
 
 const exchange = await testExchange({
   configuration: await smallSample(20),
   offline: ["RUG"],
   replicas: { orchestrator: 2, policyEnforcer: 2 },
-  environmentOf: { orchestrator: { DYNAMOS_ONLINE_LEASE_MS: "1000" } },
+  // Long enough for a busy machine: an instance that is silent for a lease counts as gone.
+  environmentOf: { orchestrator: { DYNAMOS_ONLINE_LEASE_MS: "4000" } },
 });
 const NAMES = ["orchestrator", "orchestrator-2"] as const;
 const [a, b] = [0, 1].map((index) => new ExchangeClient(exchange.urls[index] ?? "")) as [
@@ -59,11 +69,11 @@ describe("an orchestrator that is killed", () => {
       assert.rejects(a.ask(home, { idempotencyKey: "home" }), /fetch failed|terminated/),
       assert.rejects(a.ask(through, { idempotencyKey: "through" }), /fetch failed|terminated/),
     ];
-    for (const party of ["VU", "UVA", "SURF"]) {
-      await chainProcess(exchange, party, party === "SURF" ? "sql-aggregate" : "query-child");
-    }
+    const goOn = await Promise.all(["VU", "UVA"].map((party) => pauseQueries(exchange, party, 2)));
+    await chainProcess(exchange, "SURF", "sql-aggregate");
     await kill("orchestrator");
     await Promise.all(lost);
+    for (const resume of goOn) resume();
     const [atHome, throughSurf] = await Promise.all([
       b.ask(home, { idempotencyKey: "home" }),
       b.ask(through, { idempotencyKey: "through" }),
@@ -108,17 +118,21 @@ describe("an orchestrator that is killed", () => {
     const { location } = (await accepted.json()) as { location: string };
     const fetchAt = (client: ExchangeClient) =>
       call("GET", `${client.url}${location}`, undefined, { token: auth.accessToken });
-    await chainProcess(exchange, "VU", "query-child");
+    const goOn = await pauseQueries(exchange, "VU");
     assert.equal((await fetchAt(b)).status, 202, "found at the other");
     await kill("orchestrator");
-    const lost = await eventually(async () => {
-      const response = await fetchAt(b);
-      return response.status === 503 ? response : undefined;
-    });
+    const lost = await eventually(
+      async () => {
+        const response = await fetchAt(b);
+        return response.status === 503 ? response : undefined;
+      },
+      { timeoutMs: LEASE_OVER_MS },
+    );
     const problem = (await lost.json()) as { code: string; retryable: boolean; detail: string };
     assert.deepEqual([problem.code, problem.retryable], ["unavailable", true]);
     assert.match(problem.detail, /under the same Idempotency-Key/);
     assert.equal((await call("POST", `${b.url}/api/v1/sqlDataRequest`, SLOW, options)).status, 202);
+    goOn();
     await exchange.start("orchestrator");
     const done = await eventually(
       async () => {
@@ -181,14 +195,20 @@ describe("an agreement that changes while both watch", () => {
     assert.ok(paused);
     await pause(paused);
     resumeAgent();
-    const taken = await eventually(async () => {
-      const plan = await planOf(jobId);
-      return plan.state === "ready" && plan.archetype === "dataThroughTtp" ? plan : undefined;
-    });
+    const taken = await eventually(
+      async () => {
+        const plan = await planOf(jobId);
+        return plan.state === "ready" && plan.archetype === "dataThroughTtp" ? plan : undefined;
+      },
+      { timeoutMs: LEASE_OVER_MS },
+    );
     const other = index === 0 ? b : a;
     assert.equal((await other.askAgain(SUM, { token: auth.accessToken })).archetype, "dataThroughTtp");
     resumeProcess(paused.pid);
-    await eventually(async () => (await urlOf(composer)) !== undefined, { describe: "it to be registered again" });
+    await eventually(async () => (await urlOf(composer)) !== undefined, {
+      timeoutMs: LEASE_OVER_MS,
+      describe: "it to be registered again",
+    });
     for (const client of [a, b]) {
       const answer = await client.askAgain(SUM, { token: auth.accessToken });
       assert.deepEqual([answer.archetype, answer.pooled?.providers?.length], ["dataThroughTtp", 2]);

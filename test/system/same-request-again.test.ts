@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { call, type Answer, type Approval, type GatheredAnswer } from "../../cli/client.ts";
 import { ANALYST, changeDocument, rejectsWith, SALARY_QUERY, smallSample, testExchange } from "../support/exchange.ts";
-import { approve, assertNothingLeft, chainProcess, slowQuery, startedChains } from "../support/running-chains.ts";
+import { approve, assertNothingLeft, pauseQueries, slowQuery, startedChains } from "../support/running-chains.ts";
 
 const OTHER = { id: "analyst-2", userName: "other@example.org" };
 const COUNT = { type: "sqlDataRequest", query: SALARY_QUERY, algorithm: "count", algorithmColumns: { Geslacht: "*" } };
@@ -34,9 +34,10 @@ describe("the same request again, under its Idempotency-Key, at an agent", () =>
     const key = "attaches";
     const leaving = new AbortController();
     const first = assert.rejects(ask(steps(3_000_000), key, approval, leaving.signal), { name: "AbortError" });
-    await chainProcess(exchange, "VU", "query-child");
+    const goOn = await pauseQueries(exchange, "VU");
     leaving.abort();
     await first;
+    goOn();
     const answer = await ask(steps(3_000_000), key);
     assert.deepEqual(answer.rows, [{ steps: 3_000_000 }]);
     assert.equal(startedChains(exchange, "VU", answer.requestId), 1);
@@ -60,12 +61,13 @@ describe("the same request again, under its Idempotency-Key, at an agent", () =>
     const key = "a-key-that-both-chose";
     const mine = ask(steps(4_000_000), key);
     const others = rejectsWith(ask(steps(5_000_000), key, othersApproval), "cancelled");
-    await chainProcess(exchange, "VU", "query-child");
+    const goOn = await pauseQueries(exchange, "VU", 2);
     const token = othersApproval.auth.accessToken;
     const url = new URL(`/agent/v1/requests/${key}`, endpoint()).href;
     const cancelled = await call("DELETE", url, undefined, { token });
     assert.equal(cancelled.status, 204);
     await others;
+    goOn();
     assert.deepEqual((await mine).rows, [{ steps: 4_000_000 }]);
   });
 });

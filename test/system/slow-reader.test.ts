@@ -62,7 +62,7 @@ describe("a reader that stalls", () => {
   test("for longer than the limit: its chain is ended, and the answer says which limit it was", async () => {
     const reader = await begin("UVA", "application/json");
     await chainProcess(exchange, "UVA", "query-child");
-    await eventually(async () => (await chainProcesses(exchange, "UVA", "query-child")).length === 0);
+    await untilStalled();
     await assertNothingLeft(exchange);
     const pieces: Uint8Array[] = [];
     for await (const chunk of reader.all()) pieces.push(chunk);
@@ -75,6 +75,8 @@ describe("a reader that takes one byte a second", () => {
     const reader = await trickle("VU", "text/csv");
     try {
       const query = await chainProcess(exchange, "VU", "query-child");
+      // Before its query has begun a process rests, too.
+      await eventually(() => reader.taken() > 0, { timeoutMs: 60_000, describe: "the answer to begin" });
       await untilSourceRests(query);
       const before = {
         bus: await heldAtRest(),
@@ -82,9 +84,11 @@ describe("a reader that takes one byte a second", () => {
         written: bytesWritten(query),
         taken: reader.taken(),
       };
-      await sleep(SECONDS * 1_000);
+      const startedMs = performance.now();
+      await eventually(() => reader.taken() >= before.taken + SECONDS, { timeoutMs: 60_000 });
       const taken = reader.taken() - before.taken;
-      assert.ok(taken >= SECONDS - 2 && taken <= SECONDS + 2, `it took ${String(taken)} bytes`);
+      const seconds = (performance.now() - startedMs) / 1_000;
+      assert.ok(taken <= seconds + 2, `it took ${String(taken)} bytes in ${seconds.toFixed(1)} s`);
       assert.equal(bytesWritten(query), before.written, "the query gave rows that nobody had asked for");
       assert.ok((await heldAtRest()) <= before.bus + GROWTH_BYTES, "the bus grew");
       const grown = [...(await residentMiB(exchange))].filter(
@@ -101,7 +105,7 @@ describe("a reader that takes one byte a second", () => {
     const reader = await trickle("UVA", "application/json");
     try {
       await chainProcess(exchange, "UVA", "query-child");
-      await eventually(async () => (await chainProcesses(exchange, "UVA", "query-child")).length === 0);
+      await untilStalled();
       const atEnd = reader.taken();
       await eventually(() => reader.taken() >= atEnd + 2, { describe: "it to read on" });
       await assertNothingLeft(exchange);
@@ -215,16 +219,27 @@ async function trickle(party: string, accept: string): Promise<Trickle> {
   };
 }
 
-/** Resolves when a process writes nothing any more. */
+/** Resolves when a process writes nothing any more: at one look alone it may only have got no time to run. */
 async function untilSourceRests(pid: number): Promise<void> {
+  let written = 0;
+  let sameLooks = 0;
   await eventually(
-    async () => {
-      const before = bytesWritten(pid);
-      await sleep(500);
-      return before > 0 && bytesWritten(pid) === before;
+    () => {
+      const now = bytesWritten(pid);
+      sameLooks = now > 0 && now === written ? sameLooks + 1 : 0;
+      written = now;
+      return sameLooks >= 3;
     },
-    { timeoutMs: 30_000, describe: "the query to rest" },
+    { timeoutMs: 60_000, intervalMs: 500, describe: "the query to rest" },
   );
+}
+
+/** Resolves when UVA's query has been ended, the limit for stalled readers being over. */
+async function untilStalled(): Promise<void> {
+  await eventually(async () => (await chainProcesses(exchange, "UVA", "query-child")).length === 0, {
+    timeoutMs: 60_000,
+    describe: "the query to be ended",
+  });
 }
 
 /** What a process has written so far, to pipes, too. */

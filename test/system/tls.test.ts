@@ -119,14 +119,17 @@ async function exchangeWithTls(): Promise<void> {
     });
     const { location, auth } = (await accepted.json()) as { location: string; auth: { accessToken: string } };
     assert.equal(accepted.status, 202);
-    await eventually(async () => {
-      const answer = await fetchTrusted(new URL(location, second).href, {
-        headers: { authorization: `Bearer ${auth.accessToken}` },
-        trust,
-      });
-      const text = await answer.text();
-      return answer.status === 200 && (JSON.parse(text) as { status: string }).status === "ok";
-    });
+    await eventually(
+      async () => {
+        const answer = await fetchTrusted(new URL(location, second).href, {
+          headers: { authorization: `Bearer ${auth.accessToken}` },
+          trust,
+        });
+        const text = await answer.text();
+        return answer.status === 200 && (JSON.parse(text) as { status: string }).status === "ok";
+      },
+      { timeoutMs: 60_000 },
+    );
     const metrics = await (await fetchTrusted(`${second}/metrics`, { trust })).text();
     assert.match(metrics, /^dynamos_request_forwarded_total(\{\})? [1-9]/m);
   });

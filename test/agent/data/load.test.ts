@@ -163,15 +163,18 @@ test("a faulty file leaves nothing behind, and can be loaded when it is correcte
   assert.equal(rowsOf(await loadDataSet(small, pod, { folder, clock }), "T").length, 1);
 });
 
-test("a loader that is killed leaves no half file in use, and does not keep the next one waiting", async () => {
-  const files = await writeSampleData(await temporaryFolder(), "VU", { pairs: 20_000 });
+test("a loader that is killed leaves no half file in use, and does not keep the next one waiting", async (context) => {
+  const files = await writeSampleData(await temporaryFolder(), "VU", { pairs: 100 });
   const folder = await temporaryFolder();
   const pod = { engine: "csv", files } as const;
+  // It comes no further than the end of the first of two files.
   const program = `
+    const onProgress = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     const { loadDataSet } = await import(${JSON.stringify(new URL("../../../agent/data/load.js", import.meta.url).href)});
     const { systemClock: clock } = await import(${JSON.stringify(new URL("../../../lib/clock.js", import.meta.url).href)});
-    await loadDataSet(${JSON.stringify(wageGap)}, ${JSON.stringify(pod)}, { folder: ${JSON.stringify(folder)}, clock });`;
+    await loadDataSet(${JSON.stringify(wageGap)}, ${JSON.stringify(pod)}, { folder: ${JSON.stringify(folder)}, clock, onProgress });`;
   const child = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: "inherit" });
+  context.after(() => child.kill("SIGKILL"));
   const exited = once(child, "exit");
   await eventually(async () => (await readdir(folder, { recursive: true })).some((name) => name.includes(".making/")));
   child.kill("SIGKILL");

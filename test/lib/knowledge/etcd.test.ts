@@ -212,7 +212,7 @@ test(
   { skip },
   async (context) => {
     const etcd = await server(context);
-    const store = await open(context, etcd.url(), 500);
+    const store = await open(context, etcd.url(), 2000);
     const lease = await store.grantLease({ ttlMs: 60_000, renewal: "manual" });
     await etcd.pause();
     const startedAt = performance.now();
@@ -226,7 +226,7 @@ test(
       lease.renew(),
       lease.release(),
       store.ping(),
-      openKnowledgeStore(etcd.url(), { timeoutMs: 500 }),
+      openKnowledgeStore(etcd.url(), { timeoutMs: 2000 }),
     ];
     const outcomes = await Promise.allSettled(calls);
     const tookMs = performance.now() - startedAt;
@@ -234,7 +234,7 @@ test(
     for (const outcome of outcomes) {
       assert.equal(outcome.status === "rejected" && (outcome.reason as { code?: string }).code, "unavailable");
     }
-    assert.ok(tookMs < 5000, `it took ${tookMs} ms`);
+    assert.ok(tookMs < 8000, `it took ${tookMs} ms`);
     await eventually(() => store.put("/a", 2));
   },
 );
@@ -263,20 +263,25 @@ test(
   { skip },
   async (context) => {
     const etcd = await server(context);
-    const store = await open(context, etcd.url(), 1000);
-    const lease = await store.grantLease({ ttlMs: 1000 });
+    // Long enough for a busy machine to renew it in time.
+    const ttlMs = 4000;
+    const store = await open(context, etcd.url(), 3000);
+    const lease = await store.grantLease({ ttlMs });
     await store.put("/online", 1, { lease });
     const path = await NetworkPath.to(etcd.ports.client);
     context.after(() => path.close());
-    const cutOff = await open(context, `etcd://127.0.0.1:${path.port}`, 1000);
-    const far = await cutOff.grantLease({ ttlMs: 1000 });
+    const cutOff = await open(context, `etcd://127.0.0.1:${path.port}`, 3000);
+    const far = await cutOff.grantLease({ ttlMs });
     await cutOff.put("/far", 1, { lease: far });
     path.cut();
-    await eventually(async () => (await store.get("/far")) === undefined, { describe: "the other's key to go" });
+    await eventually(async () => (await store.get("/far")) === undefined, {
+      timeoutMs: 20_000,
+      describe: "the other's key to go",
+    });
     path.mend();
     await inTime(far.lost);
     await assert.rejects(cutOff.put("/far", 2, { lease: far }), { code: "not_found" });
-    const again = await cutOff.grantLease({ ttlMs: 1000 });
+    const again = await cutOff.grantLease({ ttlMs });
     await cutOff.put("/far", 2, { lease: again });
     assert.equal((await store.get("/far"))?.value, 2);
     assert.equal((await store.get("/online"))?.value, 1, "who could renew keeps what it has");
@@ -435,7 +440,7 @@ test("operators see calls, reconnections and lost leases", { skip }, async (cont
   );
   try {
     const store = await open(context, etcd.url());
-    const lease = await store.grantLease({ ttlMs: 1000 });
+    const lease = await store.grantLease({ ttlMs: 5000 });
     await (await store.attachLease(lease.id)).release();
     await inTime(lease.lost);
     await assert.rejects(store.put("/a", 1, { lease }), { code: "not_found" });

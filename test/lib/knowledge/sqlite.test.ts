@@ -99,16 +99,20 @@ test("waiting for another process's lock does not hold up the rest of the proces
   const store = await open(context, { path });
   const other = new Database(path);
   other.exec("BEGIN IMMEDIATE");
-  let longestPauseMs = 0;
-  let lastTurn = performance.now();
+  let turningSince = performance.now();
+  let lastTurn = turningSince;
   const turns = setInterval(() => {
-    longestPauseMs = Math.max(longestPauseMs, performance.now() - lastTurn);
-    lastTurn = performance.now();
+    const now = performance.now();
+    if (now - lastTurn > 250) turningSince = now;
+    lastTurn = now;
   }, 1);
   try {
     const waiting = store.put("/a", 1);
-    const startedAt = performance.now();
-    await eventually(() => performance.now() - startedAt > 500);
+    // Where the machine has no time the loop may stand still now and then. Where a try for the lock stops it, it does so at
+    // each, and there are many in half a second.
+    await eventually(() => lastTurn - turningSince > 500, {
+      describe: "the event loop to turn while the lock is held",
+    });
     assert.equal(await store.get("/a"), undefined, "reads do not wait");
     other.exec("ROLLBACK");
     await waiting;
@@ -116,7 +120,6 @@ test("waiting for another process's lock does not hold up the rest of the proces
     clearInterval(turns);
     other.close();
   }
-  assert.ok(longestPauseMs < 250, `the event loop stood still for ${longestPauseMs} ms`);
 });
 
 test("the log of changes stays within its limits, by number and by bytes", async (context) => {

@@ -85,7 +85,9 @@ test("a request's deadline and its caller's cancel end it at both sides", async 
       return {};
     },
   });
-  await assert.rejects(client.unary(method.ping, {}, { deadlineMs: Date.now() + 100 }), withCode("deadline_exceeded"));
+  // Connected before: the request reaches the other side within its time.
+  await client.ready();
+  await assert.rejects(client.unary(method.ping, {}, { deadlineMs: Date.now() + 1000 }), withCode("deadline_exceeded"));
   const cancel = new AbortController();
   const called = client.unary(method.ping, {}, { signal: cancel.signal });
   setImmediate(() => cancel.abort(new AppError("agreement_gone", "It went.")));

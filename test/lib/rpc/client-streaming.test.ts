@@ -168,7 +168,9 @@ test("a deadline ends caller, source and handler", async (t) => {
     return {};
   });
   const state = { made: 0, isClosed: false };
-  const error = await failureOf(client.stream(METHOD, endless(10, state), { deadlineMs: Date.now() + 200 }));
+  // Connected before: the stream reaches the handler within its time.
+  await client.ready();
+  const error = await failureOf(client.stream(METHOD, endless(10, state), { deadlineMs: Date.now() + 1000 }));
   assert.equal(error.code, "deadline_exceeded");
   await eventually(() => state.isClosed);
   await eventually(() => handler.reason instanceof AppError && handler.reason.code === "deadline_exceeded");
