@@ -11,10 +11,11 @@ import { FRAME, type WriteFrame } from "./frames.ts";
 /** One group, as it stands in a document. */
 export type GroupState = GroupedSummaryJson["groups"][number];
 
-/** They are held until all values are known to be what is declared. */
-const MOST_GROUPS = 20_000;
-/** Of all states, which are held at the same time, and of the texts in one document. In characters. */
-const MOST_STATE_CHARACTERS = 8_000_000;
+/** Groups of all groupings: they are held until all values are known to be what is declared. */
+export const MOST_GROUPS = 20_000;
+/** Of all states, which are held at the same time. */
+export const MOST_STATE_CHARACTERS = 8_000_000;
+/** Of the states in one document. */
 const DOCUMENT_CHARACTERS = 100_000;
 
 /** Groups of a plan, packed into documents as they come. */

@@ -1,10 +1,11 @@
 /** Aggregations that DuckDB does instead of sql-algorithm, as `pushdown.ts` says: its SQL, and what its values mean. */
 import type { DuckDBConnection, DuckDBDateValue, DuckDBDecimalValue, DuckDBBlobValue } from "@duckdb/node-api";
-import type { ValueColumn } from "../../lib/algorithms/grouping-plan.ts";
+import type { Grouping, ValueColumn } from "../../lib/algorithms/grouping-plan.ts";
 import type { CellValue, FieldSpec, FieldType } from "../../lib/data/field-types.ts";
 import { AppError } from "../../lib/errors.ts";
 import type { GuardedSelect } from "./duckdb-guard.ts";
 import { choosesByConditions, mayChange } from "./duckdb-passes.ts";
+import { MOST_GROUPS, MOST_STATE_CHARACTERS } from "./pushdown-documents.ts";
 import {
   MOST_TEXT_BYTES,
   pushablePlan,
@@ -34,7 +35,9 @@ export async function pushedStatesOfDuckdb(
     const plan = pushablePlan(fields, question);
     if (plan === undefined || !choosesByConditions(guarded)) return undefined;
     if (plan.groupings.length > 1 && mayChange(guarded)) return undefined;
-    const groups = new PushedGroups(plan, new DuckdbSource(sql, fields, limits), limits.rows);
+    const source = new DuckdbSource(sql, fields, limits);
+    if (!(await canBeHeld(connection, source, plan.groupings))) return undefined;
+    const groups = new PushedGroups(plan, source, limits.rows);
     for (const [index, grouping] of plan.groupings.entries()) {
       const result = await connection.stream(groups.select(grouping));
       for (let chunk = await result.fetchChunk(); chunk && chunk.rowCount > 0; chunk = await result.fetchChunk()) {
@@ -48,6 +51,31 @@ export async function pushedStatesOfDuckdb(
     throw error;
   }
 }
+
+/**
+ * Whether there are about as many groups as may be sent, or fewer: DuckDB holds all of them before it gives the first, and where they are
+ * far more, the process could be killed over what its rows answer. Counting them roughly takes no memory, and little time.
+ */
+async function canBeHeld(
+  connection: DuckDBConnection,
+  source: DuckdbSource,
+  groupings: readonly Grouping[],
+): Promise<boolean> {
+  const grouped = groupings.filter(({ groupColumns }) => groupColumns.length > 0);
+  if (grouped.length === 0) return true;
+  const reader = await connection.runAndReadAll(source.sizes(grouped));
+  const sizes = (reader.getRows()[0] ?? []) as readonly (bigint | null)[];
+  return grouped.every((_, index) => {
+    const [groups, longest, all] = sizes.slice(SIZES * index, SIZES * (index + 1)).map((size) => Number(size ?? 0n));
+    const textBytes = Math.min((groups ?? 0) * (longest ?? 0), all ?? 0);
+    return (groups ?? 0) <= 2 * MOST_GROUPS && textBytes <= BYTES_OF_CHARACTER * MOST_STATE_CHARACTERS;
+  });
+}
+
+/** Of one of JavaScript's characters, at most, in UTF-8. */
+const BYTES_OF_CHARACTER = 3;
+/** Values that {@link DuckdbSource.sizes} selects for each grouping. */
+const SIZES = 3;
 
 /** The binding throws plain errors; those of a class are mistakes of ours. */
 function isOfDuckdb(error: unknown): boolean {
@@ -70,12 +98,26 @@ class DuckdbSource implements PushedSource<DuckdbValue> {
     this.from = `(${withoutEnd(sql)}\n) AS q(${columns.map(({ raw }) => raw).join(", ")})`;
     const ofKind = (kind: FieldType["kind"]): readonly string[] =>
       columns.filter(({ type }) => type.kind === kind).map(({ raw }) => raw);
-    // Types are DuckDB's own: of what is declared, only the infinities of dates can not be sent, and what is too large.
+    // Types are DuckDB's own: of what is declared, only the infinities of dates cannot be sent, and what is too large.
     const textBytes = Math.min(MOST_TEXT_BYTES, rowBytes - VALUE_BYTES * columns.length);
-    const texts = ["0", ...ofKind("text").map((raw) => `coalesce(strlen(${raw}), 0)`)].join(" + ");
-    const wrong = [`${texts} > ${String(textBytes)}`, ...ofKind("date").map((raw) => `NOT isfinite(${raw})`)];
+    const wrong = [
+      `${textBytesOf(ofKind("text"))} > ${String(textBytes)}`,
+      ...ofKind("date").map((raw) => `NOT isfinite(${raw})`),
+    ];
     this.misfits = `count(*) FILTER (WHERE ${wrong.join(" OR ")})`;
     this.#columns = new Map(columns.map((column) => [column.name, column]));
+  }
+
+  /** Selects for each grouping about how many groups it has, and of the texts that they hold the most bytes in a row, and in all. */
+  sizes(groupings: readonly Grouping[]): string {
+    const sizes = groupings.map(({ groupColumns, valueColumns }) => {
+      const keys = groupColumns.map(({ name }) => this.#column(name).raw);
+      const isEnd = ({ algorithms }: ValueColumn): boolean => algorithms.some(({ name }) => /^(min|max)$/.test(name));
+      const held = [...groupColumns, ...valueColumns.filter(isEnd)].map(({ name }) => this.#column(name));
+      const bytes = textBytesOf(held.filter(({ type }) => type.kind === "text").map(({ raw }) => raw));
+      return `approx_count_distinct(hash(${keys.join(", ")})), max(${bytes}), sum(${bytes})`;
+    });
+    return `SELECT ${sizes.join(", ")} FROM ${this.from}`;
   }
 
   key(name: string): string {
@@ -103,16 +145,9 @@ class DuckdbSource implements PushedSource<DuckdbValue> {
 
   cell(type: FieldType, value: DuckdbValue): CellValue {
     if (value === null) return null;
-    switch (type.kind) {
-      case "decimal":
-        return (value as DuckDBDecimalValue).value;
-      case "text":
-        return Buffer.from((value as DuckDBBlobValue).bytes).toString("utf8");
-      case "date":
-        return (value as DuckDBDateValue).days;
-      default:
-        return value as CellValue;
-    }
+    if (type.kind === "decimal") return (value as DuckDBDecimalValue).value;
+    if (type.kind === "text") return Buffer.from((value as DuckDBBlobValue).bytes).toString("utf8");
+    return type.kind === "date" ? (value as DuckDBDateValue).days : (value as bigint | boolean);
   }
 
   aggregated(type: FieldType, [count, sum, min, max]: readonly DuckdbValue[]): Aggregated {
@@ -130,6 +165,11 @@ class DuckdbSource implements PushedSource<DuckdbValue> {
     if (column === undefined) throw new AppError("internal", `A plan has a column ${name} that its fields lack.`);
     return column;
   }
+}
+
+/** The bytes of these texts in a row. */
+function textBytesOf(columns: readonly string[]): string {
+  return ["0", ...columns.map((raw) => `coalesce(strlen(${raw}), 0)`)].join(" + ");
 }
 
 /** Texts as their bytes: the binding takes a byte order mark away. */
