@@ -85,7 +85,10 @@ module.exports = {
       "better-sqlite3",
       "^(lib/(knowledge|bus)/|lib/data/|microservices/sql-query/|agent/data/|cli/|test/|bench/)",
     ),
-    vendor("@duckdb/.*", "^(lib/data/duckdb|microservices/sql-query/duckdb-|agent/data/duckdb-|test/|bench/)"),
+    vendor(
+      "@duckdb/.*",
+      "^(lib/data/duckdb|microservices/sql-query/(pushdown-)?duckdb|agent/data/duckdb-|test/|bench/)",
+    ),
     // etcd3 brings no way of its own to make a channel's credentials, or to hear of its state.
     vendor("@grpc/grpc-js", "^lib/(rpc/|knowledge/etcd-(connection|calls)\\.ts$)"),
     vendor("etcd3", "^lib/knowledge/etcd"),

@@ -1,4 +1,4 @@
-/** Streams that carry states of groups instead of rows: made by sql-query where SQLite aggregates, merged by sql-algorithm. */
+/** Streams that carry states of groups instead of rows: made by sql-query where its engine aggregates, merged by sql-algorithm. */
 import type { RecordBatch, Schema } from "apache-arrow";
 import { columnReaders } from "../data/column-reader.ts";
 import { PARTIAL_STATES } from "../data/field-metadata.ts";

@@ -1,17 +1,21 @@
 /** Runs a query in DuckDB and writes its frames: schema and batches. Runs in the query's process. */
-import type { DuckDBDataChunk, DuckDBPreparedStatement } from "@duckdb/node-api";
+import { isDeepStrictEqual } from "node:util";
+import type { DuckDBDataChunk, DuckDBPreparedStatement, DuckDBType } from "@duckdb/node-api";
 import { makeData, RecordBatch, Struct, type DataType, type Schema } from "apache-arrow";
 import { openDuckdb, type OpenDuckdb } from "../../lib/data/duckdb.ts";
-import { SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
-import { toArrowSchema, type FieldSpec } from "../../lib/data/field-types.ts";
+import { SENSITIVE_COLUMNS_READ, SOURCE_COLUMN, SOURCE_TABLE, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
+import { fieldTypeOfColumn, toArrowSchema, type FieldSpec } from "../../lib/data/field-types.ts";
 import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { TextDictionaries } from "../../lib/data/text-dictionaries.ts";
 import { AppError } from "../../lib/errors.ts";
+import { findTable, type DataSet } from "../../lib/model/dataset.ts";
 import { duckdbColumn, fieldTypeOfDuckdb, type DuckdbColumn } from "./duckdb-columns.ts";
 import { preparingFault, steppingFaultOfDuckdb } from "./duckdb-faults.ts";
 import { guardSelect } from "./duckdb-guard.ts";
 import { originsOf, selectsNoSensitiveColumn } from "./duckdb-origins.ts";
 import { FRAME, type WriteFrame } from "./frames.ts";
+import { writeStates } from "./pushdown-documents.ts";
+import { pushedStatesOfDuckdb } from "./pushdown-duckdb.ts";
 import type { ChildRequest, QueryLimits } from "./query-protocol.ts";
 
 /** Of the process's memory, what DuckDB may not count on: Node, Arrow, and the library itself. */
@@ -41,7 +45,7 @@ export async function streamDuckdb(request: ChildRequest, limits: QueryLimits, w
 
 async function run(
   { connection }: OpenDuckdb,
-  { sql, dataSets }: ChildRequest,
+  { sql, dataSets, pushed }: ChildRequest,
   limits: QueryLimits,
   write: WriteFrame,
 ): Promise<number> {
@@ -50,17 +54,24 @@ async function run(
   if (prepared.parameterCount > 0) {
     throw new AppError("query_invalid", "The query has a parameter (?, $name): write its value into the query.");
   }
-  const result = await prepared.stream();
-  const types = result.columnTypes();
-  const names = uniqueNames(result.columnNames());
+  const places = Array.from({ length: prepared.columnCount }, (_, index) => index);
+  const types = places.map((index) => prepared.columnType(index));
+  const names = uniqueNames(places.map((index) => prepared.columnName(index)));
   const origins = originsOf(guarded, dataSets, names.length);
   const fields = names.map((name, index): FieldSpec => {
-    const type = fieldTypeOfDuckdb(types[index] as (typeof types)[number], name);
+    const type = fieldTypeOfDuckdb(types[index] as DuckDBType, name);
     const metadata = { ...origins[index], ...(type === undefined ? { [TYPE_UNKNOWN]: "true" } : {}) };
     return { name, type: type ?? { kind: "text" }, nullable: true, metadata };
   });
   const metadata = new Map<string, string>();
-  if (selectsNoSensitiveColumn(guarded, dataSets)) metadata.set(SENSITIVE_COLUMNS_READ, "none");
+  if (selectsNoSensitiveColumn(guarded, dataSets)) {
+    metadata.set(SENSITIVE_COLUMNS_READ, "none");
+    if (pushed !== undefined && fields.every((field) => hasDeclaredType(field, dataSets))) {
+      const documents = await pushedStatesOfDuckdb(connection, { sql, guarded, fields }, pushed, limits);
+      if (documents !== undefined) return writeStates(documents, fields, metadata, write);
+    }
+  }
+  const result = await prepared.stream();
   const schema = toArrowSchema(fields, metadata);
   const columns = types.map((type, index) =>
     duckdbColumn(index, type, schema.fields[index]?.type as DataType, names[index] ?? ""),
@@ -70,6 +81,15 @@ async function run(
     writer.append(chunk, 0, chunk.rowCount);
   }
   return writer.end();
+}
+
+/** Whether a column of the result is certainly a granted column, of the type that it was declared with. */
+function hasDeclaredType({ type, metadata = {} }: FieldSpec, dataSets: readonly DataSet[]): boolean {
+  const tables = dataSets.map((dataSet) => findTable(dataSet, metadata[SOURCE_TABLE] ?? ""));
+  const column = tables
+    .find((table) => table !== undefined)
+    ?.columns.find(({ name }) => name === metadata[SOURCE_COLUMN]);
+  return column !== undefined && isDeepStrictEqual(fieldTypeOfColumn(column.type), type);
 }
 
 async function prepare(work: () => Promise<DuckDBPreparedStatement>): Promise<DuckDBPreparedStatement> {

@@ -1,8 +1,7 @@
 /** From the rows of a guarded statement to frames: schema and batches. Runs in the query's process, synchronously. */
 import type Database from "better-sqlite3";
-import { STATE_FIELD } from "../../lib/algorithms/partial-states.ts";
 import { BatchBuilder } from "../../lib/data/batch-builder.ts";
-import { PARTIAL_STATES, SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
+import { SENSITIVE_COLUMNS_READ, TYPE_UNKNOWN } from "../../lib/data/field-metadata.ts";
 import type { CellValue, FieldSpec, FieldType } from "../../lib/data/field-types.ts";
 import { encodeBatch, encodeSchema } from "../../lib/data/ipc.ts";
 import { AppError } from "../../lib/errors.ts";
@@ -20,7 +19,9 @@ import {
   type SeenKinds,
   type SqliteValue,
 } from "./output-types.ts";
-import { pushedStates, type PushedQuestion } from "./pushdown.ts";
+import { writeStates } from "./pushdown-documents.ts";
+import { pushedStatesOfSqlite } from "./pushdown-sqlite.ts";
+import type { PushedQuestion } from "./pushdown.ts";
 import type { QueryLimits } from "./query-protocol.ts";
 
 /** An expression's type is taken from this many rows. */
@@ -75,18 +76,8 @@ function sendStates(
 ): number | undefined {
   if (columns.some(({ declaredType }) => declaredType === undefined)) return undefined;
   const fields = columns.map((column) => fieldSpec(column, column.declaredType));
-  const documents = pushedStates(database, guarded, fields, question, limits.rows);
-  if (documents === undefined) return undefined;
-  const builder = new BatchBuilder([STATE_FIELD], {
-    metadata: new Map([...metadata, [PARTIAL_STATES, JSON.stringify(fields)]]),
-    expectedRows: 1,
-  });
-  write(FRAME.schema, encodeSchema(builder.schema));
-  for (const [index, document] of documents.entries()) {
-    builder.append([document]);
-    write(FRAME.batch, encodeBatch(builder.build()), index === documents.length - 1);
-  }
-  return documents.length;
+  const documents = pushedStatesOfSqlite(database, guarded, fields, question, limits.rows);
+  return documents && writeStates(documents, fields, metadata, write);
 }
 
 /** The first rows, which are held until the types are known. */

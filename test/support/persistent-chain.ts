@@ -71,7 +71,7 @@ export class PersistentTestChain {
     requestId: string = randomUUID(),
     more: Partial<Pick<RunRequest, "endIsEnough" | "takesFollowing">> = {},
   ): Promise<PersistentRun> {
-    const { steward, bus } = this.chain;
+    const { steward } = this.chain;
     const messages: Frame[] = [];
     const run: PersistentRun = {
       run: `run-${randomUUID()}`,

@@ -5,11 +5,13 @@ import { after, before, describe, test } from "node:test";
 import { loadDataSet } from "../../../agent/data/load.ts";
 import { systemClock } from "../../../lib/clock.ts";
 import { columnReaders } from "../../../lib/data/column-reader.ts";
+import { PARTIAL_STATES } from "../../../lib/data/field-metadata.ts";
 import { contentsFileOf } from "../../../lib/data/duckdb-tables.ts";
 import { openDuckdb } from "../../../lib/data/duckdb.ts";
 import { fieldsOf, formatCell, type CellValue, type FieldSpec } from "../../../lib/data/field-types.ts";
 import { AppError, toFailure, type ErrorCode } from "../../../lib/errors.ts";
 import type { DataSet, Table } from "../../../lib/model/dataset.ts";
+import type { PushedQuestion } from "../../../microservices/sql-query/pushdown.ts";
 import { runQuery } from "../../../microservices/sql-query/query.ts";
 import { QueryProcesses } from "../../../microservices/sql-query/query-processes.ts";
 import { DEFAULT_QUERY_LIMITS, type QueryLimits } from "../../../microservices/sql-query/query-protocol.ts";
@@ -87,11 +89,16 @@ interface Answer {
   readonly rows: CellValue[][];
 }
 
-async function ask(sql: string, granted: DataSet = dataSet, asked = processes): Promise<Answer> {
+async function ask(
+  sql: string,
+  granted: DataSet = dataSet,
+  asked = processes,
+  pushed?: PushedQuestion,
+): Promise<Answer> {
   const signal = new AbortController().signal;
   const world = await openWorld([granted], [source], { cacheFolder: worlds, clock: systemClock, signal });
   try {
-    const { schema, batches } = await runQuery({ sql, world, signal }, asked);
+    const { schema, batches } = await runQuery({ sql, world, signal, ...(pushed ? { pushed } : {}) }, asked);
     const rows: CellValue[][] = [];
     for await (const batch of batches) {
       const readers = columnReaders(batch);
@@ -419,6 +426,60 @@ for (const [name, sql, limit, code] of hostile) {
     }
   });
 }
+
+const sumOfAll: PushedQuestion = { algorithm: "count,sum", algorithmColumns: { "": "n" } };
+
+test("a query's process sends states instead of rows where it is given the question", async () => {
+  const { metadata, rows } = await ask("SELECT n FROM Numbers", dataSet, processes, sumOfAll);
+  assert.ok(metadata.has(PARTIAL_STATES));
+  const { groups } = JSON.parse(String(rows[0]?.[0])) as { readonly groups: unknown };
+  assert.deepEqual(groups, [
+    [0, "20000", [], [{ count: 20_000, states: ["20000", { n: "20000", sum: "200010000" }] }]],
+  ]);
+});
+
+const product = "SELECT a.n FROM Numbers a, Numbers b, Numbers c WHERE a.n * b.n + c.n < 0";
+const heavy: readonly [name: string, sql: string, limit: Partial<QueryLimits>, code: ErrorCode][] = [
+  ["time", product, { timeMs: 1500 }, "time_limit_exceeded"],
+  [
+    "memory and disk",
+    "SELECT DISTINCT a.n, b.n AS m FROM Numbers a, Numbers b",
+    { memoryBytes: 200_000_000, temporaryBytes: 8_000_000, timeMs: 120_000 },
+    "memory_limit_exceeded",
+  ],
+  ["rows", "SELECT n FROM Numbers", { rows: 1000 }, "result_too_large"],
+];
+
+for (const [name, sql, limit, code] of heavy) {
+  test(`an aggregation is held to the limit of ${name}`, async () => {
+    const own = new QueryProcesses({ limits: limits(limit), temporaryFolder: temporary, atOnce: 1 });
+    try {
+      await assert.rejects(ask(sql, dataSet, own, sumOfAll), (error: AppError) => {
+        assert.equal(error.code, code, error.message);
+        return true;
+      });
+    } finally {
+      await own.close();
+    }
+  });
+}
+
+test("what is aggregated in too much memory is answered by its rows", async () => {
+  const own = new QueryProcesses({
+    limits: limits({ memoryBytes: 200_000_000, temporaryBytes: 8_000_000, timeMs: 120_000 }),
+    temporaryFolder: temporary,
+    atOnce: 1,
+  });
+  const byPair: PushedQuestion = { algorithm: "count", algorithmColumns: { "n, m": "*" } };
+  const sql = "SELECT a.n, b.n AS m FROM Numbers a, Numbers b WHERE b.n <= 100";
+  try {
+    const { metadata, rows } = await ask(sql, dataSet, own, byPair);
+    assert.ok(!metadata.has(PARTIAL_STATES));
+    assert.equal(rows.length, 2_000_000);
+  } finally {
+    await own.close();
+  }
+});
 
 test("after all that the next query works, and nothing of the others is left", async () => {
   assert.deepEqual((await ask("SELECT count(*) AS c FROM Numbers")).rows, [[20_000n]]);
