@@ -61,13 +61,14 @@ export const ARCHETYPES_BENCH: TableBench = {
   about:
     "the thesis' experiments 1 and 2: 10,000 to 30,000 rows of the cartesian query by both archetypes, and bytes on the wire",
   run: async (options) => {
-    const sizes = options.quick ? QUICK_SIZES : SIZES;
+    const sizes = options.quick ? QUICK_SIZES : options.lifetime === undefined ? SIZES : [LARGEST];
     const ways = sizes.flatMap((rows) =>
       ARCHETYPES.flatMap((archetype) => lifetimesOf(options).map((lifetime) => ({ lifetime, archetype, rows }))),
     );
     const seen = ways.map((way): Seen => ({ way, inOneGoMs: [], dataAloneMs: [], splits: [] }));
     const time = async (bench: BenchExchange): Promise<readonly Sized[]> => {
       await timeAll(bench, seen, options);
+      if (options.lifetime !== undefined) return [];
       return measureSizes(bench, sizes.at(-1) ?? LARGEST, options);
     };
     // Spans cost time, most of all where processes start: an exchange of its own, unless times are not asked for.
@@ -77,6 +78,7 @@ export const ARCHETYPES_BENCH: TableBench = {
       await traceAll(bench, collector, seen, options);
       return quickly;
     });
+    if (options.lifetime !== undefined) return [aloneTable(timeTable(seen), options.lifetime)];
     options.progress("archetypes: bytes on every wire");
     return [timeTable(seen), sizeTable(sized ?? sizedToo), await wireTable(options.quick ? QUICK_WIRE_ROWS : LARGEST)];
   },
@@ -90,8 +92,16 @@ export function cartesianQuery(rows: number): string {
   );
 }
 
-function lifetimesOf({ quick }: RunOptions): readonly Lifetime[] {
-  return quick ? QUICK_LIFETIMES : LIFETIMES;
+function lifetimesOf({ quick, lifetime }: RunOptions): readonly Lifetime[] {
+  if (lifetime === undefined) return quick ? QUICK_LIFETIMES : LIFETIMES;
+  const chosen = LIFETIMES.filter((known) => known === lifetime);
+  if (chosen.length === 0) throw new Error(`There is no lifetime "${lifetime}"; there are: ${LIFETIMES.join(", ")}.`);
+  return chosen;
+}
+
+/** Of one lifetime's parties alone: with the others', each write to an embedded bus is a sign to three times as many processes. */
+function aloneTable(table: Table, lifetime: string): Table {
+  return { ...table, name: `${table.name}-${lifetime}`, title: `${table.title}; ${lifetime} chains alone` };
 }
 
 async function withExchange<Result>(

@@ -3,6 +3,7 @@
  *
  *     --list           what there is
  *     --rounds N       how often each thing is measured
+ *     --lifetime NAME  of `archetypes`: chains of this lifetime alone (cold, warm or persistent), in an exchange of as few parties
  *     --quick          the smallest sizes, once
  *     --json FILE      writes everything for machines
  *     --add            keeps the tables in FILE that this run does not measure
@@ -29,6 +30,7 @@ const { values, positionals } = parseArgs({
     list: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
     rounds: { type: "string" },
+    lifetime: { type: "string" },
     json: { type: "string" },
     add: { type: "boolean", default: false },
     document: { type: "boolean", default: false },
@@ -60,6 +62,7 @@ async function measure(): Promise<void> {
   const options: RunOptions = {
     rounds: values.rounds === undefined ? undefined : Number(values.rounds),
     quick: values.quick,
+    lifetime: values.lifetime,
     numbers,
     profiles: values.profiles === undefined ? undefined : resolve(values.profiles),
     progress: (line) => console.error(`[${((performance.now() - startedAt) / 1000).toFixed(0)} s] ${line}`),

@@ -38,6 +38,8 @@ export interface Table {
 export interface RunOptions {
   /** How often each thing is measured; absent: as often as the table thinks right. */
   readonly rounds: number | undefined;
+  /** Chains of this lifetime alone; absent: all that the measurement compares. */
+  readonly lifetime?: string | undefined;
   /** The smallest sizes, once: to see that it works, not to learn anything. */
   readonly quick: boolean;
   /** Numbers after the name; what they mean is the measurement's. */
