@@ -2,8 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import type { MessageBus } from "../../lib/bus/message-bus.ts";
-import { parseEmbeddedBusUrl } from "../../lib/bus/embedded-url.ts";
-import { openMessageBus } from "../../lib/bus/open.ts";
+import { openMessageBus, parseEmbeddedBusUrl } from "../../lib/bus/open.ts";
 import { agentQueue, POLICY_ENFORCER_QUEUE, runQueue } from "../../lib/bus/queues.ts";
 import { shownUrl } from "../exchange/backends.ts";
 import { attempt } from "./attempt.ts";

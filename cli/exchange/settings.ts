@@ -5,7 +5,7 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Type, type Static } from "@sinclair/typebox";
-import { embeddedBusUrl, parseEmbeddedBusUrl } from "../../lib/bus/embedded-url.ts";
+import { embeddedBusUrl, parseEmbeddedBusUrl } from "../../lib/bus/open.ts";
 import { loadSettings, type Environment } from "../../lib/config/env.ts";
 import { readJsonFile } from "../../lib/config/json-file.ts";
 import { AppError } from "../../lib/errors.ts";

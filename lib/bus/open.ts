@@ -5,6 +5,8 @@ import { AppError } from "../errors.ts";
 import { parseEmbeddedBusUrl } from "./embedded-url.ts";
 import type { MessageBus } from "./message-bus.ts";
 
+export { embeddedBusUrl, parseEmbeddedBusUrl, type EmbeddedBusPlace } from "./embedded-url.ts";
+
 /** What every adapter may be given. */
 export interface OpenMessageBusOptions {
   readonly clock?: Clock;
