@@ -54,8 +54,8 @@ export class PersistentChain {
   readonly #options: PersistentChainOptions;
   readonly #byRun = new Map<string, ChainRelay>();
   readonly #byNumber = new Map<number, ChainRelay>();
-  /** By run: what the agent is told when it is taken. */
-  readonly #takings = new Map<string, Promise<void>>();
+  /** By run: what becomes of its request, from when it is seen until the run is over. */
+  readonly #takings = new Map<string, Promise<Settlement>>();
   /** Aborted when nothing more is taken. */
   readonly #ending = new AbortController();
   #exitCode = 0;
@@ -129,18 +129,22 @@ export class PersistentChain {
     const request = requestOf(delivery);
     if (request === undefined) return "reject";
     const before = this.#takings.get(run);
-    if (before !== undefined) {
-      // The same message again: its settlement was lost on its way. It is settled as the first one was.
-      await before;
-      return "accept";
+    // The same message again: its settlement was lost on its way. It is settled as the first one is.
+    if (before !== undefined) return before;
+    const taking = this.#takeRun(run, request, delivery);
+    this.#takings.set(run, taking);
+    return taking;
+  }
+
+  async #takeRun(run: string, request: RunRequest, delivery: Delivery): Promise<Settlement> {
+    if (!(await this.#takePlace())) {
+      this.#takings.delete(run);
+      return "retry";
     }
-    if (!(await this.#takePlace())) return "retry";
     const relay = this.#relay(run, request, delivery);
     try {
       const { jobName } = this.#options;
-      const taking = relay.report({ case: "taken", value: create(TakenSchema, { jobName, queue: runQueue(jobName) }) });
-      this.#takings.set(run, taking);
-      await taking;
+      await relay.report({ case: "taken", value: create(TakenSchema, { jobName, queue: runQueue(jobName) }) });
     } catch (error) {
       this.#leave(run, relay);
       // Whoever waited for it has gone, and its queue with it: nobody wants the run.
