@@ -99,7 +99,7 @@ function lifetimesOf({ quick, lifetime }: RunOptions): readonly Lifetime[] {
   return chosen;
 }
 
-/** Of one lifetime's parties alone: with the others', each write to an embedded bus is a sign to three times as many processes. */
+/** Of one lifetime's parties alone: with the others', each write to an embedded bus is a sign to twice as many processes. */
 function aloneTable(table: Table, lifetime: string): Table {
   return { ...table, name: `${table.name}-${lifetime}`, title: `${table.title}; ${lifetime} chains alone` };
 }

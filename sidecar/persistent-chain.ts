@@ -46,6 +46,8 @@ export interface PersistentChainOptions extends RelayContext {
 const LAST_RUN_WEIGHT = 0.25;
 /** So many runs in a row that failed because a part of the chain did not answer: it is broken, and makes room for another. */
 const BROKEN_AFTER = 3;
+/** So many runs that are over are remembered: the request of one may come again as long as its settlement may have been lost. */
+const RUNS_REMEMBERED = 2_000;
 /** Numbers of runs, as a frame's attempt: an unsigned integer of 32 bits, from 1. */
 const MAX_NUMBER = 2 ** 32 - 1;
 
@@ -58,6 +60,8 @@ export class PersistentChain {
   readonly #takings = new Map<string, Promise<Settlement>>();
   /** Aborted when nothing more is taken. */
   readonly #ending = new AbortController();
+  /** Runs that were served, oldest first. */
+  readonly #served = new Set<string>();
   #exitCode = 0;
   #taking = 0;
   #lastNumber = 0;
@@ -131,6 +135,7 @@ export class PersistentChain {
     const before = this.#takings.get(run);
     // The same message again: its settlement was lost on its way. It is settled as the first one is.
     if (before !== undefined) return before;
+    if (this.#served.has(run)) return "accept";
     const taking = this.#takeRun(run, request, delivery);
     this.#takings.set(run, taking);
     return taking;
@@ -197,6 +202,7 @@ export class PersistentChain {
     const beganMs = this.#options.clock.now();
     const isReported = await relay.run();
     this.#runMs += LAST_RUN_WEIGHT * (this.#options.clock.now() - beganMs - this.#runMs);
+    this.#remember(run);
     this.#leave(run, relay);
     const isBroken = relay.failure?.code === "job_failed" && relay.failure.party === this.#options.steward;
     this.#brokenRuns = isBroken || !isReported ? this.#brokenRuns + 1 : 0;
@@ -205,7 +211,16 @@ export class PersistentChain {
     this.#end(1);
   }
 
-  /** Nothing of the run is kept. */
+  #remember(run: string): void {
+    this.#served.add(run);
+    if (this.#served.size <= RUNS_REMEMBERED) return;
+    for (const oldest of this.#served) {
+      this.#served.delete(oldest);
+      return;
+    }
+  }
+
+  /** Nothing of the run is kept, but its name where it was served. */
   #leave(run: string, relay: ChainRelay): void {
     this.#byRun.delete(run);
     this.#takings.delete(run);
@@ -273,10 +288,11 @@ export class PersistentChain {
     this.#end(error.code === "not_found" ? 0 : 1);
   }
 
+  /** Without its own queue no run gets what belongs to it, also while the chain is ending already. */
   #lost(message: string, cause: unknown): void {
+    for (const relay of this.#byRun.values()) relay.fail(new AppError("job_failed", message, { cause }));
     if (this.#ending.signal.aborted) return;
     this.#options.logger.error({ error: new AppError("unavailable", message, { cause }) }, "a persistent chain ends");
-    for (const relay of this.#byRun.values()) relay.fail(new AppError("job_failed", message, { cause }));
     this.#end(1);
   }
 

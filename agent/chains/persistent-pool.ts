@@ -220,9 +220,8 @@ export class PersistentPool {
     try {
       await startWithRoom(runner, spec, makeRoom);
     } catch (error) {
-      // Another instance was faster, and the queue is that one's.
+      // Another instance was faster. After any other failure, too, the queue may be that one's by now: it stays, and expires unused.
       if (toAppError(error).code === "already_exists") return;
-      await bus.deleteQueue(runQueue(name));
       throw error;
     }
     logger.info(
@@ -269,7 +268,7 @@ export class PersistentPool {
       await this.#startFailed(error);
     } catch {
       // Not even asked for: what is known of them from before counts.
-      if (this.#proven.size + this.#othersRunning === 0) this.#failAll(error);
+      if (this.#proven.size + this.#othersRunning + this.#started.size === 0) this.#failAll(error);
     }
   }
 

@@ -124,6 +124,7 @@ export class PushedGroups<Value> {
     return this.#documents.add(this.#group(index, grouping, count, values));
   }
 
+  /** All documents, once every row was taken; none where there are no groups. */
   end(): readonly string[] {
     return this.#documents.end();
   }

@@ -199,7 +199,18 @@ test("the work queue's end lets what runs go on, and ends the chain after it", a
   await eventually(() => persistent.chain.processes[0]?.exitCode === 0, { timeoutMs: 20_000 });
 });
 
-test("a request that comes again while it runs is not run twice", async (t) => {
+test("a chain that ends already fails its runs when its own queue is lost", async (t) => {
+  const persistent = await PersistentTestChain.start([{ ...SOURCE, environment: ENDLESS }, PASS]);
+  t.after(() => persistent.chain.stop());
+  const run = await persistent.request();
+  await eventually(() => chunksOf(run).length === CREDITS, { timeoutMs: 40_000 });
+  await persistent.chain.bus.deleteQueue(WORK_QUEUE);
+  await eventually(() => persistent.chain.log.includes("the work queue is gone"), { timeoutMs: 20_000 });
+  await persistent.chain.bus.deleteQueue(persistent.chain.runName);
+  assert.equal(failureCode(await persistent.outcome(run)), "job_failed");
+});
+
+test("a request that comes again while it runs, or after, is not run twice", async (t) => {
   const environment = { ...ENDLESS, DYNAMOS_CHAIN_CONCURRENCY: "2" };
   const persistent = await PersistentTestChain.start([{ ...SOURCE, environment }, PASS]);
   t.after(() => persistent.chain.stop());
@@ -222,4 +233,11 @@ test("a request that comes again while it runs is not run twice", async (t) => {
   );
   await persistent.cancel(run);
   await persistent.outcome(run);
+  const reports = kinds(run);
+  await persistent.repeat(run);
+  const next = await persistent.request();
+  await eventually(() => chunksOf(next).length === CREDITS, { describe: "the request behind it", timeoutMs: 20_000 });
+  assert.deepEqual(kinds(run), reports);
+  await persistent.cancel(next);
+  await persistent.outcome(next);
 });

@@ -36,6 +36,7 @@ const CORES = availableParallelism();
 const SLOWEST_SHOWN = 12;
 /** Of what a failed test threw. */
 const CAUSE_LINES_SHOWN = 25;
+const CAUSE_LINE_LENGTH = 200;
 const SERVICES_FLAG = "--services";
 const CLUSTER_FLAG = "--cluster";
 /** Files beside the system's that real servers are needed for. */
@@ -207,7 +208,9 @@ function causeOf(error: TestFailure): string {
   // A suite has failed by its tests, which are told of themselves.
   if (error.failureType === "subtestsFailed") return "";
   const lines = inspect(error.cause ?? error).split("\n");
-  const shown = lines.slice(0, CAUSE_LINES_SHOWN);
+  const shown = lines
+    .slice(0, CAUSE_LINES_SHOWN)
+    .map((line) => (line.length > CAUSE_LINE_LENGTH ? `${line.slice(0, CAUSE_LINE_LENGTH)}…` : line));
   if (lines.length > shown.length) shown.push("…");
   return shown.map((line) => `\n    ${line}`).join("");
 }
