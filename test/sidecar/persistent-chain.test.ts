@@ -1,7 +1,7 @@
 /** A chain that serves many runs: real processes, real gRPC, the embedded bus. */
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { inspect } from "node:util";
 import { MESSAGE_TYPES } from "../../lib/bus/message-types.ts";
 import { FrameReader, takesCredit } from "../../lib/rpc/frames.ts";
@@ -184,13 +184,19 @@ test("an element without the SDK serves runs side by side, and goes on after one
   assert.equal((await persistent.outcome(await persistent.request("third"))).case, "ended");
 });
 
-test("the work queue's end lets what runs go on, and ends the chain after it", async (t) => {
+/** A run that has used its credits, in a chain whose work queue is gone. */
+async function runWithoutWorkQueue(t: TestContext) {
   const persistent = await PersistentTestChain.start([{ ...SOURCE, environment: ENDLESS }, PASS]);
   t.after(() => persistent.chain.stop());
   const run = await persistent.request();
   await eventually(() => chunksOf(run).length === CREDITS, { timeoutMs: 40_000 });
   await persistent.chain.bus.deleteQueue(WORK_QUEUE);
   await eventually(() => persistent.chain.log.includes("the work queue is gone"), { timeoutMs: 20_000 });
+  return { persistent, run };
+}
+
+test("the work queue's end lets what runs go on, and ends the chain after it", async (t) => {
+  const { persistent, run } = await runWithoutWorkQueue(t);
   await persistent.credit(run, CREDITS);
   await eventually(() => chunksOf(run).length === 2 * CREDITS, { describe: "more of the run", timeoutMs: 20_000 });
   assert.deepEqual(kinds(run), ["taken"]);
@@ -200,12 +206,7 @@ test("the work queue's end lets what runs go on, and ends the chain after it", a
 });
 
 test("a chain that ends already fails its runs when its own queue is lost", async (t) => {
-  const persistent = await PersistentTestChain.start([{ ...SOURCE, environment: ENDLESS }, PASS]);
-  t.after(() => persistent.chain.stop());
-  const run = await persistent.request();
-  await eventually(() => chunksOf(run).length === CREDITS, { timeoutMs: 40_000 });
-  await persistent.chain.bus.deleteQueue(WORK_QUEUE);
-  await eventually(() => persistent.chain.log.includes("the work queue is gone"), { timeoutMs: 20_000 });
+  const { persistent, run } = await runWithoutWorkQueue(t);
   await persistent.chain.bus.deleteQueue(persistent.chain.runName);
   assert.equal(failureCode(await persistent.outcome(run)), "job_failed");
 });
